@@ -1,0 +1,1 @@
+"""Floor 8: measurements against peers and proofs against one process."""

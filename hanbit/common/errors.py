@@ -1,0 +1,41 @@
+"""Errors that a user can act on.
+
+A message names the value, the rule, the place and the way out. `cli/main.py` prints it without a traceback
+(`--debug` shows one) and exits with the class's code. Our own mistakes are `assert`s, never these.
+"""
+
+
+class HanbitError(Exception):
+    """Anything a user can put right. `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(HanbitError):
+    """A recipe, an override, a flag or an environment variable is wrong; nothing has been started."""
+
+    exit_code = 2
+
+
+class DataError(HanbitError):
+    """A corpus, a tokenizer or a token file is missing, empty, damaged or does not fit the model."""
+
+
+class ModelError(HanbitError):
+    """A model folder is missing, damaged, or of a shape that cannot be read."""
+
+
+class CheckpointError(HanbitError):
+    """A checkpoint is damaged, incomplete, or belongs to another model."""
+
+
+class RunFolderError(HanbitError):
+    """A run folder cannot be used: another run holds it, or the disk refuses."""
+
+
+class LaunchError(HanbitError):
+    """A group of processes could not be started, or one of its ranks failed."""
+
+
+class GenerationError(HanbitError):
+    """A prompt or a sampling parameter that the engine cannot serve."""

@@ -1,0 +1,85 @@
+"""The shape of a model, per family. Numbers only: everything here is in `config.json` of an exported model folder too."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hanbit.config.section import Auto, Section
+
+
+class RotaryScaling(Section):
+    """How rotary angles are stretched beyond the context a model was first trained with."""
+
+    kind: Literal["linear", "llama3", "yarn"] = Field(
+        description="Rule of the stretch, as Hugging Face's `rope_type`."
+    )
+    factor: float = Field(gt=0, description="How many times longer the context becomes.")
+    original_context: int | None = Field(
+        None, gt=0, description="Context before stretching, tokens (llama3, yarn)."
+    )
+    low_frequency_factor: float = Field(1.0, gt=0, description="llama3: below this the full stretch applies.")
+    high_frequency_factor: float = Field(4.0, gt=0, description="llama3: above this nothing is stretched.")
+    beta_fast: float = Field(32.0, gt=0, description="yarn: rotations above which nothing is stretched.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: rotations below which the full stretch applies.")
+    attention_factor: float | None = Field(
+        None, gt=0, description="yarn: scale of cos and sin; none derives it."
+    )
+
+
+class DecoderConfig(Section):
+    """What both decoder families share."""
+
+    layers: int = Field(gt=0, description="Number of transformer blocks.")
+    hidden: int = Field(gt=0, description="Width of the residual stream.")
+    heads: int = Field(gt=0, description="Number of query heads.")
+    inner: int | Auto = Field(
+        "auto",
+        description="Width inside the MLP; auto: 4 x hidden (gpt), 8/3 x hidden up to a multiple of 64 (llama).",
+    )
+    vocabulary: int | Auto = Field("auto", description="Rows of the embedding; auto: the tokenizer's size.")
+    context: int = Field(2048, gt=0, description="Longest sequence, tokens.")
+    norm_epsilon: float = Field(1e-5, gt=0, description="Added to the variance inside norms.")
+    tied: bool = Field(True, description="The output projection shares the embedding's weight.")
+    initial_deviation: float = Field(
+        0.02,
+        gt=0,
+        description="Standard deviation of fresh weights; outputs of residual branches get it over sqrt(2 x layers).",
+    )
+
+
+class GPTConfig(DecoderConfig):
+    """GPT-2's shape: learned positions, LayerNorm, GELU, biases."""
+
+    family: Literal["gpt"]
+
+
+class LlamaConfig(DecoderConfig):
+    """Llama's shape and its relatives (Mistral, Qwen2, Qwen3, SmolLM2): rotary positions, RMSNorm, gated SiLU."""
+
+    family: Literal["llama"]
+    key_value_heads: int | Auto = Field(
+        "auto", description="Number of key and value heads; auto: as many as heads."
+    )
+    head_dim: int | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
+    rotary_base: float = Field(10000.0, gt=0, description="Base of the rotary frequencies (`rope_theta`).")
+    rotary_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of a head that is rotated (`partial_rotary_factor`)."
+    )
+    rotary_scaling: RotaryScaling | None = Field(
+        None, description="Stretch of the rotary angles; null: none."
+    )
+    query_key_value_bias: bool = Field(False, description="Biases on query, key and value (Qwen2).")
+    attention_output_bias: bool = Field(
+        False, description="Bias on attention's output (`attention_bias` of Llama sets both)."
+    )
+    mlp_bias: bool = Field(False, description="Biases in the MLP.")
+    query_key_norm: bool = Field(
+        False, description="RMSNorm over each query and key head before rotation (Qwen3)."
+    )
+    sliding_window: int | None = Field(
+        None, gt=0, description="Tokens a query looks back, itself included (Mistral); null: all."
+    )
+    tied: bool = Field(False, description="The output projection shares the embedding's weight.")
+
+
+ModelConfig = Annotated[GPTConfig | LlamaConfig, Field(discriminator="family")]

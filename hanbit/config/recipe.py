@@ -1,0 +1,133 @@
+"""Everything a recipe may say. A field has a sentence and a unit; `docs/recipes.md` and the JSON schema are made from them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hanbit.config.model import ModelConfig
+from hanbit.config.section import Auto, Section
+
+
+class TokenizerSection(Section):
+    path: str | None = Field(
+        None,
+        description="Folder or tokenizer.json whose tokens the data was made with; null: the one beside the token files.",
+    )
+
+
+class DataSection(Section):
+    train: str = Field(
+        description="Prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`) or the folder that `hanbit prepare` made."
+    )
+    validation: str | None = Field(
+        None, description="Same, for validation; null: the last part of train, cut by `split`."
+    )
+    split: float = Field(
+        0.01, ge=0, lt=1, description="Share of train's sequences kept for validation when none is named."
+    )
+    verify: bool = Field(
+        True, description="Compare token files with the SHA-256 in their manifest before the first step."
+    )
+
+
+class ParallelSection(Section):
+    tensor: int = Field(1, ge=1, description="Processes that share each layer's matrices.")
+    pipeline: int = Field(1, ge=1, description="Stages that the layers are cut into, run as 1F1B.")
+    data: int | Auto = Field(
+        "auto",
+        description="Replicas that each take a part of the batch; auto: what is left of the processes.",
+    )
+    shard: Literal[0, 2, 3] = Field(
+        0,
+        description="0: whole replicas (DDP); 2: gradients and optimizer sharded over data; 3: parameters too (FSDP2).",
+    )
+
+
+class BatchSection(Section):
+    micro_batch: int | Auto = Field(
+        "auto", description="Sequences in one forward pass of one replica; auto: the largest divisor up to 8."
+    )
+    global_batch: int = Field(gt=0, description="Sequences of one optimizer step over all replicas.")
+    sequence_length: int = Field(gt=1, description="Tokens in one sequence.")
+
+
+class TrainingSection(Section):
+    steps: int | Auto = Field(
+        "auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length)."
+    )
+    tokens: int | None = Field(None, gt=0, description="Tokens to train on, instead of steps.")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Arithmetic of the matrix products; weights and sums stay fp32."
+    )
+    recompute: Literal["none", "full"] = Field(
+        "none", description="full: a block's activations are computed again in the backward pass."
+    )
+    compile: bool = Field(False, description="torch.compile on each block.")
+    seed: int = Field(1234, ge=0, description="Seed of the fresh weights and of the order of the data.")
+    initial_model: str | None = Field(None, description="Model folder to start from; null: fresh weights.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
+
+
+class OptimizerSection(Section):
+    name: Literal["adamw"] = Field("adamw", description="Update rule: Adam with decoupled weight decay.")
+    learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate.")
+    min_learning_rate: float | Auto = Field(
+        "auto", description="Learning rate at the last step; auto: a tenth of the highest."
+    )
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Course after warm-up.")
+    warmup_steps: int | Auto = Field(
+        "auto", description="Steps of linear rise from 0; auto: a hundredth of the steps, at most 2000."
+    )
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay of the two running means.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second mean.")
+    weight_decay: float = Field(
+        0.1, ge=0, description="Decoupled decay, on matrices only (not on norms, biases)."
+    )
+    clip_grad_norm: float | None = Field(
+        1.0, gt=0, description="Gradients are scaled down to this total L2 norm; null: never."
+    )
+
+
+class CheckpointSection(Section):
+    every_steps: int | Auto = Field(
+        "auto",
+        description="Steps between checkpoints; auto: a tenth of the steps. The last step always has one.",
+    )
+    keep: int = Field(
+        2, ge=1, description="How many checkpoints stay; older ones are removed after a newer one is whole."
+    )
+    resume: bool = Field(True, description="Continue from the newest whole checkpoint of the run folder.")
+    export: bool = Field(True, description="Write a Hugging Face model folder `model/` at the end.")
+
+
+class ValidationSection(Section):
+    every_steps: int | Auto = Field(
+        "auto", description="Steps between validations; auto: a tenth of the steps; 0: never."
+    )
+    batches: int = Field(8, ge=1, description="Global batches in one validation.")
+
+
+class LoggingSection(Section):
+    every_steps: int = Field(
+        10,
+        ge=1,
+        description="Steps between lines on the terminal when it is not interactive; metrics.jsonl has every step.",
+    )
+    tensorboard: bool = Field(False, description="Also write `tb/` (extra `hanbit[tensorboard]`).")
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    name: str = Field(description="Name of the run; its folder is `runs/<name>`.")
+    runs: str = Field("runs", description="Folder that holds the run folders.")
+    model: ModelConfig
+    tokenizer: TokenizerSection = Field(default_factory=TokenizerSection)
+    data: DataSection
+    parallel: ParallelSection = Field(default_factory=ParallelSection)
+    batch: BatchSection
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
+    validation: ValidationSection = Field(default_factory=ValidationSection)
+    logging: LoggingSection = Field(default_factory=LoggingSection)

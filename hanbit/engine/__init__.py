@@ -1,0 +1,1 @@
+"""Floor 5: a model that speaks: key-value cache, batching, sampling."""

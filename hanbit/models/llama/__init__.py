@@ -1,0 +1,1 @@
+"""Llama's shape and its relatives."""

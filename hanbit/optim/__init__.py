@@ -1,0 +1,1 @@
+"""Floor 3: update rules and schedules over plain tensors."""

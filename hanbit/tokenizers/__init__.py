@@ -1,0 +1,1 @@
+"""Floor 2: text to token ids and back, on Hugging Face tokenizers. No torch here."""
