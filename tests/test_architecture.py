@@ -69,9 +69,7 @@ def test_imports_go_down(path: Path) -> None:
             continue
         other = name.split(".")[1]
         if other != room and other in FLOORS:
-            assert FLOORS[other] < FLOORS[room], (
-                f"{path}: {room} ({FLOORS[room]}) imports {other} ({FLOORS[other]})"
-            )
+            assert FLOORS[other] < FLOORS[room], f"{path}: {room} ({FLOORS[room]}) imports {other} ({FLOORS[other]})"
 
 
 @pytest.mark.parametrize("room", sorted(TORCH_FREE))

@@ -37,18 +37,10 @@ def read_manifest(folder: Path, kind: str, error: type[HanbitError]) -> dict[str
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise error(
-            f"{folder} has no {NAME}: it is not a {kind} made by hanbit, or it was never finished"
-        ) from None
+        raise error(f"{folder} has no {NAME}: it is not a {kind} made by hanbit, or it was never finished") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise error(
-            f"{path} is damaged ({problem}). Make the {kind} again or restore it from a copy"
-        ) from None
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("kind") != kind
-        or not isinstance(manifest.get("files"), dict)
-    ):
+        raise error(f"{path} is damaged ({problem}). Make the {kind} again or restore it from a copy") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind or not isinstance(manifest.get("files"), dict):
         found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
         raise error(f"{path} describes a {found!r}, expected a {kind!r}")
     if manifest.get("format_version") != FORMAT_VERSION:
@@ -69,10 +61,6 @@ def verify(folder: Path, manifest: dict[str, Any], error: type[HanbitError], con
             raise error(f"{path} is missing, though {folder / NAME} lists it")
         size = path.stat().st_size
         if size != entry["bytes"]:
-            raise error(
-                f"{path} has {size} bytes, {NAME} says {entry['bytes']}: it is truncated or was changed"
-            )
+            raise error(f"{path} has {size} bytes, {NAME} says {entry['bytes']}: it is truncated or was changed")
         if content and sha256_of(path) != entry["sha256"]:
-            raise error(
-                f"{path} does not have the SHA-256 that {NAME} lists: its content was changed or damaged"
-            )
+            raise error(f"{path} does not have the SHA-256 that {NAME} lists: its content was changed or damaged")

@@ -10,20 +10,14 @@ from hanbit.config.section import Auto, Section
 class RotaryScaling(Section):
     """How rotary angles are stretched beyond the context a model was first trained with."""
 
-    kind: Literal["linear", "llama3", "yarn"] = Field(
-        description="Rule of the stretch, as Hugging Face's `rope_type`."
-    )
+    kind: Literal["linear", "llama3", "yarn"] = Field(description="Rule of the stretch, as Hugging Face's `rope_type`.")
     factor: float = Field(gt=0, description="How many times longer the context becomes.")
-    original_context: int | None = Field(
-        None, gt=0, description="Context before stretching, tokens (llama3, yarn)."
-    )
+    original_context: int | None = Field(None, gt=0, description="Context before stretching, tokens (llama3, yarn).")
     low_frequency_factor: float = Field(1.0, gt=0, description="llama3: below this the full stretch applies.")
     high_frequency_factor: float = Field(4.0, gt=0, description="llama3: above this nothing is stretched.")
     beta_fast: float = Field(32.0, gt=0, description="yarn: rotations above which nothing is stretched.")
     beta_slow: float = Field(1.0, gt=0, description="yarn: rotations below which the full stretch applies.")
-    attention_factor: float | None = Field(
-        None, gt=0, description="yarn: scale of cos and sin; none derives it."
-    )
+    attention_factor: float | None = Field(None, gt=0, description="yarn: scale of cos and sin; none derives it.")
 
 
 class DecoderConfig(Section):
@@ -57,25 +51,19 @@ class LlamaConfig(DecoderConfig):
     """Llama's shape and its relatives (Mistral, Qwen2, Qwen3, SmolLM2): rotary positions, RMSNorm, gated SiLU."""
 
     family: Literal["llama"]
-    key_value_heads: int | Auto = Field(
-        "auto", description="Number of key and value heads; auto: as many as heads."
-    )
+    key_value_heads: int | Auto = Field("auto", description="Number of key and value heads; auto: as many as heads.")
     head_dim: int | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
     rotary_base: float = Field(10000.0, gt=0, description="Base of the rotary frequencies (`rope_theta`).")
     rotary_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of a head that is rotated (`partial_rotary_factor`)."
     )
-    rotary_scaling: RotaryScaling | None = Field(
-        None, description="Stretch of the rotary angles; null: none."
-    )
+    rotary_scaling: RotaryScaling | None = Field(None, description="Stretch of the rotary angles; null: none.")
     query_key_value_bias: bool = Field(False, description="Biases on query, key and value (Qwen2).")
     attention_output_bias: bool = Field(
         False, description="Bias on attention's output (`attention_bias` of Llama sets both)."
     )
     mlp_bias: bool = Field(False, description="Biases in the MLP.")
-    query_key_norm: bool = Field(
-        False, description="RMSNorm over each query and key head before rotation (Qwen3)."
-    )
+    query_key_norm: bool = Field(False, description="RMSNorm over each query and key head before rotation (Qwen3).")
     sliding_window: int | None = Field(
         None, gt=0, description="Tokens a query looks back, itself included (Mistral); null: all."
     )

@@ -52,9 +52,7 @@ class BatchSection(Section):
 
 
 class TrainingSection(Section):
-    steps: int | Auto = Field(
-        "auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length)."
-    )
+    steps: int | Auto = Field("auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length).")
     tokens: int | None = Field(None, gt=0, description="Tokens to train on, instead of steps.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the matrix products; weights and sums stay fp32."
@@ -80,9 +78,7 @@ class OptimizerSection(Section):
     )
     betas: tuple[float, float] = Field((0.9, 0.95), description="Decay of the two running means.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second mean.")
-    weight_decay: float = Field(
-        0.1, ge=0, description="Decoupled decay, on matrices only (not on norms, biases)."
-    )
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled decay, on matrices only (not on norms, biases).")
     clip_grad_norm: float | None = Field(
         1.0, gt=0, description="Gradients are scaled down to this total L2 norm; null: never."
     )

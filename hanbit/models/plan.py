@@ -44,9 +44,7 @@ class Plan:
     first: tuple[str, ...]  # top-level modules of the first pipeline stage, used by `embed`
     last: tuple[str, ...]  # top-level modules of the last stage, used by `head`
     repeat: str = "layers"  # the ModuleDict whose entries are shared out over the stages
-    tied: tuple[
-        tuple[str, str], ...
-    ] = ()  # (copy, original): one value, e.g. ("output.weight", "embedding.weight")
+    tied: tuple[tuple[str, str], ...] = ()  # (copy, original): one value, e.g. ("output.weight", "embedding.weight")
 
     def rule_of(self, name: str) -> Rule:
         """The one rule for a parameter; a name that no rule or two rules match is our own mistake."""
