@@ -1,0 +1,87 @@
+"""One tokenizer as the rest of the house sees it: text to ids and back, and the ids with a role."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import tokenizers
+
+from hanbit.common.errors import DataError
+
+
+class Tokenizer:
+    """A thin face over `tokenizers.Tokenizer` (`core`). Made by `load`.
+
+    `source` is where it came from, `sha256` the digest of its tokenizer.json.
+    """
+
+    def __init__(
+        self, core: tokenizers.Tokenizer, roles: dict[str, str], chat_template: str | None, source: str, sha256: str
+    ) -> None:
+        self.core = core
+        self.roles = roles  # "eos", "bos", "pad", "unk" -> token
+        self.chat_template = chat_template
+        self.source = source
+        self.sha256 = sha256
+        # Padding and truncation stored in tokenizer.json would silently change what a document becomes.
+        core.no_padding()
+        core.no_truncation()
+        self.special_ids = frozenset(id for id, token in core.get_added_tokens_decoder().items() if token.special)
+
+    def __len__(self) -> int:
+        return self.vocabulary_size
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """Rows that an embedding needs: one above the highest id, added tokens included."""
+        highest = max(self.core.get_vocab(with_added_tokens=True).values(), default=-1)
+        return highest + 1
+
+    @property
+    def end_id(self) -> int | None:
+        """Id that ends a document and an answer (`eos_token`)."""
+        return self._id("eos")
+
+    @property
+    def begin_id(self) -> int | None:
+        return self._id("bos")
+
+    @property
+    def pad_id(self) -> int | None:
+        return self._id("pad")
+
+    @property
+    def unknown_id(self) -> int | None:
+        return self._id("unk")
+
+    def require_end_id(self) -> int:
+        """`end_id`, or a DataError that says how to name one."""
+        if self.end_id is None:
+            raise DataError(
+                f"{self.source} names no end-of-text token. Add eos_token to its tokenizer_config.json, "
+                "or use a tokenizer that has one"
+            )
+        return self.end_id
+
+    def id_of(self, token: str) -> int | None:
+        return self.core.token_to_id(token)
+
+    def token_of(self, id: int) -> str | None:
+        return self.core.id_to_token(id)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Ids of one text. `add_special_tokens` lets the tokenizer's own template add begin and end."""
+        return self.core.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Ids of many texts, on all cores (without offsets, which is what makes it fast)."""
+        encodings = self.core.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int] | np.ndarray, skip_special_tokens: bool = False) -> str:
+        """Text of ids. Bytes that are no UTF-8 become U+FFFD."""
+        return self.core.decode([int(id) for id in ids], skip_special_tokens=skip_special_tokens)
+
+    def _id(self, role: str) -> int | None:
+        content = self.roles.get(role)
+        return None if content is None else self.core.token_to_id(content)
