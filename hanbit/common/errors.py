@@ -39,3 +39,7 @@ class LaunchError(HanbitError):
 
 class GenerationError(HanbitError):
     """A prompt or a sampling parameter that the engine cannot serve."""
+
+
+class TrainingError(HanbitError):
+    """Training cannot go on: the loss is not a number, or a process of the group failed."""

@@ -1,0 +1,117 @@
+"""The proof that parallel training computes what one process computes.
+
+Every case trains the same model on the same tokens as one process, for 20 steps in fp32. Compared are the loss of
+every step and the norm of every gradient tensor of every step. Then each collective is left out once, where a case
+relies on it: the comparison must fail, else it would not notice that collective.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hanbit.bench.exactness_cases import CASES, LEAST_FALL, MODELS, NEEDED_BY, TOLERANCE, Case
+from hanbit.common.errors import LaunchError
+from hanbit.data.megatron import TokenWriter
+from hanbit.parallel.collectives import Purpose
+
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `without`: the collective that was left out; then equality would be a failure."""
+
+    case: Case
+    loss_error: float  # largest relative difference of a step's loss
+    gradient_error: float  # largest relative difference of a gradient tensor's norm
+    loss_fall: float  # share of the first loss that was gone at the last step
+    without: Purpose | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        return self.loss_error <= TOLERANCE and self.gradient_error <= TOLERANCE and self.loss_fall >= LEAST_FALL
+
+    @property
+    def is_good(self) -> bool:
+        return self.is_equal if self.without is None else not self.is_equal
+
+
+def prove(cases: Sequence[Case] = CASES, without: Iterable[Purpose] = tuple(Purpose)) -> list[Row]:
+    """Run all cases, then each of `without` left out of the case that needs it. Minutes on two cores."""
+    jobs = [(case, None) for case in cases] + [(NEEDED_BY[purpose], purpose) for purpose in without]
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(write_tokens(Path(folder)))
+        models = sorted({case.model for case, _ in jobs})
+        singles = [Case("one process", model, 1) for model in models]
+        references = dict(zip(models, _run(data, [(case, None) for case in singles], Path(folder)), strict=True))
+        rows = []
+        for processes in sorted({case.processes for case, _ in jobs}):
+            group = [job for job in jobs if job[0].processes == processes]
+            for (case, purpose), measured in zip(group, _run(data, group, Path(folder)), strict=True):
+                rows.append(compare(case, measured, references[case.model], purpose))
+    return sorted(rows, key=lambda row: row.without is not None)
+
+
+def compare(case: Case, measured: Measured, reference: Measured, without: Purpose | None = None) -> Row:
+    loss_error = max(map(relative, measured["losses"], reference["losses"]))
+    gradient_error = 0.0
+    for mine, theirs in zip(measured["tensors"], reference["tensors"], strict=True):
+        assert set(mine) == set(theirs), f"{case.name}: other parameters than one process"
+        gradient_error = max(gradient_error, *(relative(mine[name], theirs[name]) for name in theirs))
+    for mine, theirs in zip(measured["norms"], reference["norms"], strict=True):
+        gradient_error = max(gradient_error, relative(mine, theirs))
+    fall = 1 - measured["losses"][-1] / measured["losses"][0]
+    return Row(case, loss_error, gradient_error, fall, without)
+
+
+def relative(value: float, wanted: float) -> float:
+    """Not a number is as wrong as can be."""
+    error = abs(value - wanted) / max(abs(wanted), 1e-12)
+    return error if error == error else float("inf")
+
+
+def write_tokens(folder: Path) -> Path:
+    """Text with something to learn: a token often follows from the one before (fixed seed)."""
+    random = np.random.default_rng(7)
+    vocabulary = MODELS["llama"]["vocabulary"]
+    successor = random.permutation(vocabulary)
+    tokens = random.zipf(1.5, 20_000) % vocabulary
+    follows = random.random(len(tokens)) < 0.5
+    for index in range(1, len(tokens)):
+        if follows[index]:
+            tokens[index] = successor[tokens[index - 1]]
+    with TokenWriter(folder / "tokens", vocabulary) as writer:
+        writer.add(tokens)
+    return folder / "tokens"
+
+
+def _run(data: str, jobs: Sequence[tuple[Case, Purpose | None]], folder: Path) -> list[Measured]:
+    """All jobs of one number of processes in one group: starting Python eight times is what takes long."""
+    processes = jobs[0][0].processes
+    wanted, results = folder / "jobs.json", folder / "results.json"
+    wanted.write_text(
+        json.dumps([{"model": case.model, "settings": case.settings, "without": without} for case, without in jobs])
+    )
+    worker = ["-m", "hanbit.bench.exactness_worker", data, str(wanted), str(results)]
+    command = [sys.executable, *worker]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(free_port()), *worker]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise LaunchError(f"the proof's group of {processes} process(es) failed:\n{done.stderr[-4000:]}")
+    return json.loads(results.read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,105 @@
+"""The layouts that are compared with one process, and the collective that each of them proves necessary."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanbit.parallel.collectives import Purpose
+
+STEPS = 20
+TOLERANCE = 1e-5  # relative: of every loss, and of every gradient tensor's norm
+LEAST_FALL = 0.20  # of the loss over the steps, so that equality is not equality of standing still
+
+
+@dataclass(frozen=True)
+class Case:
+    """`model`: which of MODELS. `settings`: recipe sections that differ from one process."""
+
+    name: str
+    model: str
+    processes: int
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def _llama(**more: Any) -> dict[str, Any]:
+    shape = {"layers": 4, "hidden": 64, "heads": 4, "key_value_heads": 2, "inner": 176, "vocabulary": 513}
+    return {"family": "llama", **shape, "context": 64, "initial_deviation": 0.08, **more}
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    # 513 token ids: an odd number, so that a cut of the vocabulary is uneven
+    "llama": _llama(query_key_norm=True),
+    "llama tied": _llama(tied=True, query_key_value_bias=True),
+    "llama 4 kv": _llama(key_value_heads=4),
+    "gpt": {
+        "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
+        "initial_deviation": 0.08,
+    },
+}  # fmt: skip
+
+
+def _parallel(**axes: int) -> dict[str, dict[str, Any]]:
+    return {"parallel": axes}
+
+
+CASES = (
+    Case("data 2", "llama", 2, _parallel(data=2)),
+    Case("data 2, gradients sharded", "llama", 2, _parallel(data=2, shard=2)),
+    Case("data 2, parameters sharded", "llama tied", 2, _parallel(data=2, shard=3)),
+    Case("tensor 2", "llama", 2, _parallel(tensor=2)),
+    Case("tensor 2", "llama tied", 2, _parallel(tensor=2)),
+    Case("tensor 2", "gpt", 2, _parallel(tensor=2)),
+    Case("pipeline 2", "llama", 2, _parallel(pipeline=2)),
+    Case("pipeline 2", "llama tied", 2, _parallel(pipeline=2)),
+    Case("pipeline 2", "gpt", 2, _parallel(pipeline=2)),
+    Case("recompute, tensor 2", "llama", 2, {**_parallel(tensor=2), "training": {"recompute": "full"}}),
+    Case("recompute, pipeline 2", "llama", 2, {**_parallel(pipeline=2), "training": {"recompute": "full"}}),
+    Case("recompute, data 2, parameters sharded", "gpt", 2,
+         {**_parallel(data=2, shard=3), "training": {"recompute": "full"}}),
+    Case("data 4", "gpt", 4, _parallel(data=4)),
+    Case("tensor 4", "llama 4 kv", 4, _parallel(tensor=4)),
+    Case("pipeline 4", "llama tied", 4, _parallel(pipeline=4)),
+    Case("data 2 x tensor 2", "llama", 4, _parallel(data=2, tensor=2)),
+    Case("data 2 x pipeline 2", "llama tied", 4, _parallel(data=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "llama", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "gpt", 4, _parallel(tensor=2, pipeline=2)),
+    Case("data 2 x tensor 2, gradients sharded", "gpt", 4, _parallel(data=2, tensor=2, shard=2)),
+    Case("data 2 x tensor 2, parameters sharded", "llama", 4, _parallel(data=2, tensor=2, shard=3)),
+    Case("data 2 x pipeline 2, gradients sharded", "llama tied", 4, _parallel(data=2, pipeline=2, shard=2)),
+    Case("data 2 x pipeline 2, parameters sharded", "gpt", 4, _parallel(data=2, pipeline=2, shard=3)),
+    Case("data 2 x tensor 2 x pipeline 2", "llama tied", 8, _parallel(data=2, tensor=2, pipeline=2)),
+    Case("data 2 x tensor 2 x pipeline 2", "gpt", 8, _parallel(data=2, tensor=2, pipeline=2)),
+    Case("data 2 x tensor 2 x pipeline 2, gradients sharded", "llama", 8,
+         _parallel(data=2, tensor=2, pipeline=2, shard=2)),
+    Case("data 2 x tensor 2 x pipeline 2, parameters sharded", "llama tied", 8,
+         _parallel(data=2, tensor=2, pipeline=2, shard=3)),
+)  # fmt: skip
+
+# Compiled blocks need a C++ compiler and minutes, so they are asked for apart.
+COMPILED_CASES = (
+    Case("compiled", "llama", 1, {"training": {"compile": True}}),
+    Case("compiled, recompute", "llama", 1, {"training": {"compile": True, "recompute": "full"}}),
+    Case("compiled, tensor 2", "llama", 2, {**_parallel(tensor=2), "training": {"compile": True}}),
+    Case("compiled, pipeline 2", "llama", 2, {**_parallel(pipeline=2), "training": {"compile": True}}),
+    Case("compiled, data 2, parameters sharded", "llama", 2,
+         {**_parallel(data=2, shard=3), "training": {"compile": True}}),
+)  # fmt: skip
+
+# Where each collective is left out to show that the comparison then fails: a case that relies on it.
+NEEDED_BY: dict[Purpose, Case] = {
+    Purpose.REGION_ENTER: CASES[3],
+    Purpose.ROW_LEAVE: CASES[3],
+    Purpose.EMBEDDING_LEAVE: CASES[3],
+    Purpose.HEAD_ENTER: CASES[3],
+    Purpose.LOSS_MAXIMUM: CASES[3],
+    Purpose.LOSS_DENOMINATOR: CASES[3],
+    Purpose.LOSS_TARGET: CASES[3],
+    Purpose.SHARED_GRADIENT: CASES[3],
+    Purpose.REPLICA_GRADIENT: CASES[0],
+    Purpose.SHARD_REDUCE: CASES[1],
+    Purpose.SHARD_GATHER: CASES[2],
+    Purpose.STAGE_FORWARD: CASES[6],
+    Purpose.STAGE_BACKWARD: CASES[6],
+    Purpose.TIED_GRADIENT: CASES[7],
+    Purpose.GRADIENT_NORM: CASES[3],
+    Purpose.LOSS_REPORT: CASES[0],
+}

@@ -1,0 +1,51 @@
+"""Decisions that all processes must take alike, and failures that all must hear of.
+
+One process that fails alone would leave the others waiting in a collective. `together` runs a piece of work
+everywhere and raises everywhere if it failed anywhere, naming the first rank that failed.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from hanbit.common.errors import HanbitError
+
+Value = TypeVar("Value")
+
+
+def from_first(value: Value | None) -> Value:
+    """Rank 0's value, on every process. Values are plain Python data."""
+    if dist.is_initialized():
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        value = box[0]
+    return value  # type: ignore[return-value]
+
+
+def from_all(value: Value) -> list[Value]:
+    """Every process's value, in the order of ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Value] = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@contextlib.contextmanager
+def together(error: type[HanbitError]) -> Iterator[None]:
+    """Run the block on every process; if it raises on any, raise `error` on all once every one has ended it."""
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        problem = caught
+    messages = from_all(None if problem is None else f"{problem}")
+    failed = [rank for rank, message in enumerate(messages) if message is not None]
+    if not failed:
+        return
+    if isinstance(problem, HanbitError):
+        raise problem
+    where = f"rank {failed[0]}: " if len(messages) > 1 else ""
+    raise error(f"{where}{messages[failed[0]]}") from problem

@@ -1,0 +1,93 @@
+"""Every collective of a training step that is ours, each with its purpose.
+
+All of them pass through here, so that one place names them, and so that a proof can leave out a single one and
+show that the result becomes wrong (`hanbit bench exactness`). What FSDP2 and the pipeline schedule send
+themselves is listed too; the proof leaves those out where they are made.
+
+`enter` and `leave` are the two halves of a tensor-parallel region (Shoeybi et al., Megatron-LM, arXiv 1909.08053,
+there called f and g).
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import _functional_collectives as functional
+
+from hanbit.parallel.grid import Axis
+
+
+class Purpose(StrEnum):
+    REGION_ENTER = "tensor.region_enter"  # backward: gradients of a region's input are summed
+    ROW_LEAVE = "tensor.row_leave"  # forward: partial outputs of a ROW layer are summed
+    EMBEDDING_LEAVE = "tensor.embedding_leave"  # forward: each rank embeds only its own token ids
+    HEAD_ENTER = "tensor.head_enter"  # backward: gradients of the head's input are summed
+    LOSS_MAXIMUM = "tensor.loss_maximum"  # the largest logit over the whole vocabulary
+    LOSS_DENOMINATOR = "tensor.loss_denominator"  # the sum of exponentials over the whole vocabulary
+    LOSS_TARGET = "tensor.loss_target"  # the target's logit, which one rank has
+    SHARED_GRADIENT = "tensor.shared_gradient"  # gradients of whole weights used on a slice of the heads
+    REPLICA_GRADIENT = "data.replica_gradient"  # gradients of whole replicas are summed
+    SHARD_REDUCE = "data.shard_reduce"  # FSDP2: gradients are summed and scattered
+    SHARD_GATHER = "data.shard_gather"  # FSDP2: parameters are gathered before use
+    STAGE_FORWARD = "pipeline.stage_forward"  # hidden states travel to the next stage
+    STAGE_BACKWARD = "pipeline.stage_backward"  # their gradients travel back
+    TIED_GRADIENT = "pipeline.tied_gradient"  # gradients of the embedding and of the output that shares it are summed
+    GRADIENT_NORM = "world.gradient_norm"  # the squares of all gradients are summed, for clipping
+    LOSS_REPORT = "world.loss_report"  # the loss of the step, for people
+
+
+LEFT_OUT: set[Purpose] = set()
+"""Purposes whose collective does nothing. Always empty but in a proof that each of them is needed."""
+
+
+def all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose, operation: str = "sum") -> torch.Tensor:
+    """The sum (or "max") of `tensor` over the axis, as a new tensor; traceable by torch.compile."""
+    if axis.size == 1 or purpose in LEFT_OUT:
+        return tensor.clone()
+    return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
+
+
+def start_all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> "dist.Work | None":
+    """Begin summing `tensor` in place over the axis; the returned work's `wait()` ends it. Not traceable."""
+    if purpose in LEFT_OUT:
+        return None
+    return dist.all_reduce(tensor, group=axis.group, async_op=True)
+
+
+def sum_over_world(tensor: torch.Tensor, purpose: Purpose) -> torch.Tensor:
+    """The sum of `tensor` over all processes, in place."""
+    if dist.is_initialized() and purpose not in LEFT_OUT:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+        context.axis, context.purpose = axis, purpose
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return all_reduce(gradients[0].contiguous(), context.axis, context.purpose), None, None
+
+
+class _Leave(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+        return all_reduce(tensor.contiguous(), axis, purpose)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return gradients[0], None, None
+
+
+def enter(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """Into a region where each rank computes a part: forward nothing, backward the sum over the axis."""
+    return tensor if axis.size == 1 else _Enter.apply(tensor, axis, purpose)
+
+
+def leave(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """Out of such a region: forward the sum over the axis, backward nothing."""
+    return tensor if axis.size == 1 else _Leave.apply(tensor, axis, purpose)

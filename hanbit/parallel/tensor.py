@@ -1,0 +1,100 @@
+"""Tensor parallelism: leaf modules that take the place of a family's own, chosen by the plan's words.
+
+Parameters become the slice that this rank owns, as plain tensors; names stay. COLUMN layers need no other code:
+`nn.Linear` on fewer rows gives fewer features. ROW layers sum their outputs, regions sum their input's gradient,
+embeddings look up only their own ids. `module.__class__ = ...` keeps everything else of the module as it was.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hanbit.models.plan import Plan, Word
+from hanbit.parallel.collectives import Purpose, enter, leave
+from hanbit.parallel.grid import Axis
+from hanbit.parallel.pieces import Piece, cut_by_rule, whole
+
+
+class Row(nn.Linear):
+    """Input features are cut: each rank has a part of the sum; the bias is added once, after it."""
+
+    axis: Axis
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        output = leave(F.linear(hidden, self.weight), self.axis, Purpose.ROW_LEAVE)
+        return output if self.bias is None else output + self.bias
+
+
+class VocabularyEmbedding(nn.Embedding):
+    """Rows are cut by token id: ids of other ranks give zeros here, and the sum puts all together."""
+
+    axis: Axis
+    first_id: int
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        local = tokens - self.first_id
+        outside = (local < 0) | (local >= self.weight.shape[0])
+        rows = F.embedding(local.masked_fill(outside, 0), self.weight)
+        return leave(rows.masked_fill(outside.unsqueeze(-1), 0.0), self.axis, Purpose.EMBEDDING_LEAVE)
+
+
+class VocabularyOutput(nn.Linear):
+    """Logits of our own token ids only; `parallel.loss` knows what to do with them."""
+
+    axis: Axis
+    first_id: int
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(enter(hidden, self.axis, Purpose.HEAD_ENTER), self.weight)
+
+
+def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Axis) -> dict[str, Piece]:
+    """Give `model` (on the meta device) this rank's slices; returns the piece of every parameter by name.
+
+    `units` tells how many units each of the plan's unit names has, e.g. {"heads": 16}.
+    """
+    pieces: dict[str, Piece] = {}
+    for module_name, module in list(model.named_modules()):
+        for short, parameter in list(module.named_parameters(recurse=False)):
+            name = f"{module_name}.{short}" if module_name else short
+            rule = plan.rule_of(name)
+            count = units[rule.unit] if rule.unit else 1
+            pieces[name] = cut_by_rule(whole(name, tuple(parameter.shape)), rule, count, axis)
+            if pieces[name].size != tuple(parameter.shape):
+                module.register_parameter(short, nn.Parameter(parameter.new_empty(pieces[name].size)))
+    return pieces
+
+
+def swap_leaves(model: nn.Module, plan: Plan, pieces: dict[str, Piece], axis: Axis) -> None:
+    """Put the parallel leaves in place of the family's own modules; nothing to do on an axis of one."""
+    if axis.size == 1:
+        return
+    for name, module in model.named_modules():
+        if plan.is_region(name):
+            _make_region(module, axis)
+        weight = pieces.get(f"{name}.weight")
+        if weight is not None:
+            _swap_leaf(module, plan.rule_of(weight.name).word, weight, axis)
+
+
+def _swap_leaf(module: nn.Module, word: Word, weight: Piece, axis: Axis) -> None:
+    if word is Word.ROW:
+        module.__class__ = Row
+    elif word is Word.VOCABULARY:
+        module.__class__ = VocabularyEmbedding if isinstance(module, nn.Embedding) else VocabularyOutput
+        module.first_id = weight.offset[0]  # type: ignore[assignment]
+    else:
+        return
+    module.axis = axis  # type: ignore[assignment]
+
+
+def _make_region(module: nn.Module, axis: Axis) -> None:
+    """The same module, whose first argument enters the tensor axis once for all its linear layers."""
+    original = type(module)
+
+    class Region(original):  # type: ignore[misc, valid-type]
+        def forward(self, hidden: torch.Tensor, *rest: object) -> torch.Tensor:
+            return super().forward(enter(hidden, axis, Purpose.REGION_ENTER), *rest)
+
+    Region.__name__ = f"Parallel{original.__name__}"
+    module.__class__ = Region

@@ -1,0 +1,154 @@
+"""The training loop: batch, gradients, norm, update, numbers; validation and checkpoints where they are due."""
+
+import math
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from hanbit.common.errors import TrainingError
+from hanbit.data.samples import Samples
+from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
+from hanbit.parallel.collectives import Purpose, sum_over_world
+from hanbit.parallel.pieces import local_tensor
+from hanbit.train import state
+from hanbit.train.metrics import Metrics
+from hanbit.train.progress import TrainingProgress
+from hanbit.train.setup import Training, known
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM sets a flag; the loop ends after the step at hand, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._heard)
+            signal.signal(signal.SIGINT, self._heard)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
+        self.signal = number
+
+
+def train_steps(
+    training: Training, checkpoints: Path, metrics: Metrics | None, progress: TrainingProgress, stop: StopRequest
+) -> bool:
+    """Run to the last step, or until a stop is asked for; True if the last step was reached.
+
+    `metrics` is rank 0's; None on the others. The last thing done is always a checkpoint.
+    """
+    every_checkpoint = known(training.recipe.checkpoint.every_steps)
+    every_validation = known(training.recipe.validation.every_steps)
+    while training.step < training.steps:
+        numbers, is_stopping = one_step(training, is_stopping=stop.signal is not None)
+        if metrics is not None:
+            metrics.write(**numbers)
+        progress.show(
+            training.step,
+            numbers["loss"],
+            numbers["learning_rate"],
+            numbers["grad_norm"],
+            numbers["tokens_per_second"],
+        )
+        is_last = training.step == training.steps
+        if every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping:
+            _validate(training, metrics, progress)
+        if is_last or is_stopping or training.step % every_checkpoint == 0:
+            folder = state.save(training, checkpoints)
+            progress.note(f"checkpoint {folder}")
+        if is_stopping and not is_last:
+            return False
+    return True
+
+
+def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, float], bool]:
+    """One optimizer step; the numbers for metrics.jsonl, and whether any process was asked to stop."""
+    began = time.perf_counter()
+    inputs, targets = next_batch(training)
+    share = training.batches.forward_backward(inputs, targets, training.tokens_per_step)
+    norm = gradient_norm(training.model)
+    loss, is_stopping = _report(training, share, is_stopping)
+    if not math.isfinite(loss) or not torch.isfinite(norm):
+        raise TrainingError(
+            f"step {training.step + 1}: loss is {loss}, grad_norm is {norm.item()}; the step was not taken. Start again "
+            "to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
+        )
+    learning_rate = training.schedule.learning_rate(training.step + 1)
+    _update(training, norm, learning_rate)
+    training.step += 1
+    training.samples_seen += training.recipe.batch.global_batch
+    seconds = time.perf_counter() - began
+    return {
+        "step": training.step,
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "grad_norm": norm.item(),
+        "tokens": training.step * training.tokens_per_step,
+        "step_seconds": seconds,
+        "tokens_per_second": training.tokens_per_step / seconds,
+    }, is_stopping
+
+
+def next_batch(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    """This process's part of the next global batch: inputs and targets, [sequences, time] int64."""
+    return _batch(training, training.samples, training.samples_seen)
+
+
+def _batch(training: Training, samples: Samples, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples `first` onwards are shared out over the data axis in order; peers of other axes get the same ones."""
+    data = training.model.grid.data
+    count = training.recipe.batch.global_batch // data.size
+    start = first + data.rank * count
+    tokens = torch.from_numpy(samples.batch(range(start, start + count)))
+    tokens = tokens.to(training.model.grid.device, non_blocking=True)
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
+def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, bool]:
+    """The global loss and whether to stop, in one collective: tensor peers all have the same share of the loss."""
+    numbers = torch.stack(
+        [share.double() / training.model.grid.tensor.size, share.new_tensor(float(is_stopping), dtype=torch.float64)]
+    )
+    loss, stops = sum_over_world(numbers, Purpose.LOSS_REPORT).tolist()
+    return loss, stops > 0
+
+
+def _update(training: Training, norm: torch.Tensor, learning_rate: float) -> None:
+    limit = training.recipe.optimizer.clip_grad_norm
+    if limit is not None:
+        clip_gradients(training.model, norm, limit)
+    gradients = local_gradients(training.model)
+    parameters = {name: local_tensor(training.model.parameters[name]) for name in gradients}
+    training.optimizer.step(parameters, gradients, learning_rate)
+
+
+def validation_loss(training: Training) -> float | None:
+    """Mean loss over the first `validation.batches` global batches of the validation part, always the same ones.
+
+    None where there is no validation part, or less than one global batch of it.
+    """
+    samples, size = training.validation, training.recipe.batch.global_batch
+    count = 0 if samples is None else min(training.recipe.validation.batches, len(samples) // size)
+    losses = []
+    for index in range(count):
+        assert samples is not None
+        inputs, targets = _batch(training, samples, index * size)
+        share = training.batches.evaluate(inputs, targets, training.tokens_per_step)
+        losses.append(_report(training, share, False)[0])
+    return sum(losses) / count if count else None
+
+
+def _validate(training: Training, metrics: Metrics | None, progress: TrainingProgress) -> None:
+    loss = validation_loss(training)
+    if loss is None:
+        return
+    if metrics is not None:
+        metrics.write(step=training.step, validation_loss=loss)
+    progress.note(f"step {training.step}  validation loss {loss:.4f}")

@@ -1,0 +1,74 @@
+"""Numbers of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard where it is wanted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hanbit.common.atomic import write_text
+from hanbit.common.errors import ConfigError
+from hanbit.common.run_folder import RunFolder
+
+# metrics.jsonl's keys in the words that dashboards of other projects use
+TENSORBOARD_NAMES = {
+    "loss": "train/loss",
+    "learning_rate": "train/lr",
+    "grad_norm": "train/grad_norm",
+    "tokens_per_second": "perf/tokens_per_s",
+    "validation_loss": "val/loss",
+}
+
+
+class Metrics:
+    """Writes lines; `resumed_step` removes what a killed run wrote after its last checkpoint."""
+
+    def __init__(self, folder: RunFolder, resumed_step: int, tensorboard: bool) -> None:
+        keep_until(folder.metrics, resumed_step)
+        self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life
+        self._board: Any = _summary_writer(folder.tensorboard, resumed_step) if tensorboard else None
+
+    def write(self, **numbers: float) -> None:
+        self._file.write(json.dumps(numbers) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for key, name in TENSORBOARD_NAMES.items():
+                if key in numbers:
+                    self._board.add_scalar(name, numbers[key], numbers["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def keep_until(path: Path, step: int) -> None:
+    rows = read_metrics(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if path.exists():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def check_tensorboard() -> None:
+    """Before any work starts: is the extra installed?"""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as problem:
+        raise ConfigError(
+            f'logging.tensorboard=true needs the extra: pip install "hanbit[tensorboard]" ({problem})'
+        ) from None
+
+
+def _summary_writer(folder: Path, resumed_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=resumed_step + 1)

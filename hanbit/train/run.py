@@ -1,0 +1,216 @@
+"""`train`: from a recipe to a trained, exported model. The same call on one process and under torchrun.
+
+    load and resolve the recipe -> join the processes -> take the run folder -> open the data -> build -> resume
+    -> loop -> export -> report
+"""
+
+import logging
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from hanbit.checkpoint.export import export_model
+from hanbit.common.atomic import write_json, write_text
+from hanbit.common.errors import ConfigError, DataError, RunFolderError
+from hanbit.common.log import log_to_file
+from hanbit.common.manifest import write_manifest
+from hanbit.common.run_folder import RunFolder, lock_run_folder
+from hanbit.common.units import readable_count, readable_seconds
+from hanbit.config.load import load_recipe
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import Resolved, resolve, to_yaml
+from hanbit.data.samples import Samples, open_samples
+from hanbit.parallel.agree import from_all, together
+from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
+from hanbit.train import state
+from hanbit.train.loop import StopRequest, train_steps
+from hanbit.train.metrics import Metrics, check_tensorboard, read_metrics
+from hanbit.train.progress import TrainingProgress
+from hanbit.train.report import write_report
+from hanbit.tokenizers.load import load as load_tokenizer
+from hanbit.train.setup import Training, build_batches, build_model, build_optimizer, build_schedule, fill_model, known
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a run on this process. `is_finished` is False after a stop was asked for; then the run can be continued."""
+
+    folder: RunFolder
+    step: int
+    loss: float | None
+    is_finished: bool
+
+
+def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
+    """Train by a recipe (file, `family/size`, or a Recipe), with `section.key=value` overrides.
+
+    Raises ConfigError, DataError, CheckpointError, RunFolderError before any step where something does not fit,
+    TrainingError when the loss is no longer a number.
+    """
+    recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides).recipe
+    plan = _resolved(recipe)
+    grid = _join(plan.recipe)
+    folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
+    lock = _take(folder, plan.recipe, grid)
+    log_to_file(folder.log_of(grid.rank))
+    for decision in plan.decisions:
+        logger.info("%s=%s: %s", decision.key, decision.value, decision.reason)
+    try:
+        return _run(plan.recipe, grid, folder)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _resolved(recipe: Recipe) -> Resolved:
+    """What the data says is part of the resolution: the tokenizer's size."""
+    if recipe.logging.tensorboard:
+        check_tensorboard()
+    folder = tokenizer_folder(recipe)
+    vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
+    return resolve(recipe, world_size=world_size(), vocabulary=vocabulary)
+
+
+def tokenizer_folder(recipe: Recipe) -> Path | None:
+    """The tokenizer that the data was made with: the one the recipe names, or the one beside the token files."""
+    if recipe.tokenizer.path is not None:
+        return Path(recipe.tokenizer.path)
+    beside = Path(recipe.data.train) / "tokenizer"
+    return beside if beside.is_dir() else None
+
+
+def _join(recipe: Recipe) -> Grid:
+    device = choose_device(recipe.training.device)
+    start_processes(device)
+    parallel = recipe.parallel
+    grid = make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device)
+    _check_same_recipe(recipe)
+    return grid
+
+
+def _check_same_recipe(recipe: Recipe) -> None:
+    """Two ranks with different recipes would hang or, worse, train something else."""
+    texts = from_all(to_yaml(recipe))
+    different = [rank for rank, text in enumerate(texts) if text != texts[0]]
+    if different:
+        raise ConfigError(f"rank {different[0]} has another recipe than rank 0. Start all ranks with the same command")
+
+
+def _take(folder: RunFolder, recipe: Recipe, grid: Grid) -> IO[str] | None:
+    """Lock the run folder and write what the run is; rank 0's work, but a failure is everyone's."""
+    lock = None
+    with together(RunFolderError):
+        if grid.rank == 0:
+            lock = lock_run_folder(folder)
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_text(folder.config, to_yaml(recipe))
+            write_json(folder.environment, environment(grid))
+    return lock
+
+
+def environment(grid: Grid) -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(grid.device),
+        "processes": grid.size,
+        "grid": {"pipeline": grid.pipeline.size, "data": grid.data.size, "tensor": grid.tensor.size},
+    }
+
+
+def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
+    training = build(recipe, grid)
+    _start_or_resume(training, folder, grid)
+    stop = StopRequest()
+    stop.listen()
+    metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
+    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, training.tokens_per_step)
+    try:
+        with progress:
+            is_finished = train_steps(training, folder.checkpoints, metrics, progress, stop)
+    finally:
+        if metrics is not None:
+            metrics.close()
+    if grid.rank == 0:
+        _conclude(recipe, folder, is_finished)
+    return Result(folder, training.step, _last_loss(folder), is_finished)
+
+
+def build(recipe: Recipe, grid: Grid) -> Training:
+    """Open the data and build every part; nothing is started, numbers are fresh or the initial model's."""
+    samples, validation = _open_data(recipe, grid)
+    model = build_model(recipe, grid)
+    fill_model(recipe, model)
+    return Training(
+        recipe=recipe,
+        model=model,
+        optimizer=build_optimizer(recipe, model),
+        schedule=build_schedule(recipe),
+        batches=build_batches(recipe, model),
+        samples=samples,
+        validation=validation,
+    )
+
+
+def _open_data(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
+    """Rank 0 compares the content with its hashes; all check what costs little."""
+    data, length, seed = recipe.data, recipe.batch.sequence_length, recipe.training.seed
+    verify = data.verify and grid.rank == 0
+    with together(DataError):
+        split = 0.0 if data.validation else data.split
+        train = open_samples(data.train, length, seed=seed, split=split, verify=verify)
+        validation = None
+        if data.validation:
+            validation = open_samples(data.validation, length, seed=seed, verify=verify)
+        elif data.split:
+            validation = open_samples(data.train, length, seed=seed, part="validation", split=split, verify=False)
+        for samples in (train, validation):
+            if samples is not None:
+                samples.check_vocabulary(known(recipe.model.vocabulary))
+    return train, validation
+
+
+def _start_or_resume(training: Training, folder: RunFolder, grid: Grid) -> None:
+    found = state.find(folder.checkpoints, grid)
+    count = sum(math.prod(piece.shape) for piece in training.model.pieces.values())
+    if found is None:
+        logger.info("starting %s: %d steps, %s parameters", folder.path, training.steps, readable_count(count))
+        return
+    if not training.recipe.checkpoint.resume:
+        raise RunFolderError(
+            f"{folder.path} already has checkpoints and checkpoint.resume=false. Choose another name=..., "
+            "or remove the folder"
+        )
+    state.resume(training, found)
+    logger.info("continuing %s after step %d of %d", folder.path, training.step, training.steps)
+
+
+def _conclude(recipe: Recipe, folder: RunFolder, is_finished: bool) -> None:
+    """Rank 0 at the end: the exported model, the report, the manifest of the run."""
+    if is_finished and recipe.checkpoint.export:
+        newest = folder.checkpoints / (folder.checkpoints / "latest").read_text(encoding="utf-8").strip()
+        export_model(newest, folder.model, recipe.model, tokenizer_folder(recipe))
+        logger.info("model %s", folder.model)
+    write_report(folder)
+    logger.info("report %s", folder.report)
+    files = [path.name for path in (folder.config, folder.environment, folder.metrics, folder.report)]
+    write_manifest(folder.path, "run", files, is_finished=is_finished, parents=[recipe.data.train])
+    rows = [row for row in read_metrics(folder.metrics) if "step_seconds" in row]
+    logger.info("%d steps took %s", len(rows), readable_seconds(sum(row["step_seconds"] for row in rows)))
+
+
+def _last_loss(folder: RunFolder) -> float | None:
+    rows = [row for row in read_metrics(folder.metrics) if "loss" in row]
+    return rows[-1]["loss"] if rows else None

@@ -1,0 +1,80 @@
+"""What a checkpoint of a run holds, how it is saved, and how a run takes it up again exactly."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hanbit.checkpoint.load import load_tensors, newest_checkpoint, read_state
+from hanbit.checkpoint.save import save_checkpoint
+from hanbit.common.errors import CheckpointError
+from hanbit.parallel.grid import Grid
+from hanbit.parallel.pieces import Piece, local_tensor
+from hanbit.train.setup import Training
+
+logger = logging.getLogger(__name__)
+
+
+def save(training: Training, checkpoints: Path) -> Path:
+    """Commit a checkpoint of this moment, by all processes together."""
+    keep = training.recipe.checkpoint.keep
+    return save_checkpoint(
+        checkpoints, training.step, _tensors(training), _state(training), training.model.grid.rank, keep
+    )
+
+
+def find(checkpoints: Path, grid: Grid) -> Path | None:
+    return newest_checkpoint(checkpoints, grid.rank, grid.size)
+
+
+def resume(training: Training, folder: Path) -> None:
+    """Set parameters, optimizer and counters to what they were when `folder` was saved, in whatever layout we run."""
+    state = read_state(folder)
+    _check_same_run(training, state, folder)
+    load_tensors(folder, _tensors(training))
+    training.step = state["step"]
+    training.samples_seen = state["samples_seen"]
+    training.optimizer.steps_done = state["optimizer_steps"]
+
+
+def _tensors(training: Training) -> dict[str, tuple[Piece, torch.Tensor]]:
+    optimizer, pieces = training.optimizer, training.model.pieces
+    tensors = {}
+    for name, parameter in training.model.parameters.items():
+        tensors[f"parameter/{name}"] = (pieces[name], local_tensor(parameter))
+        tensors[f"first_moment/{name}"] = (pieces[name], optimizer.first_moment[name])
+        tensors[f"second_moment/{name}"] = (pieces[name], optimizer.second_moment[name])
+    return tensors
+
+
+def _state(training: Training) -> dict[str, Any]:
+    return {
+        "step": training.step,
+        "samples_seen": training.samples_seen,
+        "optimizer_steps": training.optimizer.steps_done,
+        "model": training.recipe.model.model_dump(mode="json"),
+        "order": _order(training),
+    }
+
+
+def _order(training: Training) -> dict[str, Any]:
+    """What decides which tokens a sample number means; `samples_seen` is worth nothing without it."""
+    recipe = training.recipe
+    return {
+        "sequence_length": recipe.batch.sequence_length,
+        "seed": recipe.training.seed,
+        "samples_per_epoch": len(training.samples),
+    }
+
+
+def _check_same_run(training: Training, state: dict[str, Any], folder: Path) -> None:
+    """Refuse another model's checkpoint, or one whose sample numbers mean other tokens."""
+    for section, ours in (("model", training.recipe.model.model_dump(mode="json")), ("order", _order(training))):
+        theirs = state[section]
+        for key in sorted(set(ours) | set(theirs)):
+            if ours.get(key) != theirs.get(key):
+                raise CheckpointError(
+                    f"{folder} was made with {section}.{key}={theirs.get(key)!r}, this recipe says {ours.get(key)!r}. "
+                    "Give the run another name=..., or continue with the recipe it was started with"
+                )
