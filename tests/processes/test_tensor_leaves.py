@@ -1,0 +1,92 @@
+"""The tensor-parallel leaves and loss, two or three processes against torch's own layers in one."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hanbit.parallel.collectives import Purpose, enter, leave
+from hanbit.parallel.grid import make_grid
+from hanbit.parallel.loss import cross_entropy_sum
+from hanbit.parallel.pieces import share
+from hanbit.parallel.tensor import VocabularyEmbedding
+from tests.processes.group import run_in_group
+
+VOCABULARY = 13  # odd: uneven over two and three processes
+
+
+def loss_on_one_rank(size: int) -> tuple[float, torch.Tensor]:
+    torch.manual_seed(0)
+    logits, targets = 5 * torch.randn(4, 6, VOCABULARY), torch.randint(VOCABULARY, (4, 6))
+    axis = make_grid(1, 1, size, torch.device("cpu")).tensor
+    start, count = share(VOCABULARY, axis)
+    mine = logits[..., start : start + count].clone().requires_grad_()
+    loss = cross_entropy_sum(mine, targets, axis, start)
+    loss.backward()
+    assert mine.grad is not None
+    return loss.item(), mine.grad
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_vocabulary_parallel_loss_equals_torchs_cross_entropy(size: int) -> None:
+    results = run_in_group(size, loss_on_one_rank, size)
+    torch.manual_seed(0)
+    logits, targets = 5 * torch.randn(4, 6, VOCABULARY), torch.randint(VOCABULARY, (4, 6))
+    logits.requires_grad_()
+    wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    wanted.backward()
+    assert all(abs(loss - wanted.item()) < 1e-4 for loss, _ in results)
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in results], -1), logits.grad)
+
+
+def embedding_on_one_rank(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    full, tokens = torch.randn(VOCABULARY, 4), torch.randint(VOCABULARY, (3, 5))
+    axis = make_grid(1, 1, size, torch.device("cpu")).tensor
+    start, count = share(VOCABULARY, axis)
+    layer = torch.nn.Embedding(count, 4)
+    layer.weight = torch.nn.Parameter(full[start : start + count].clone())
+    layer.__class__ = VocabularyEmbedding
+    layer.axis, layer.first_id = axis, start  # type: ignore[assignment]
+    output = layer(tokens)
+    output.square().sum().backward()
+    assert layer.weight.grad is not None
+    return output.detach(), layer.weight.grad
+
+
+def test_embedding_cut_by_token_id_equals_the_whole_one() -> None:
+    results = run_in_group(2, embedding_on_one_rank, 2)
+    torch.manual_seed(0)
+    full, tokens = torch.randn(VOCABULARY, 4).requires_grad_(), torch.randint(VOCABULARY, (3, 5))
+    wanted = F.embedding(tokens, full)
+    wanted.square().sum().backward()
+    for output, _ in results:
+        assert torch.equal(output, wanted)
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in results]), full.grad)
+
+
+def region_on_one_rank(compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    first, second, inputs = torch.randn(8, 6), torch.randn(6, 8), torch.randn(3, 6).requires_grad_()
+    axis = make_grid(1, 1, 2, torch.device("cpu")).tensor
+    rows = slice(axis.rank * 4, axis.rank * 4 + 4)
+
+    def region(x: torch.Tensor) -> torch.Tensor:
+        x = enter(x, axis, Purpose.REGION_ENTER)
+        return leave(F.linear(F.silu(F.linear(x, first[rows])), second[:, rows]), axis, Purpose.ROW_LEAVE)
+
+    output = (torch.compile(region, backend="aot_eager", fullgraph=True) if compiled else region)(inputs)
+    output.square().sum().backward()
+    assert inputs.grad is not None
+    return output.detach(), inputs.grad
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_region_equals_the_whole_layers_also_when_compiled(compiled: bool) -> None:
+    results = run_in_group(2, region_on_one_rank, compiled)
+    torch.manual_seed(0)
+    first, second, inputs = torch.randn(8, 6), torch.randn(6, 8), torch.randn(3, 6).requires_grad_()
+    wanted = F.linear(F.silu(F.linear(inputs, first)), second)
+    wanted.square().sum().backward()
+    for output, gradient in results:
+        torch.testing.assert_close(output, wanted)
+        torch.testing.assert_close(gradient, inputs.grad)
