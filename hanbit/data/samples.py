@@ -58,7 +58,7 @@ class Samples:
     def check_vocabulary(self, size: int) -> None:
         """Refuse tokens that a model with `size` embedding rows cannot look up; later batches are checked too.
 
-        Uses the largest id that the verified manifest records, else reads all tokens once, in blocks.
+        Uses the largest id that the manifest records, else reads all tokens once, in blocks.
         """
         if self._largest is not None:
             self._refuse_outside(0, self._largest, size)
@@ -121,8 +121,8 @@ def open_samples(
             "leaves none for validation. Raise data.split, name data.validation, or prepare more text"
         )
     samples = Samples(file, sequence_length, first, count, seed if part == "train" else None)
-    if verify and recorded is not None:
-        samples._largest = recorded.get("largest_token")
+    if recorded is not None and isinstance(recorded.get("largest_token"), int):
+        samples._largest = recorded["largest_token"]
     return samples
 
 
@@ -132,12 +132,7 @@ def _locate(path: Path, verify: bool) -> tuple[Path, dict[str, Any] | None]:
     folder = prefix.parent
     if not (folder / manifest.NAME).is_file():
         return prefix, None
-    try:
-        recorded = manifest.read_manifest(folder, KIND, DataError)
-    except DataError:
-        if path.is_dir():
-            raise
-        return prefix, None  # a prefix in a folder that is something else
+    recorded = manifest.read_manifest(folder, KIND, DataError)
     if bin_path(prefix).name not in recorded["files"]:
         return prefix, None
     manifest.verify(folder, recorded, DataError, content=verify)

@@ -6,11 +6,13 @@ template only ever runs in the sandbox of `chat.py`.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
+from hanbit.common.atomic import write_json
 from hanbit.common.errors import DataError
 from hanbit.common.manifest import sha256_of
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -96,3 +98,16 @@ def _chat_template(path: Path, config: dict[str, Any]) -> str | None:
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
     return template if isinstance(template, str) else None
+
+
+def copy_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Put the files `tokenizer` was loaded from into `folder`, which exists; a bare file's roles are written down."""
+    source = Path(tokenizer.source)
+    if source.is_dir():
+        for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, TEMPLATE_FILE):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        return
+    shutil.copyfile(source, folder / TOKENIZER_FILE)
+    roles = {f"{role}_token": token for role, token in tokenizer.roles.items()}
+    write_json(folder / CONFIG_FILE, {"tokenizer_class": "PreTrainedTokenizerFast", **roles})

@@ -44,16 +44,21 @@ def untrained() -> Tokenizer:
     return core
 
 
-def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Learn merges from `texts` until there are `vocabulary` tokens, special ones included, or no pair occurs twice.
-
-    Memory grows with the number of distinct words. The same texts in the same order give the same tokenizer.
-    """
+def check_vocabulary(vocabulary: int) -> None:
+    """Raises ConfigError if there is no room for the bytes and the special tokens."""
     if vocabulary < SMALLEST_VOCABULARY:
         raise ConfigError(
             f"vocabulary={vocabulary} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special tokens need "
             f"{SMALLEST_VOCABULARY}. Korean text reads well from about 8192"
         )
+
+
+def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn merges from `texts` until there are `vocabulary` tokens, special ones included, or no pair occurs twice.
+
+    Memory grows with the number of distinct words. The same texts in the same order give the same tokenizer.
+    """
+    check_vocabulary(vocabulary)
     core = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
