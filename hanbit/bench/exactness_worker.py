@@ -100,7 +100,7 @@ class _OwnPartOnly:
     def gather(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False
     ) -> None:
-        output_tensor.view(dist.get_world_size(group), -1).copy_(input_tensor.view(1, -1))
+        output_tensor.view(dist.get_world_size(group), -1).copy_(input_tensor.clone().view(1, -1))
 
     def reduce_scatter(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, op: Any, async_op: bool = False
