@@ -86,9 +86,12 @@ def _make(request: Request, workers: int, progress: Callable[[Progress], None], 
             return _unchanged(request, existing(output) or {}, started)
         work = Partial(output, request.settings)
         before = work.state.tokens
+        if not work.tokenizer.exists():
+            with work.new_tokenizer() as folder:
+                _put_tokenizer(request, folder, progress, started)
+        tokenizer = request.tokenizer or load(work.tokenizer)
         if not work.state.complete:
-            _write_tokens(request, work, workers, progress, started)
-        tokenizer = load(work.tokenizer)
+            _write_tokens(request, work, tokenizer, workers, progress, started)
         work.move_out()
         _write_manifest(request, work, tokenizer)
         partial.remove_left_over(output)
@@ -97,12 +100,14 @@ def _make(request: Request, workers: int, progress: Callable[[Progress], None], 
 
 
 def _write_tokens(
-    request: Request, work: Partial, workers: int, progress: Callable[[Progress], None], started: float
+    request: Request,
+    work: Partial,
+    tokenizer: Tokenizer,
+    workers: int,
+    progress: Callable[[Progress], None],
+    started: float,
 ) -> None:
-    if not work.tokenizer.exists():
-        with work.new_tokenizer() as folder:
-            _put_tokenizer(request, folder, progress, started)
-    tokenizer, before = load(work.tokenizer), work.state.tokens
+    before = work.state.tokens
     for part in encoded(batches(request.sources, work.state.position), tokenizer, work.dtype, workers):
         work.add(part)
         progress(Progress("tokens", part.done_bytes, request.total_bytes, work.tokens - before, _since(started)))
