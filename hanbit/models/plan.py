@@ -5,7 +5,9 @@ A family's `plan.py` lists every parameter once, as a name pattern (`*` stands f
     COLUMN      rows of the weight are cut (output features); the bias with them
     ROW         columns of the weight are cut (input features); the bias stays whole and is added after the sum
     VOCABULARY  rows of an embedding or of the output projection are cut by token id
-    REPLICATE   every rank has the whole
+    REPLICATE   every rank has the whole, and uses it on the whole
+    SHARED      every rank has the whole, but uses it on its own part (a norm over single heads): gradients are partial
+                and must be summed, else they are silently wrong
 
 `unit` names the model constant that a cut must keep whole: `heads`, `key_value_heads` (cut in whole heads),
 `inner` or `vocabulary`. `REGIONS` are the modules where tensor-parallel work starts: their input is the same on
@@ -23,6 +25,7 @@ class Word(Enum):
     ROW = "row"
     VOCABULARY = "vocabulary"
     REPLICATE = "replicate"
+    SHARED = "shared"
 
 
 @dataclass(frozen=True)

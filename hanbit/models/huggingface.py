@@ -1,0 +1,69 @@
+"""What a family's `huggingface.py` offers: its config and its tensors in Hugging Face's words, both ways.
+
+A tensor of ours is made of one of theirs, or of a part of it; one of theirs of one or several of ours. `Source` says
+which, so that files can be read tensor by tensor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hanbit.common.errors import ModelError
+from hanbit.config.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor of ours lies in a Hugging Face file: `name`, perhaps the `part`-th of `parts` along the last dim,
+    then perhaps transposed."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+    is_transposed: bool = False
+
+    def read(self, tensor: torch.Tensor) -> torch.Tensor:
+        part = tensor.chunk(self.parts, dim=-1)[self.part] if self.parts > 1 else tensor
+        return part.T if self.is_transposed else part
+
+    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        stored = shape[::-1] if self.is_transposed else shape
+        return (*stored[:-1], stored[-1] * self.parts)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`config_from` raises ModelError on anything it cannot honour; nothing is dropped silently.
+
+    `source_of(our name)` gives the place of a tensor; `prefix` is what some files leave out of every name.
+    """
+
+    architectures: tuple[str, ...]
+    config_from: Callable[[dict[str, Any]], ModelConfig]
+    config_to: Callable[[Any], dict[str, Any]]
+    source_of: Callable[[str], Source]
+    prefix: str
+
+
+def wanted(config: dict[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+    """config[key], of that type, or the default; raises ModelError with key, value and rule."""
+    value = config.get(key, default)
+    if value is ...:
+        raise ModelError(f"config.json has no {key}")
+    if value is default:
+        return value
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+        names = " or ".join(one.__name__ for one in kinds)
+        raise ModelError(f"config.json: {key}={value!r} must be {names}")
+    return value
+
+
+def refuse_unless(config: dict[str, Any], key: str, allowed: tuple[Any, ...]) -> None:
+    """A setting that changes the numbers and that only these values of are built here; an absent one is the first."""
+    value = config.get(key, allowed[0])
+    if value not in allowed:
+        known = ", ".join(repr(one) for one in allowed)
+        raise ModelError(f"config.json: {key}={value!r} is not built in hanbit; it reads {known}")

@@ -1,0 +1,45 @@
+"""Families by name. To add one: a folder with {model, plan, huggingface}.py, its config class, and a line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hanbit.common.errors import ModelError
+from hanbit.config.model import ModelConfig
+from hanbit.models.gpt.huggingface import GPT2
+from hanbit.models.gpt.model import GPT
+from hanbit.models.gpt.plan import PLAN as GPT_PLAN
+from hanbit.models.huggingface import Adapter
+from hanbit.models.layers.decoder import Decoder
+from hanbit.models.llama.huggingface import LLAMA
+from hanbit.models.llama.model import Llama
+from hanbit.models.llama.plan import PLAN as LLAMA_PLAN
+from hanbit.models.plan import Plan
+
+
+@dataclass(frozen=True)
+class Family:
+    """`build` makes the whole model on torch's current default device, its numbers not set to anything useful."""
+
+    build: Callable[[Any], Decoder]
+    plan: Plan
+    huggingface: Adapter
+
+
+FAMILIES: dict[str, Family] = {
+    "gpt": Family(GPT, GPT_PLAN, GPT2),
+    "llama": Family(Llama, LLAMA_PLAN, LLAMA),
+}
+
+
+def family_of(config: ModelConfig) -> Family:
+    return FAMILIES[config.family]
+
+
+def adapter_of(architecture: str) -> Adapter:
+    """Who reads a Hugging Face architecture; raises ModelError with all that are known."""
+    for family in FAMILIES.values():
+        if architecture in family.huggingface.architectures:
+            return family.huggingface
+    known = sorted(name for family in FAMILIES.values() for name in family.huggingface.architectures)
+    raise ModelError(f"architecture {architecture!r} is not one that hanbit reads. Known: {', '.join(known)}")
