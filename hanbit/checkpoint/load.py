@@ -117,9 +117,7 @@ class Reader:
         return self._files[name]
 
 
-def _overlap(
-    piece: Piece, offset: list[int], size: list[int]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+def _overlap(piece: Piece, offset: list[int], size: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
     """The common box of our piece and a stored one, as slices of each; None if they do not meet."""
     ours, theirs = [], []
     for own_start, own_length, start, length in zip(piece.offset, piece.size, offset, size, strict=True):

@@ -1,6 +1,6 @@
 """Model folders in Hugging Face's layout: read with every tensor checked before memory is taken, written whole or not at all.
 
-    config.json  model.safetensors (or shards and an index)  generation_config.json  tokenizer files  README.md  hanbit.json
+config.json  model.safetensors (or shards and an index)  generation_config.json  tokenizer files  README.md  hanbit.json
 """
 
 import json
@@ -39,7 +39,9 @@ def read_config(folder: Path) -> ModelConfig:
     adapter = adapter_of(str(architectures[0]))
     for key, value in config.items():
         if isinstance(value, int) and not isinstance(value, bool) and key != "seed" and value > _LARGEST_NUMBER:
-            raise ModelError(f"{folder / 'config.json'}: {key}={value} is beyond any model (largest: {_LARGEST_NUMBER})")
+            raise ModelError(
+                f"{folder / 'config.json'}: {key}={value} is beyond any model (largest: {_LARGEST_NUMBER})"
+            )
     try:
         return adapter.config_from(config)
     except ModelError as problem:
@@ -106,7 +108,9 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             if stored != expected:
                 raise ModelError(f"{self.folder}: {source.name} has shape {stored}, config.json asks for {expected}")
             if view.get_dtype() not in ("F32", "F16", "BF16", "F64"):
-                raise ModelError(f"{self.folder}: {source.name} is {view.get_dtype()}, hanbit reads F32, F16, BF16, F64")
+                raise ModelError(
+                    f"{self.folder}: {source.name} is {view.get_dtype()}, hanbit reads F32, F16, BF16, F64"
+                )
             used.add(source.name)
         for name in sorted(set(self._places) - used):
             if not _is_harmless(name):

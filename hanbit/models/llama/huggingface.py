@@ -180,7 +180,9 @@ def _kind_of(config: LlamaConfig) -> str:
     """The architecture that can say what this config says; ModelError if none can."""
     biases = (config.query_key_value_bias, config.attention_output_bias)
     if config.rotary_fraction != 1.0:
-        raise ModelError(f"model.rotary_fraction={config.rotary_fraction}: no Hugging Face architecture of Llama's shape has it")
+        raise ModelError(
+            f"model.rotary_fraction={config.rotary_fraction}: no Hugging Face architecture of Llama's shape has it"
+        )
     if config.query_key_norm:
         fits = biases[0] == biases[1] and not config.mlp_bias
         return _if(fits, "qwen3", config)
