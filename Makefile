@@ -1,0 +1,54 @@
+# make setup | demo | test | test-all | check | bench | clean. Needs Python 3.11 or newer as `python3` (or PYTHON=...).
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-all check bench clean
+
+help:
+	@echo "make demo      prepare text, train on 4 processes of this CPU, let the model speak (about 4 minutes)"
+	@echo "make setup     only the environment: .venv with the versions of constraints.txt"
+	@echo "make test      the tests, without the slow ones      make test-all  all of them"
+	@echo "make check     lint, format, types, import rule      make bench     exactness and speed, printed"
+	@echo "make clean     removes the demo's results (data/demo, runs/demo)"
+
+setup: $(READY)
+
+# The stamp is newer than what it was made from, so that a finished set-up is not repeated.
+# torch comes first and alone: with it in place nothing later can pull another build of it.
+# konlpy is wanted for its text files only; its dependencies (Java bindings) are not.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer. Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps konlpy
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/hanbit prepare python-docs korean-law --output data/demo --vocabulary 4096
+	$(BIN)/hanbit launch --cluster local --processes 4 train demo parallel.tensor=2 parallel.pipeline=2
+	$(BIN)/hanbit generate runs/demo/model "The for statement is used to" --max-tokens 60
+
+# One thread for each of the processes that a test starts: more threads than cores only wait for each other.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not network"
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: $(READY)
+	$(BIN)/hanbit bench exactness
+	$(BIN)/hanbit bench prepare
+	$(BIN)/hanbit bench train
+
+clean:
+	rm -rf data/demo runs/demo
