@@ -7,6 +7,7 @@ from hanbit.parallel.collectives import Purpose
 
 STEPS = 20
 TOLERANCE = 1e-5  # relative: of every loss, and of every gradient tensor's norm
+NOISE = 1e-8  # of the total gradient norm: what is left in fp32 of a gradient that is zero by mathematics
 LEAST_FALL = 0.20  # of the loss over the steps, so that equality is not equality of standing still
 
 

@@ -37,7 +37,7 @@ def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Rec
         "batch": {"micro_batch": 1, "global_batch": 8, "sequence_length": 32},
         "training": {"steps": STEPS, "device": "cpu", **settings.get("training", {})},
         "parallel": settings.get("parallel", {}),
-        "optimizer": {"learning_rate": 3e-3, "warmup_steps": 2, "clip_grad_norm": 0.5},
+        "optimizer": {"learning_rate": 3e-3, "warmup_steps": 2, "clip_grad_norm": 0.5, "epsilon": 1e-5},
     }
     return resolve(Recipe.model_validate(sections), world_size=world_size(), vocabulary=None).recipe
 
