@@ -1,0 +1,39 @@
+"""Every parameter of every family is named exactly once, and regions and ends are modules that exist."""
+
+import pytest
+import torch
+
+from hanbit.config.model import GPTConfig, LlamaConfig, ModelConfig
+from hanbit.models.registry import FAMILIES, family_of
+
+CONFIGS: list[ModelConfig] = [
+    GPTConfig(family="gpt", layers=2, hidden=16, heads=2, inner=32, vocabulary=11),
+    LlamaConfig(
+        family="llama", layers=2, hidden=16, heads=2, key_value_heads=1, head_dim=8, inner=32, vocabulary=11,
+        query_key_value_bias=True, attention_output_bias=True, mlp_bias=True, query_key_norm=True,
+    ),
+]  # fmt: skip
+
+
+def test_every_family_is_tried_here() -> None:
+    assert {config.family for config in CONFIGS} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.family)
+def test_plan_names_every_parameter_once_and_nothing_else(config: ModelConfig) -> None:
+    family = family_of(config)
+    with torch.device("meta"):
+        model = family.build(config)
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    used = {family.plan.rule_of(name).pattern for name in names}
+    assert used == {rule.pattern for rule in family.plan.rules}
+    modules = dict(model.named_modules())
+    assert sum(family.plan.is_region(name) for name in modules) == 2 * config.layers
+    top_level = {name for name, _ in model.named_children()}
+    assert top_level == {*family.plan.first, *family.plan.last, family.plan.repeat}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.family)
+def test_units_of_a_plan_are_sizes_of_the_config(config: ModelConfig) -> None:
+    units = {rule.unit for rule in family_of(config).plan.rules if rule.unit}
+    assert all(isinstance(getattr(config, unit), int) for unit in units)
