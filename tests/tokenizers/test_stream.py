@@ -3,7 +3,7 @@
 import json
 
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models
 
@@ -73,3 +73,11 @@ def test_byte_fallback_and_stripped_spaces_stream_too(parts: list[list[int]]) ->
     pieces = pieces_of(tokenizer, ids)
     assert "".join(pieces) == tokenizer.decode(ids)
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ids=st.lists(st.one_of(st.integers(0, 3), st.integers(4, 259)), max_size=20))
+@example(ids=[4 + 0x41, 4 + 0xE4, 2])  # a byte that is whole alone is none in a run that is broken
+def test_any_ids_of_byte_fallback_join_to_the_full_decode(ids: list[int]) -> None:
+    tokenizer = sentencepiece_like()
+    assert "".join(pieces_of(tokenizer, ids)) == tokenizer.decode(ids)
