@@ -1,0 +1,152 @@
+"""A model folder that answers: `LLM(folder).generate([...])`, `.stream(...)`, `.chat([...])`.
+
+The face that the command line, the server and notebooks use; how a batch is worked off is behind it (`batch.py`).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence as Items
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hanbit.checkpoint.model_folder import load_model
+from hanbit.common.errors import GenerationError
+from hanbit.engine.batch import answer
+from hanbit.engine.defaults import read_defaults
+from hanbit.engine.fuse import fuse
+from hanbit.engine.output import Output, Piece
+from hanbit.engine.runner import Runner
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.sequence import Sequence
+from hanbit.tokenizers import chat
+from hanbit.tokenizers.load import load as load_tokenizer
+
+log = logging.getLogger(__name__)
+
+Prompt = str | Items[int]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LLM:
+    """`max_sequences`: how many prompts are answered at the same time; further ones wait for a free row.
+
+    dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
+    on a GPU; device "auto" is a GPU where there is one. Raises ModelError, DataError on a folder that is not whole.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, dtype: str = "auto", device: str = "auto", max_sequences: int = 16
+    ) -> None:
+        if max_sequences < 1:
+            raise GenerationError(f"max_sequences={max_sequences} must be at least 1")
+        device = _device(device)
+        self.tokenizer = load_tokenizer(folder)
+        self.defaults = read_defaults(Path(folder), self.tokenizer.end_id)
+        self.model = fuse(load_model(folder, _dtype(dtype, device), device))
+        self.config = self.model.config
+        self.max_sequences = max_sequences
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together, at most."""
+        return self.config.context
+
+    def generate(
+        self, prompts: Items[Prompt], sampling: SamplingParams | Items[SamplingParams] | None = None
+    ) -> list[Output]:
+        """Whole answers, in the order of the prompts (texts or token ids); `sampling` for all, or one for each.
+
+        Every prompt is checked before the first is read: GenerationError if one is too long for the context or has
+        tokens outside the vocabulary.
+        """
+        if isinstance(prompts, str):
+            raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
+        params = self._params(sampling, len(prompts))
+        sequences = [self._sequence(*item) for item in zip(range(len(prompts)), prompts, params, strict=True)]
+        for _ in self._answer(sequences):
+            pass
+        return [sequence.output() for sequence in sequences]
+
+    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Piece]:
+        """One answer, piece by piece. Wrong prompts are refused at once; closing the iterator ends the work."""
+        sequence = self._sequence(0, prompt, sampling or SamplingParams())
+        return (piece for _, piece in self._answer([sequence]))
+
+    def chat(
+        self, messages: Items[Mapping[str, Any]], sampling: SamplingParams | None = None, **variables: Any
+    ) -> Output:
+        """The assistant's next message in a conversation; `variables` are for the model's chat template."""
+        return self.generate([self.chat_prompt(messages, **variables)], sampling)[0]
+
+    def chat_prompt(self, messages: Items[Mapping[str, Any]], **variables: Any) -> list[int]:
+        """A conversation as token ids, by the model's chat template; also for `stream`."""
+        text = chat.render(self.tokenizer, messages, **variables)
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _params(
+        self, sampling: SamplingParams | Items[SamplingParams] | None, num_prompts: int
+    ) -> list[SamplingParams]:
+        if sampling is None or isinstance(sampling, SamplingParams):
+            return [sampling or SamplingParams()] * num_prompts
+        if len(sampling) != num_prompts:
+            raise GenerationError(f"{len(sampling)} sampling parameters for {num_prompts} prompts. Give one for each")
+        return list(sampling)
+
+    def _sequence(self, index: int, prompt: Prompt, params: SamplingParams) -> Sequence:
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens = tokens or self._first_token(index)
+        self._check_tokens(index, tokens)
+        room = self.context - len(tokens)
+        if room < 1:
+            raise GenerationError(
+                f"prompt {index} has {len(tokens)} tokens and the model's context holds {self.context}, the answer "
+                f"included. Shorten it by at least {1 - room}"
+            )
+        wanted = room if params.max_tokens is None else params.max_tokens
+        if wanted > room:
+            log.warning(
+                "max_tokens=%d becomes %d: the prompt has %d tokens, the context %d",
+                wanted, room, len(tokens), self.context,
+            )  # fmt: skip
+        return Sequence(tokens, params, min(wanted, room), self.defaults.end_ids, self.tokenizer)
+
+    def _first_token(self, index: int) -> list[int]:
+        """An empty prompt starts where documents start, or after one has ended."""
+        for id in (self.tokenizer.begin_id, self.tokenizer.end_id):
+            if id is not None:
+                return [id]
+        raise GenerationError(
+            f"prompt {index} is empty and {self.tokenizer.source} names no begin or end token to start from. "
+            "Give at least one token"
+        )
+
+    def _check_tokens(self, index: int, tokens: list[int]) -> None:
+        vocabulary = self.config.vocabulary
+        assert isinstance(vocabulary, int)
+        for place, token in enumerate(tokens):
+            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocabulary:
+                raise GenerationError(
+                    f"prompt {index}: token {token!r} at place {place} is outside the model's vocabulary of "
+                    f"{vocabulary} tokens. Encode the prompt with the model's own tokenizer"
+                )
+
+    def _answer(self, sequences: list[Sequence]) -> Iterator[tuple[Sequence, Piece]]:
+        if not sequences:
+            return
+        capacity = max(sequence.longest for sequence in sequences)
+        yield from answer(Runner(self.model, min(len(sequences), self.max_sequences), capacity), sequences)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    if name not in _DTYPES:
+        raise GenerationError(f"dtype={name!r} must be auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]

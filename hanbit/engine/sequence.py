@@ -1,0 +1,71 @@
+"""One prompt and its growing answer: its own random numbers, its text, its end. No torch."""
+
+import random
+from collections.abc import Sequence as Items
+
+from hanbit.engine.output import FinishReason, Output, Piece
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.stop import StopText
+from hanbit.tokenizers.stream import TextStream
+from hanbit.tokenizers.tokenizer import Tokenizer
+
+
+class Sequence:
+    """`max_tokens` is what the context leaves of `params.max_tokens`; `end_ids` are the model's own end tokens."""
+
+    def __init__(
+        self,
+        prompt: Items[int],
+        params: SamplingParams,
+        max_tokens: int,
+        end_ids: frozenset[int],
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.prompt = tuple(prompt)
+        self.params = params
+        self.max_tokens = max_tokens
+        self.answer: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._end_ids = frozenset() if params.ignore_eos else end_ids
+        self._random = random.Random(params.seed)
+        self._text = TextStream(tokenizer)
+        self._stop = StopText(params.stop)
+        self._said: list[str] = []
+
+    @property
+    def longest(self) -> int:
+        """Tokens it may have in the cache at most; the last token of an answer is never fed."""
+        return len(self.prompt) + self.max_tokens - 1
+
+    @property
+    def last_position(self) -> int:
+        """Position of the newest token, which is the next to be fed."""
+        return len(self.prompt) + len(self.answer) - 1
+
+    def uniform(self) -> float:
+        """The next random number of this sequence alone; greedy answers use none."""
+        return 0.0 if self.params.is_greedy else self._random.random()
+
+    def accept(self, token: int) -> Piece:
+        """Take a chosen token: what can be said now, and whether this was the end."""
+        self.answer.append(token)
+        text = self._stop.push(self._text.push(token))
+        if self._stop.is_stopped or token in self._end_ids:
+            self.finish_reason = "stop"
+        elif len(self.answer) >= self.max_tokens:
+            self.finish_reason = "length"
+        if self.finish_reason is not None and not self._stop.is_stopped:
+            text += self._rest()
+        self._said.append(text)
+        return Piece(text, (token,), self.finish_reason)
+
+    def output(self) -> Output:
+        assert self.finish_reason is not None, "the answer has not ended"
+        return Output("".join(self._said), tuple(self.answer), self.prompt, self.finish_reason)
+
+    def _rest(self) -> str:
+        """Half a character that is never completed may itself complete a stop text."""
+        text = self._stop.push(self._text.finish())
+        if self._stop.is_stopped:
+            self.finish_reason = "stop"
+        return text + self._stop.finish()
