@@ -26,7 +26,7 @@ def jsonl(key: str = "text") -> bytes:
 
 def test_jsonl_plain_and_gzip_give_every_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl() + b"\n")
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(jsonl()))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(jsonl(), mtime=0))
     assert texts_of(tmp_path / "a.jsonl") == TEXTS
     assert texts_of(tmp_path) == TEXTS * 2
 
@@ -106,7 +106,7 @@ def test_a_missing_wheel_comes_with_its_pip_line(monkeypatch: pytest.MonkeyPatch
         ("a.jsonl", b'\n{"content": "a"}\n', r"a\.jsonl:2: no key 'text'.*--text-key content"),
         ("a.jsonl", b'{"text": null}\n', r"a\.jsonl:1: key 'text' holds a NoneType"),
         ("a.jsonl", b'{"text": "a\\ud800"}\n', r"a\.jsonl:1: half a surrogate pair \(\\ud800\) at character 2"),
-        ("a.jsonl.gz", gzip.compress(jsonl())[:-10], r"a\.jsonl\.gz:\d: gzip data is damaged"),
+        ("a.jsonl.gz", gzip.compress(jsonl(), mtime=0)[:-10], r"a\.jsonl\.gz:\d: gzip data is damaged"),
         ("a.jsonl.gz", b"not gzip", r"a\.jsonl\.gz:1: gzip data is damaged"),
         ("a.parquet", b"PAR1 no", r"a\.parquet is not readable as Parquet"),
     ],
