@@ -59,7 +59,7 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
     plan = _resolved(recipe)
     grid = _join(plan.recipe)
     folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
-    lock = _take(folder, plan.recipe, grid)
+    lock = _take(folder, grid)
     log_to_file(folder.log_of(grid.rank))
     for decision in plan.decisions:
         logger.info("%s=%s: %s", decision.key, decision.value, decision.reason)
@@ -104,16 +104,22 @@ def _check_same_recipe(recipe: Recipe) -> None:
         raise ConfigError(f"rank {different[0]} has another recipe than rank 0. Start all ranks with the same command")
 
 
-def _take(folder: RunFolder, recipe: Recipe, grid: Grid) -> IO[str] | None:
-    """Lock the run folder and write what the run is; rank 0's work, but a failure is everyone's."""
+def _take(folder: RunFolder, grid: Grid) -> IO[str] | None:
+    """Lock the run folder; rank 0's work, but a failure is everyone's."""
     lock = None
     with together(RunFolderError):
         if grid.rank == 0:
             lock = lock_run_folder(folder)
+    return lock
+
+
+def _describe(folder: RunFolder, recipe: Recipe, grid: Grid) -> None:
+    """Write what the run is, once it is certain that it can start: an older description is not lost to a mistake."""
+    with together(RunFolderError):
+        if grid.rank == 0:
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
             write_text(folder.config, to_yaml(recipe))
             write_json(folder.environment, environment(grid))
-    return lock
 
 
 def environment(grid: Grid) -> dict[str, object]:
@@ -133,6 +139,7 @@ def environment(grid: Grid) -> dict[str, object]:
 def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     training = build(recipe, grid)
     _start_or_resume(training, folder, grid)
+    _describe(folder, recipe, grid)
     stop = StopRequest()
     stop.listen()
     metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
@@ -179,6 +186,11 @@ def _open_data(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
         for samples in (train, validation):
             if samples is not None:
                 samples.check_vocabulary(known(recipe.model.vocabulary))
+    if validation is not None and len(validation) < recipe.batch.global_batch and grid.rank == 0:
+        logger.warning(
+            "no validation: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or name "
+            "data.validation", len(validation), recipe.batch.global_batch,
+        )  # fmt: skip
     return train, validation
 
 

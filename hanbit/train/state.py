@@ -70,11 +70,15 @@ def _order(training: Training) -> dict[str, Any]:
 
 def _check_same_run(training: Training, state: dict[str, Any], folder: Path) -> None:
     """Refuse another model's checkpoint, or one whose sample numbers mean other tokens."""
-    for section, ours in (("model", training.recipe.model.model_dump(mode="json")), ("order", _order(training))):
-        theirs = state[section]
-        for key in sorted(set(ours) | set(theirs)):
-            if ours.get(key) != theirs.get(key):
-                raise CheckpointError(
-                    f"{folder} was made with {section}.{key}={theirs.get(key)!r}, this recipe says {ours.get(key)!r}. "
-                    "Give the run another name=..., or continue with the recipe it was started with"
-                )
+    ours = {"model": training.recipe.model.model_dump(mode="json"), "order": _order(training)}
+    different = [
+        f"{section}.{key}={state[section].get(key)!r} (this recipe: {values.get(key)!r})"
+        for section, values in ours.items()
+        for key in sorted({*values, *state[section]})
+        if values.get(key) != state[section].get(key)
+    ]
+    if different:
+        raise CheckpointError(
+            f"{folder} was made with {', '.join(different)}. "
+            "Give the run another name=..., or continue with the recipe it was started with"
+        )

@@ -1,0 +1,128 @@
+"""A run in one process: whole, interrupted, continued, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hanbit.bench.kills import parameters_hash
+from hanbit.common.errors import CheckpointError, ConfigError, DataError, HanbitError, RunFolderError, TrainingError
+from hanbit.common.run_folder import RunFolder, lock_run_folder
+from hanbit.train import loop
+from hanbit.train.metrics import read_metrics
+from hanbit.train.run import train
+from tests.train.recipes import tiny_run
+
+
+def test_run_learns_and_leaves_everything_in_its_folder(tmp_path: Path) -> None:
+    result = train("llama/base", tiny_run(tmp_path))
+    assert result.is_finished
+    folder = result.folder
+    rows = read_metrics(folder.metrics)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 12
+    assert losses[-1] < 0.95 * losses[0]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [6, 12]
+    assert next(iter(rows[0])) == "step"
+    assert (folder.checkpoints / "latest").read_text() == "step-000012\n"
+    assert folder.report.exists()
+    assert json.loads((folder.path / "hanbit.json").read_text())["kind"] == "run"
+
+
+def test_resolved_recipe_repeats_the_run_exactly(tmp_path: Path) -> None:
+    first = train("llama/base", tiny_run(tmp_path))
+    second = train(first.folder.config, ["name=again"])
+    assert parameters_hash(first.folder.checkpoints) == parameters_hash(second.folder.checkpoints)
+
+
+def test_stopped_run_continues_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train("llama/base", tiny_run(tmp_path))
+
+    class StopAtFive(loop.StopRequest):
+        asked = 0
+
+        @property
+        def signal(self) -> int | None:
+            type(self).asked += 1
+            return 15 if type(self).asked >= 5 else None
+
+        @signal.setter
+        def signal(self, value: int | None) -> None:
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hanbit.train.run.StopRequest", StopAtFive)
+        stopped = train("llama/base", [*tiny_run(tmp_path), "name=stopped"])
+    assert (stopped.is_finished, stopped.step) == (False, 5)
+    continued = train("llama/base", [*tiny_run(tmp_path), "name=stopped"])
+    assert continued.is_finished
+    assert parameters_hash(continued.folder.checkpoints) == parameters_hash(whole.folder.checkpoints)
+    steps = [row["step"] for row in read_metrics(continued.folder.metrics) if "loss" in row]
+    assert steps == list(range(1, 13))
+
+
+def test_asked_again_a_finished_run_does_no_step(tmp_path: Path) -> None:
+    first = train("llama/base", tiny_run(tmp_path))
+    lines = first.folder.metrics.read_text()
+    again = train("llama/base", tiny_run(tmp_path))
+    assert again.step == 12
+    assert first.folder.metrics.read_text() == lines
+
+
+@pytest.mark.parametrize("switch", ["training.recompute=full", "training.compile=true", "training.precision=bf16"])
+def test_switches_train_to_about_the_same_loss(tmp_path: Path, switch: str) -> None:
+    plain = train("llama/base", tiny_run(tmp_path))
+    switched = train("llama/base", [*tiny_run(tmp_path), "name=switched", switch])
+    assert plain.loss is not None
+    assert switched.loss == pytest.approx(plain.loss, rel=2e-2 if "bf16" in switch else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "words"),
+    [
+        ("data.train=nowhere", DataError, "nowhere"),
+        ("model.vocabulary=100", DataError, "model.vocabulary=100"),
+        ("batch.sequence_length=128", ConfigError, "model.context=64"),
+        ("parallel.tensor=2", ConfigError, "1 process"),
+        ("training.initial_model=nowhere", HanbitError, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    tmp_path: Path, override: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        train("llama/base", [*tiny_run(tmp_path), override])
+    assert not list(tmp_path.glob("tiny/checkpoints/*"))
+
+
+def test_another_models_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
+    first = train("llama/base", tiny_run(tmp_path))
+    before = parameters_hash(first.folder.checkpoints)
+    recipe = first.folder.config.read_text()
+    with pytest.raises(CheckpointError, match=r"model\.hidden=32 \(this recipe: 64\)"):
+        train("llama/base", [*tiny_run(tmp_path), "model.hidden=64"])
+    with pytest.raises(CheckpointError, match=r"order\.seed"):
+        train("llama/base", [*tiny_run(tmp_path), "training.seed=5"])
+    assert parameters_hash(first.folder.checkpoints) == before
+    assert first.folder.config.read_text() == recipe
+
+
+def test_two_runs_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
+    lock = lock_run_folder(RunFolder(tmp_path / "tiny"))
+    with pytest.raises(RunFolderError, match="in use by another run"):
+        train("llama/base", tiny_run(tmp_path))
+    lock.close()
+
+
+def test_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def poisoned(training: object) -> torch.Tensor:
+        steps.append(1)
+        return torch.tensor(float("nan") if len(steps) == 6 else 1.0, dtype=torch.float64)
+
+    monkeypatch.setattr(loop, "gradient_norm", poisoned)
+    with pytest.raises(TrainingError, match="step 6"):
+        train("llama/base", tiny_run(tmp_path))
+    assert (tmp_path / "tiny/checkpoints/latest").read_text() == "step-000004\n"
