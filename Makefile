@@ -32,12 +32,13 @@ demo: $(READY)
 	$(BIN)/hanbit launch --cluster local --processes 4 train demo parallel.tensor=2 parallel.pipeline=2
 	$(BIN)/hanbit generate runs/demo/model "The for statement is used to" --max-tokens 60
 
-# One thread for each of the processes that a test starts: more threads than cores only wait for each other.
+# One thread per process that a test starts: more threads than cores only wait for each other. loadfile: what a file
+# of tests has started or computed for all its tests is not done twice.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not network"
 
 test-all: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
