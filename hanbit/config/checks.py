@@ -1,105 +1,191 @@
-"""Sizes that must fit together. Every message has the two values, the rule, and the values that would do."""
+"""Sizes that must fit together, looked at before anything starts.
+
+Every problem has the values, the rule, and the values that would do; all of them are told at once.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from hanbit.common.errors import ConfigError
 from hanbit.config.model import LlamaConfig
 from hanbit.config.recipe import Recipe
 
-
-def check(recipe: Recipe, world_size: int, vocabulary: int | None) -> None:
-    """Raise ConfigError with every problem of a recipe whose `auto`s are filled."""
-    problems = [*_model(recipe), *_tensor(recipe), *_pipeline(recipe), *_batch(recipe, world_size), *_length(recipe)]
-    model_vocabulary = recipe.model.vocabulary
-    if vocabulary is not None and isinstance(model_vocabulary, int) and model_vocabulary < vocabulary:
-        problems.append(
-            f"model.vocabulary={model_vocabulary} is smaller than the tokenizer's {vocabulary}. "
-            f"Use {vocabulary} or more, or auto"
-        )
-    if problems:
-        raise ConfigError("\n".join(problems))
+_MOST_VALUES = 12
 
 
-def _model(recipe: Recipe) -> list[str]:
-    model = recipe.model
-    if not isinstance(model, LlamaConfig):
-        return (
-            []
-            if model.hidden % model.heads == 0
-            else [_divides("model.heads", model.heads, "model.hidden", model.hidden)]
-        )
-    problems = []
-    key_value_heads, head_dim = _int(model.key_value_heads), _int(model.head_dim)
-    if model.heads % key_value_heads:
-        problems.append(_divides("model.key_value_heads", key_value_heads, "model.heads", model.heads))
-    rotated = head_dim * model.rotary_fraction
-    if rotated != int(rotated) or int(rotated) % 2:
-        problems.append(
-            f"model.head_dim={head_dim} x model.rotary_fraction={model.rotary_fraction} must be an even number of "
-            f"features, it is {rotated:g}. Use an even head_dim, or a fraction such as {2 * (head_dim // 4) / head_dim:g}"
-        )
-    return problems
+@dataclass(frozen=True)
+class Problem:
+    """`key`: the one to change, whose place is told."""
+
+    key: str
+    rule: str
+    way_out: str
 
 
-def _tensor(recipe: Recipe) -> list[str]:
-    tensor, model = recipe.parallel.tensor, recipe.model
-    sizes = {"model.heads": model.heads, "model.inner": _int(model.inner)}
-    if isinstance(model, LlamaConfig):
-        sizes["model.key_value_heads"] = _int(model.key_value_heads)
-    return [_divides("parallel.tensor", tensor, key, size) for key, size in sizes.items() if size % tensor]
+def refuse(problems: Sequence[Problem], origins: Mapping[str, str]) -> None:
+    """Raise ConfigError with all of them, a line each: the rule (its place). The way out."""
+    lines = []
+    for problem in problems:
+        place = f" ({origins[problem.key]})" if problem.key in origins else ""
+        lines.append(f"{problem.rule}{place}. {problem.way_out}")
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
-def _pipeline(recipe: Recipe) -> list[str]:
-    pipeline, layers = recipe.parallel.pipeline, recipe.model.layers
-    if pipeline <= layers:
-        return []
-    return [f"parallel.pipeline={pipeline} is more than model.layers={layers}. Use at most {layers}"]
+def unfillable(recipe: Recipe, vocabulary: int | None) -> list[Problem]:
+    """What keeps `auto` values from being decided."""
+    return [*_head_dim(recipe), *_length_of_training(recipe), *_unknown_vocabulary(recipe, vocabulary)]
 
 
-def _batch(recipe: Recipe, world_size: int) -> list[str]:
-    parallel, batch = recipe.parallel, recipe.batch
-    data, micro_batch = _int(parallel.data), _int(batch.micro_batch)
-    product = parallel.tensor * parallel.pipeline * data
-    problems = []
-    if product != world_size:
-        problems.append(
-            f"parallel.tensor={parallel.tensor} x parallel.pipeline={parallel.pipeline} x parallel.data={data} = "
-            f"{product}, but {world_size} process(es) were started. Start {product} "
-            f"(hanbit launch --processes {product} ...), or change one of them"
-        )
-    one = data * micro_batch
-    if batch.global_batch % one:
-        below, above = batch.global_batch // one * one, -(-batch.global_batch // one) * one
-        fitting = " or ".join(str(size) for size in (below, above) if size)
-        problems.append(
-            f"batch.global_batch={batch.global_batch} is no multiple of parallel.data={data} x "
-            f"batch.micro_batch={micro_batch}. Use {fitting}"
-        )
-    elif batch.global_batch // one < parallel.pipeline:
-        problems.append(
-            f"batch.global_batch={batch.global_batch} gives {batch.global_batch // one} micro-batch(es), 1F1B over "
-            f"parallel.pipeline={parallel.pipeline} stages needs at least as many. Use batch.global_batch="
-            f"{one * parallel.pipeline} or a smaller batch.micro_batch"
-        )
-    return problems
+def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Problem]:
+    """Of a recipe whose `auto` values are filled (model.vocabulary may still be unknown)."""
+    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (_heads, _tensor, _pipeline, _batch, _context, _rates)
+    found = [problem for one in checks for problem in one(recipe)]
+    return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
 
 
-def _length(recipe: Recipe) -> list[str]:
-    problems = []
-    if recipe.batch.sequence_length > recipe.model.context:
-        problems.append(
-            f"batch.sequence_length={recipe.batch.sequence_length} is longer than model.context={recipe.model.context}. "
-            f"Use at most {recipe.model.context}, or a larger context"
-        )
-    warmup, steps = _int(recipe.optimizer.warmup_steps), _int(recipe.training.steps)
-    if warmup > steps:
-        problems.append(f"optimizer.warmup_steps={warmup} is more than training.steps={steps}. Use at most {steps}")
-    return problems
-
-
-def _divides(key: str, value: int, other_key: str, other: int) -> str:
-    fitting = ", ".join(str(size) for size in range(1, min(other, 256) + 1) if other % size == 0)
-    return f"{key}={value} does not divide {other_key}={other}. Use {fitting}"
-
-
-def _int(value: int | str) -> int:
+def known(value: int | str) -> int:
     assert isinstance(value, int), f"{value!r} was not resolved"
     return value
+
+
+def _head_dim(recipe: Recipe) -> Iterator[Problem]:
+    model = recipe.model
+    is_by_division = not isinstance(model, LlamaConfig) or model.head_dim == "auto"
+    if is_by_division and model.hidden % model.heads:
+        yield _divides("model.heads", model.heads, "model.hidden", model.hidden)
+
+
+def _length_of_training(recipe: Recipe) -> Iterator[Problem]:
+    steps, tokens = recipe.training.steps, recipe.training.tokens
+    if steps == "auto" and tokens is None:
+        yield Problem("training.steps", "training.steps=auto needs training.tokens", "Set one of them")
+    if steps != "auto" and tokens is not None:
+        rule = f"training.steps={steps} and training.tokens={tokens} both say how long to train"
+        yield Problem("training.tokens", rule, "Set training.steps=auto or training.tokens=null")
+
+
+def _unknown_vocabulary(recipe: Recipe, vocabulary: int | None) -> Iterator[Problem]:
+    if recipe.model.vocabulary == "auto" and vocabulary is None:
+        rule = f"model.vocabulary=auto needs a tokenizer, and there is none beside data.train={recipe.data.train}"
+        way_out = "Make the data with `hanbit prepare`, name tokenizer.path, or set model.vocabulary"
+        yield Problem("model.vocabulary", rule, way_out)
+
+
+def _small_vocabulary(recipe: Recipe, vocabulary: int | None) -> Iterator[Problem]:
+    size = recipe.model.vocabulary
+    if vocabulary is not None and size != "auto" and known(size) < vocabulary:
+        rule = f"model.vocabulary={size} is smaller than the tokenizer's {vocabulary} tokens"
+        yield Problem("model.vocabulary", rule, f"Use {vocabulary} or more, or auto")
+
+
+def _heads(recipe: Recipe) -> Iterator[Problem]:
+    model = recipe.model
+    if not isinstance(model, LlamaConfig):
+        return
+    key_value_heads, head_dim = known(model.key_value_heads), known(model.head_dim)
+    if model.heads % key_value_heads:
+        yield _divides("model.key_value_heads", key_value_heads, "model.heads", model.heads)
+    rotated = head_dim * model.rotary_fraction
+    if int(rotated) != rotated or rotated % 2 or rotated == 0:
+        rule = (
+            f"model.head_dim={head_dim} x model.rotary_fraction={model.rotary_fraction} = {rotated:g} "
+            "is not an even number of features"
+        )
+        key = "model.rotary_fraction" if model.rotary_fraction != 1 else "model.head_dim"
+        yield Problem(key, rule, _even_rotation(head_dim, rotated))
+
+
+def _even_rotation(head_dim: int, wanted: float) -> str:
+    whole = [even / head_dim for even in range(2, head_dim + 1, 2) if head_dim * (even / head_dim) == even]
+    near = sorted(sorted(whole, key=lambda fraction: abs(fraction * head_dim - wanted))[:2])
+    fractions = " or ".join(f"{fraction}" for fraction in near)
+    return f"Use an even model.head_dim{f', or model.rotary_fraction={fractions}' if near else ''}"
+
+
+def _tensor(recipe: Recipe) -> Iterator[Problem]:
+    tensor, model = recipe.parallel.tensor, recipe.model
+    sizes = {"model.heads": model.heads, "model.inner": known(model.inner)}
+    if isinstance(model, LlamaConfig):
+        sizes["model.key_value_heads"] = known(model.key_value_heads)
+    uneven = [f"{key}={size}" for key, size in sizes.items() if size % tensor]
+    if uneven:
+        rule = f"parallel.tensor={tensor} does not divide {' and '.join(uneven)}"
+        yield Problem("parallel.tensor", rule, f"Use {_divisors(math.gcd(*sizes.values()), tensor)}")
+
+
+def _pipeline(recipe: Recipe) -> Iterator[Problem]:
+    pipeline, layers = recipe.parallel.pipeline, recipe.model.layers
+    if pipeline > layers:
+        rule = f"parallel.pipeline={pipeline} is more than model.layers={layers}: a stage would have none"
+        yield Problem("parallel.pipeline", rule, f"Use at most {layers}")
+
+
+def _processes(recipe: Recipe, world_size: int) -> Iterator[Problem]:
+    parallel = recipe.parallel
+    product = parallel.tensor * parallel.pipeline * known(parallel.data)
+    if product == world_size:
+        return
+    rule = (
+        f"parallel.tensor={parallel.tensor} x parallel.pipeline={parallel.pipeline} x parallel.data={parallel.data} "
+        f"= {product}, but {_processes_were(world_size)} started"
+    )
+    key = next((f"parallel.{n}" for n in ("tensor", "pipeline") if getattr(parallel, n) > 1), "parallel.data")
+    command = f"hanbit launch --cluster local --processes {product} train ..."
+    yield Problem(key, rule, f"Start {product} (`{command}`), or change one of these keys")
+
+
+def _processes_were(count: int) -> str:
+    return "1 process was" if count == 1 else f"{count} processes were"
+
+
+def _batch(recipe: Recipe) -> Iterator[Problem]:
+    batch, pipeline = recipe.batch, recipe.parallel.pipeline
+    data, micro_batch = known(recipe.parallel.data), known(batch.micro_batch)
+    at_once = data * micro_batch
+    if batch.global_batch % at_once:
+        below = batch.global_batch // at_once * at_once
+        fitting = " or ".join(str(size) for size in (below, below + at_once) if size)
+        rule = (
+            f"batch.global_batch={batch.global_batch} is no multiple of parallel.data={data} x "
+            f"batch.micro_batch={micro_batch}"
+        )
+        yield Problem("batch.global_batch", rule, f"Use {fitting}")
+    elif batch.global_batch // at_once < pipeline:
+        rule = (
+            f"batch.global_batch={batch.global_batch} / (parallel.data={data} x batch.micro_batch={micro_batch}) gives "
+            f"fewer micro-batches than parallel.pipeline={pipeline} stages, and 1F1B needs at least as many"
+        )
+        smaller = ", or a smaller batch.micro_batch" if micro_batch > 1 else ""
+        yield Problem("batch.global_batch", rule, f"Use batch.global_batch={at_once * pipeline} or more{smaller}")
+
+
+def _context(recipe: Recipe) -> Iterator[Problem]:
+    length, context = recipe.batch.sequence_length, recipe.model.context
+    if length > context:
+        rule = f"batch.sequence_length={length} is longer than model.context={context}"
+        yield Problem("batch.sequence_length", rule, f"Use at most {context}, or a larger model.context")
+
+
+def _rates(recipe: Recipe) -> Iterator[Problem]:
+    optimizer, steps = recipe.optimizer, known(recipe.training.steps)
+    if known(optimizer.warmup_steps) > steps:
+        rule = f"optimizer.warmup_steps={optimizer.warmup_steps} is more than training.steps={steps}"
+        yield Problem("optimizer.warmup_steps", rule, f"Use at most {steps}, or auto")
+    lowest = optimizer.min_learning_rate
+    if not isinstance(lowest, str) and lowest > optimizer.learning_rate:
+        rule = f"optimizer.min_learning_rate={lowest} is more than optimizer.learning_rate={optimizer.learning_rate}"
+        yield Problem("optimizer.min_learning_rate", rule, f"Use at most {optimizer.learning_rate}, or auto")
+
+
+def _divides(key: str, value: int, other_key: str, other: int) -> Problem:
+    return Problem(key, f"{key}={value} does not divide {other_key}={other}", f"Use {_divisors(other, value)}")
+
+
+def _divisors(number: int, wanted: int) -> str:
+    """The values that would do; of many those nearest to what was wanted."""
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    every = sorted({*small, *(number // size for size in small)})
+    near = sorted(sorted(every, key=lambda size: abs(size - wanted))[:_MOST_VALUES])
+    return " or ".join(filter(None, [", ".join(map(str, near[:-1])), str(near[-1])]))

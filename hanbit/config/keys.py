@@ -18,29 +18,53 @@ def known_keys() -> dict[str, FieldInfo]:
     return dict(_fields(Recipe, ""))
 
 
-def _fields(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, info in section.model_fields.items():
-        inner = list(_sections(info.annotation))
-        if inner:
-            for one in inner:
-                yield from _fields(one, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", info
+@cache
+def section_names() -> frozenset[str]:
+    """Keys of a recipe that hold other keys: model, data, ..."""
+    return frozenset(name for name, info in Recipe.model_fields.items() if any(sections_of(info.annotation)))
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+@cache
+def families() -> tuple[str, ...]:
+    """The words that model.family takes."""
+    sections = sections_of(Recipe.model_fields["model"].annotation)
+    return tuple(get_args(section.model_fields["family"].annotation)[0] for section in sections)
+
+
+def sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The section classes that a field may hold: one, or one for each model family; none for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _sections(argument)
+        yield from sections_of(argument)
 
 
 def nearest(key: str) -> list[str]:
     """Up to three known keys for a wrong dotted one: another framework's word for it, else the most alike."""
-    last = key.rsplit(".", 1)[-1]
+    last = _last(key)
     if last in ALIASES and ALIASES[last] != key:
         return [ALIASES[last]]
-    known = list(known_keys())
-    alike = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    by_last = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    return list(dict.fromkeys([*by_last, *alike]))[:3]
+    known = [*known_keys(), *section_names()]
+    same_word = [name for name in known if _last(name) == last]
+    beside = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    found = same_word or _alike(last, beside) or _alike(last, known)
+    return [name for name in found or difflib.get_close_matches(key, known) if name != key][:3]
+
+
+def _alike(word: str, names: list[str]) -> list[str]:
+    """Of the dotted names those whose last word is most like this one."""
+    found = difflib.get_close_matches(word, {_last(name) for name in names}, cutoff=0.7)
+    return [name for one in found for name in names if _last(name) == one]
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _fields(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in section.model_fields.items():
+        inner = list(sections_of(info.annotation))
+        for one in inner:
+            yield from _fields(one, f"{prefix}{name}.")
+        if not inner:
+            yield f"{prefix}{name}", info

@@ -1,10 +1,10 @@
-"""The shape of a model, per family. Numbers only: everything here is in `config.json` of an exported model folder too."""
+"""The shape of a model, per family. Numbers only: all of it is in `config.json` of an exported model folder too."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hanbit.config.section import Auto, Section
+from hanbit.config.section import Auto, Count, Section
 
 
 class RotaryScaling(Section):
@@ -26,11 +26,11 @@ class DecoderConfig(Section):
     layers: int = Field(gt=0, description="Number of transformer blocks.")
     hidden: int = Field(gt=0, description="Width of the residual stream.")
     heads: int = Field(gt=0, description="Number of query heads.")
-    inner: int | Auto = Field(
+    inner: Count | Auto = Field(
         "auto",
         description="Width inside the MLP; auto: 4 x hidden (gpt), 8/3 x hidden up to a multiple of 64 (llama).",
     )
-    vocabulary: int | Auto = Field("auto", description="Rows of the embedding; auto: the tokenizer's size.")
+    vocabulary: Count | Auto = Field("auto", description="Rows of the embedding; auto: the tokenizer's size.")
     context: int = Field(2048, gt=0, description="Longest sequence, tokens.")
     norm_epsilon: float = Field(1e-5, gt=0, description="Added to the variance inside norms.")
     tied: bool = Field(True, description="The output projection shares the embedding's weight.")
@@ -51,8 +51,8 @@ class LlamaConfig(DecoderConfig):
     """Llama's shape and its relatives (Mistral, Qwen2, Qwen3, SmolLM2): rotary positions, RMSNorm, gated SiLU."""
 
     family: Literal["llama"]
-    key_value_heads: int | Auto = Field("auto", description="Number of key and value heads; auto: as many as heads.")
-    head_dim: int | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
+    key_value_heads: Count | Auto = Field("auto", description="Number of key and value heads; auto: as many as heads.")
+    head_dim: Count | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
     rotary_base: float = Field(10000.0, gt=0, description="Base of the rotary frequencies (`rope_theta`).")
     rotary_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of a head that is rotated (`partial_rotary_factor`)."

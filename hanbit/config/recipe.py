@@ -1,23 +1,35 @@
-"""Everything a recipe may say. A field has a sentence and a unit; `docs/recipes.md` and the JSON schema are made from them."""
+"""Everything a recipe may say.
 
-from typing import Literal
+A field has a sentence and a unit; `docs/recipes.md` and the JSON schema are made from them.
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from hanbit.config.model import ModelConfig
-from hanbit.config.section import Auto, Section
+from hanbit.config.section import Auto, Count, Section
+
+NotNegative = Annotated[float, Field(ge=0)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TokenizerSection(Section):
+    """How text became tokens."""
+
     path: str | None = Field(
         None,
-        description="Folder or tokenizer.json whose tokens the data was made with; null: the one beside the token files.",
+        description="Folder or tokenizer.json whose tokens the data was made with; "
+        "null: the one beside the token files.",
     )
 
 
 class DataSection(Section):
+    """What to train and validate on."""
+
     train: str = Field(
-        description="Prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`) or the folder that `hanbit prepare` made."
+        description="Folder that `hanbit prepare` made, or prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`)."
     )
     validation: str | None = Field(
         None, description="Same, for validation; null: the last part of train, cut by `split`."
@@ -31,9 +43,11 @@ class DataSection(Section):
 
 
 class ParallelSection(Section):
+    """How processes share the work; tensor x pipeline x data is their number."""
+
     tensor: int = Field(1, ge=1, description="Processes that share each layer's matrices.")
     pipeline: int = Field(1, ge=1, description="Stages that the layers are cut into, run as 1F1B.")
-    data: int | Auto = Field(
+    data: Count | Auto = Field(
         "auto",
         description="Replicas that each take a part of the batch; auto: what is left of the processes.",
     )
@@ -44,7 +58,9 @@ class ParallelSection(Section):
 
 
 class BatchSection(Section):
-    micro_batch: int | Auto = Field(
+    """How much one optimizer step sees."""
+
+    micro_batch: Count | Auto = Field(
         "auto", description="Sequences in one forward pass of one replica; auto: the largest divisor up to 8."
     )
     global_batch: int = Field(gt=0, description="Sequences of one optimizer step over all replicas.")
@@ -52,7 +68,9 @@ class BatchSection(Section):
 
 
 class TrainingSection(Section):
-    steps: int | Auto = Field("auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length).")
+    """How long, in which arithmetic, from what start. Either `steps` or `tokens`."""
+
+    steps: Count | Auto = Field("auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length).")
     tokens: int | None = Field(None, gt=0, description="Tokens to train on, instead of steps.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the matrix products; weights and sums stay fp32."
@@ -61,22 +79,24 @@ class TrainingSection(Section):
         "none", description="full: a block's activations are computed again in the backward pass."
     )
     compile: bool = Field(False, description="torch.compile on each block.")
-    seed: int = Field(1234, ge=0, description="Seed of the fresh weights and of the order of the data.")
+    seed: int = Field(1234, ge=0, lt=2**63, description="Seed of the fresh weights and of the order of the data.")
     initial_model: str | None = Field(None, description="Model folder to start from; null: fresh weights.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
 
 
 class OptimizerSection(Section):
+    """AdamW and the course of its learning rate."""
+
     name: Literal["adamw"] = Field("adamw", description="Update rule: Adam with decoupled weight decay.")
     learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate.")
-    min_learning_rate: float | Auto = Field(
+    min_learning_rate: NotNegative | Auto = Field(
         "auto", description="Learning rate at the last step; auto: a tenth of the highest."
     )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Course after warm-up.")
-    warmup_steps: int | Auto = Field(
+    warmup_steps: NotNegativeCount | Auto = Field(
         "auto", description="Steps of linear rise from 0; auto: a hundredth of the steps, at most 2000."
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay of the two running means.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="Decay of the two running means.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second mean.")
     weight_decay: float = Field(0.1, ge=0, description="Decoupled decay, on matrices only (not on norms, biases).")
     clip_grad_norm: float | None = Field(
@@ -85,7 +105,9 @@ class OptimizerSection(Section):
 
 
 class CheckpointSection(Section):
-    every_steps: int | Auto = Field(
+    """What a killed run continues from."""
+
+    every_steps: Count | Auto = Field(
         "auto",
         description="Steps between checkpoints; auto: a tenth of the steps. The last step always has one.",
     )
@@ -97,13 +119,17 @@ class CheckpointSection(Section):
 
 
 class ValidationSection(Section):
-    every_steps: int | Auto = Field(
+    """The loss on held-back text."""
+
+    every_steps: NotNegativeCount | Auto = Field(
         "auto", description="Steps between validations; auto: a tenth of the steps; 0: never."
     )
     batches: int = Field(8, ge=1, description="Global batches in one validation.")
 
 
 class LoggingSection(Section):
+    """What a run says while it goes."""
+
     every_steps: int = Field(
         10,
         ge=1,
@@ -115,15 +141,19 @@ class LoggingSection(Section):
 class Recipe(Section):
     """One run, whole."""
 
-    name: str = Field(description="Name of the run; its folder is `runs/<name>`.")
+    name: str = Field(
+        pattern=r"^[^/\\\s.\-][^/\\\s]*$",
+        max_length=80,
+        description="Name of the run; its folder is `runs/<name>`. One word, without `/`.",
+    )
     runs: str = Field("runs", description="Folder that holds the run folders.")
     model: ModelConfig
-    tokenizer: TokenizerSection = Field(default_factory=TokenizerSection)
+    tokenizer: TokenizerSection = TokenizerSection()
     data: DataSection
-    parallel: ParallelSection = Field(default_factory=ParallelSection)
+    parallel: ParallelSection = ParallelSection()
     batch: BatchSection
-    training: TrainingSection = Field(default_factory=TrainingSection)
-    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
-    checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
-    validation: ValidationSection = Field(default_factory=ValidationSection)
-    logging: LoggingSection = Field(default_factory=LoggingSection)
+    training: TrainingSection = TrainingSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    validation: ValidationSection = ValidationSection()
+    logging: LoggingSection = LoggingSection()

@@ -1,17 +1,24 @@
-"""Fill every `auto` and say why; check that sizes fit together before anything is started. Pure: no files, no torch."""
+"""Fill every `auto` and say why; check that sizes fit together before anything is started. Pure: no files, no torch.
+
+What only the machine knows, the number of processes, the tokenizer's size, the device, is handed in.
+"""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from hanbit.common.errors import ConfigError
-from hanbit.config.checks import check
-from hanbit.config.model import GPTConfig, LlamaConfig, ModelConfig
+from hanbit.config.checks import known, misfits, refuse, unfillable
+from hanbit.config.model import LlamaConfig, ModelConfig
 from hanbit.config.recipe import Recipe
-from hanbit.config.section import Section
+
+_LARGEST_MICRO_BATCH = 8
+_MOST_WARMUP_STEPS = 2000
+
+Device = Literal["cpu", "cuda"]
+Decide = Callable[[str, Any, str], Any]
 
 
 @dataclass(frozen=True)
@@ -25,140 +32,156 @@ class Decision:
 
 @dataclass(frozen=True)
 class Resolved:
+    """`notes`: what is allowed and perhaps not meant."""
+
     recipe: Recipe
     decisions: tuple[Decision, ...]
+    notes: tuple[str, ...] = ()
 
 
-def resolve(recipe: Recipe, *, world_size: int, vocabulary: int | None) -> Resolved:
-    """`vocabulary`: the tokenizer's size where one is known. Raises ConfigError with the values that would fit."""
+def resolve(
+    recipe: Recipe,
+    *,
+    world_size: int,
+    vocabulary: int | None,
+    train_sequences: int | None = None,
+    device: Device | None = None,
+    origins: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Raises ConfigError with all problems and the values that would fit.
+
+    world_size: processes. vocabulary: the tokenizer's size where one is known. train_sequences: how many the training
+    data has. device: what `training.device=auto` becomes; None leaves it to the process that trains.
+    origins: dotted key -> place, for messages.
+    """
+    refuse(unfillable(recipe, vocabulary), origins or {})
+    filled = fill(recipe, world_size, vocabulary, device)
+    refuse(misfits(filled.recipe, world_size, vocabulary), origins or {})
+    return Resolved(filled.recipe, filled.decisions, tuple(_notes(filled.recipe, train_sequences)))
+
+
+def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: Device | None = None) -> Resolved:
+    """Every `auto` of a recipe without `unfillable` problems; model.vocabulary stays if no tokenizer is known."""
     decisions: list[Decision] = []
 
-    def decided(key: str, value: Any, reason: str) -> Any:
+    def decide(key: str, value: Any, reason: str) -> Any:
         decisions.append(Decision(key, value, reason))
         return value
 
-    recipe = _with(recipe, model=_model(recipe.model, vocabulary, decided))
-    recipe = _with(recipe, training=_training(recipe, decided))
-    recipe = _with(recipe, parallel=_parallel(recipe, world_size, decided))
-    recipe = _with(recipe, batch=_batch(recipe, decided))
-    recipe = _with(recipe, optimizer=_optimizer(recipe, decided))
-    recipe = _with(recipe, checkpoint=_checkpoint(recipe, decided), validation=_validation(recipe, decided))
-    check(recipe, world_size, vocabulary)
+    recipe = _changed(recipe, model=_model(recipe.model, vocabulary, decide))
+    recipe = _changed(recipe, training=_training(recipe, device, decide))
+    recipe = _changed(recipe, parallel=_parallel(recipe, world_size, decide))
+    recipe = _changed(recipe, batch=_batch(recipe, decide))
+    recipe = _changed(recipe, optimizer=_optimizer(recipe, decide))
+    for name in ("checkpoint", "validation"):
+        recipe = _changed(recipe, **{name: _every_steps(recipe, name, decide)})
     return Resolved(recipe, tuple(decisions))
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe in full; loading it gives the same recipe."""
-    stream = io.StringIO()
+    """The recipe in full, every default written out; loading it gives the equal recipe."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[attr-defined]
+    writer.allow_unicode = True
+    writer.width = 10_000  # a folded text is the same text, but harder to search for
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
     writer.dump(recipe.model_dump(mode="json"), stream)
     return stream.getvalue()
 
 
-Decided = Callable[[str, Any, str], Any]
-
-
-def _with(section: Any, **changes: Any) -> Any:
+def _changed(section: Any, **changes: Any) -> Any:
     return section.model_copy(update=changes)
 
 
-def _model(model: ModelConfig, vocabulary: int | None, decided: Decided) -> Section:
+def _model(model: ModelConfig, vocabulary: int | None, decide: Decide) -> Any:
     changes: dict[str, Any] = {}
-    if model.vocabulary == "auto":
-        if vocabulary is None:
-            raise ConfigError(
-                "model.vocabulary=auto needs a tokenizer beside the token files. Name tokenizer.path or set it"
-            )
-        changes["vocabulary"] = decided("model.vocabulary", vocabulary, "the tokenizer's size")
-    if isinstance(model, LlamaConfig):
-        if model.key_value_heads == "auto":
-            changes["key_value_heads"] = decided("model.key_value_heads", model.heads, "as many as heads")
-        if model.head_dim == "auto":
-            if model.hidden % model.heads:
-                raise ConfigError(_no_division("model.heads", model.heads, "model.hidden", model.hidden))
-            changes["head_dim"] = decided("model.head_dim", model.hidden // model.heads, "hidden / heads")
-        if model.inner == "auto":
-            inner = -(-8 * model.hidden // (3 * 64)) * 64
-            changes["inner"] = decided("model.inner", inner, "8/3 x hidden, up to a multiple of 64")
-    elif isinstance(model, GPTConfig) and model.inner == "auto":
-        changes["inner"] = decided("model.inner", 4 * model.hidden, "4 x hidden")
-    return _with(model, **changes)
+    if model.vocabulary == "auto" and vocabulary is not None:
+        changes["vocabulary"] = decide("model.vocabulary", vocabulary, "the tokenizer's size")
+    if isinstance(model, LlamaConfig) and model.key_value_heads == "auto":
+        changes["key_value_heads"] = decide("model.key_value_heads", model.heads, "as many as model.heads")
+    if isinstance(model, LlamaConfig) and model.head_dim == "auto":
+        width = model.hidden // model.heads
+        changes["head_dim"] = decide("model.head_dim", width, f"{model.hidden} hidden / {model.heads} heads")
+    if model.inner == "auto":
+        changes["inner"] = decide("model.inner", *_inner(model))
+    return _changed(model, **changes)
 
 
-def _training(recipe: Recipe, decided: Decided) -> Section:
+def _inner(model: ModelConfig) -> tuple[int, str]:
+    if not isinstance(model, LlamaConfig):
+        return 4 * model.hidden, f"4 x {model.hidden} hidden"
+    return -(-8 * model.hidden // (3 * 64)) * 64, f"8/3 x {model.hidden} hidden, up to a multiple of 64"
+
+
+def _training(recipe: Recipe, device: Device | None, decide: Decide) -> Any:
     training, batch = recipe.training, recipe.batch
-    if training.steps != "auto":
-        if training.tokens is not None:
-            raise ConfigError(
-                f"training.steps={training.steps} and training.tokens={training.tokens} both say how long to train. "
-                "Set one of them to auto (steps) or null (tokens)"
-            )
-        return training
-    if training.tokens is None:
-        raise ConfigError("training.steps=auto needs training.tokens. Set one of them")
-    tokens_per_step = batch.global_batch * batch.sequence_length
-    steps = max(1, training.tokens // tokens_per_step)
-    reason = f"{training.tokens} tokens / ({batch.global_batch} x {batch.sequence_length})"
-    return _with(training, steps=decided("training.steps", steps, reason), tokens=None)
+    changes: dict[str, Any] = {}
+    if training.device == "auto" and device is not None:
+        changes["device"] = decide("training.device", device, "what this machine has")
+    if training.steps == "auto":
+        assert training.tokens is not None
+        tokens_per_step = batch.global_batch * batch.sequence_length
+        steps = -(-training.tokens // tokens_per_step)
+        reason = (
+            f"{training.tokens} tokens / ({batch.global_batch} sequences x {batch.sequence_length} tokens), rounded up"
+        )
+        changes |= {"steps": decide("training.steps", steps, reason), "tokens": None}
+    return _changed(training, **changes)
 
 
-def _parallel(recipe: Recipe, world_size: int, decided: Decided) -> Section:
+def _parallel(recipe: Recipe, world_size: int, decide: Decide) -> Any:
     parallel = recipe.parallel
     if parallel.data != "auto":
         return parallel
     others = parallel.tensor * parallel.pipeline
-    data = max(1, world_size // others)
-    return _with(
-        parallel, data=decided("parallel.data", data, f"{world_size} processes / (tensor x pipeline = {others})")
-    )
+    processes = "1 process" if world_size == 1 else f"{world_size} processes"
+    reason = f"{processes} / (tensor {parallel.tensor} x pipeline {parallel.pipeline})"
+    return _changed(parallel, data=decide("parallel.data", max(1, world_size // others), reason))
 
 
-def _batch(recipe: Recipe, decided: Decided) -> Section:
-    """The largest divisor up to 8 that leaves a pipeline at least as many micro-batches as stages."""
-    batch, parallel = recipe.batch, recipe.parallel
+def _batch(recipe: Recipe, decide: Decide) -> Any:
+    """As large as divides, up to 8, and leaves the pipeline a micro-batch for every stage."""
+    batch, pipeline = recipe.batch, recipe.parallel.pipeline
     if batch.micro_batch != "auto":
         return batch
-    assert isinstance(parallel.data, int)
-    share = max(1, batch.global_batch // parallel.data)
-    fitting = [size for size in range(1, 9) if share % size == 0 and share // size >= parallel.pipeline]
-    size = max(fitting, default=1)
-    return _with(batch, micro_batch=decided("batch.micro_batch", size, f"largest divisor up to 8 of {share} sequences"))
+    share = max(1, batch.global_batch // known(recipe.parallel.data))
+    sizes = range(1, _LARGEST_MICRO_BATCH + 1)
+    fitting = [size for size in sizes if share % size == 0 and share // size >= pipeline]
+    reason = f"largest divisor up to {_LARGEST_MICRO_BATCH} of a replica's {share} sequences"
+    if pipeline > 1:
+        reason += f" that leaves at least {pipeline} micro-batches"
+    return _changed(batch, micro_batch=decide("batch.micro_batch", max(fitting, default=1), reason))
 
 
-def _optimizer(recipe: Recipe, decided: Decided) -> Section:
-    optimizer, steps = recipe.optimizer, recipe.training.steps
-    assert isinstance(steps, int)
+def _optimizer(recipe: Recipe, decide: Decide) -> Any:
+    optimizer, steps = recipe.optimizer, known(recipe.training.steps)
     changes: dict[str, Any] = {}
     if optimizer.min_learning_rate == "auto":
-        lowest = optimizer.learning_rate / 10
-        changes["min_learning_rate"] = decided("optimizer.min_learning_rate", lowest, "a tenth of the highest")
+        reason = f"a tenth of {optimizer.learning_rate}"
+        changes["min_learning_rate"] = decide("optimizer.min_learning_rate", optimizer.learning_rate / 10, reason)
     if optimizer.warmup_steps == "auto":
-        warmup = min(2000, -(-steps // 100))
-        changes["warmup_steps"] = decided(
-            "optimizer.warmup_steps", warmup, f"a hundredth of {steps} steps, at most 2000"
-        )
-    return _with(optimizer, **changes)
+        warmup = min(_MOST_WARMUP_STEPS, -(-steps // 100))
+        reason = f"a hundredth of {steps} steps, at most {_MOST_WARMUP_STEPS}"
+        changes["warmup_steps"] = decide("optimizer.warmup_steps", warmup, reason)
+    return _changed(optimizer, **changes)
 
 
-def _checkpoint(recipe: Recipe, decided: Decided) -> Section:
-    return _every(recipe.checkpoint, "checkpoint", recipe, decided)
-
-
-def _validation(recipe: Recipe, decided: Decided) -> Section:
-    return _every(recipe.validation, "validation", recipe, decided)
-
-
-def _every(section: Any, name: str, recipe: Recipe, decided: Decided) -> Section:
+def _every_steps(recipe: Recipe, name: str, decide: Decide) -> Any:
+    section, steps = getattr(recipe, name), known(recipe.training.steps)
     if section.every_steps != "auto":
         return section
-    assert isinstance(recipe.training.steps, int)
-    every = max(1, recipe.training.steps // 10)
-    return _with(section, every_steps=decided(f"{name}.every_steps", every, "a tenth of the steps"))
+    every = max(1, steps // 10)
+    return _changed(section, every_steps=decide(f"{name}.every_steps", every, f"a tenth of {steps} steps"))
 
 
-def _no_division(key: str, value: int, other_key: str, other: int) -> str:
-    fitting = [size for size in range(1, other + 1) if other % size == 0]
-    near = sorted(fitting, key=lambda size: abs(size - value))[:6]
-    return f"{key}={value} does not divide {other_key}={other}. Use {', '.join(map(str, sorted(near)))}"
+def _notes(recipe: Recipe, train_sequences: int | None) -> list[str]:
+    parallel, notes = recipe.parallel, []
+    if parallel.shard and parallel.data == 1:
+        notes.append(
+            f"parallel.shard={parallel.shard} changes nothing with parallel.data=1: there is no replica beside"
+        )
+    if train_sequences:
+        passes = known(recipe.training.steps) * recipe.batch.global_batch / train_sequences
+        notes.append(f"the run takes {passes:.2g} passes over {train_sequences} training sequences")
+    return notes
