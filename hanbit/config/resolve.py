@@ -158,8 +158,9 @@ def _optimizer(recipe: Recipe, decide: Decide) -> Any:
     optimizer, steps = recipe.optimizer, known(recipe.training.steps)
     changes: dict[str, Any] = {}
     if optimizer.min_learning_rate == "auto":
+        lowest = float(f"{optimizer.learning_rate / 10:.15g}")  # 0.0003, not 0.00030000000000000003
         reason = f"a tenth of {optimizer.learning_rate}"
-        changes["min_learning_rate"] = decide("optimizer.min_learning_rate", optimizer.learning_rate / 10, reason)
+        changes["min_learning_rate"] = decide("optimizer.min_learning_rate", lowest, reason)
     if optimizer.warmup_steps == "auto":
         warmup = min(_MOST_WARMUP_STEPS, -(-steps // 100))
         reason = f"a hundredth of {steps} steps, at most {_MOST_WARMUP_STEPS}"
