@@ -30,7 +30,7 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/hanbit prepare python-docs korean-law --output data/demo --vocabulary 4096
 	$(BIN)/hanbit launch --cluster local --processes 4 train demo parallel.tensor=2 parallel.pipeline=2
-	$(BIN)/hanbit generate runs/demo/model "The for statement is used to" --max-tokens 60
+	$(BIN)/hanbit generate runs/demo/model "The for statement is used to" --max-tokens 60 --seed 1
 
 # One thread per process that a test starts: more threads than cores only wait for each other. loadfile: what a file
 # of tests has started or computed for all its tests is not done twice.
