@@ -6,7 +6,7 @@ What only the machine knows, the number of processes, the tokenizer's size, the 
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -17,7 +17,6 @@ from hanbit.config.recipe import Recipe
 _LARGEST_MICRO_BATCH = 8
 _MOST_WARMUP_STEPS = 2000
 
-Device = Literal["cpu", "cuda"]
 Decide = Callable[[str, Any, str], Any]
 
 
@@ -45,13 +44,13 @@ def resolve(
     world_size: int,
     vocabulary: int | None,
     train_sequences: int | None = None,
-    device: Device | None = None,
+    device: str | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> Resolved:
     """Raises ConfigError with all problems and the values that would fit.
 
     world_size: processes. vocabulary: the tokenizer's size where one is known. train_sequences: how many the training
-    data has. device: what `training.device=auto` becomes; None leaves it to the process that trains.
+    data has. device: cpu or cuda, what `training.device=auto` becomes; None leaves it to the process that trains.
     origins: dotted key -> place, for messages.
     """
     refuse(unfillable(recipe, vocabulary), origins or {})
@@ -60,7 +59,7 @@ def resolve(
     return Resolved(filled.recipe, filled.decisions, tuple(_notes(filled.recipe, train_sequences)))
 
 
-def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: Device | None = None) -> Resolved:
+def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | None = None) -> Resolved:
     """Every `auto` of a recipe without `unfillable` problems; model.vocabulary stays if no tokenizer is known."""
     decisions: list[Decision] = []
 
@@ -114,7 +113,7 @@ def _inner(model: ModelConfig) -> tuple[int, str]:
     return -(-8 * model.hidden // (3 * 64)) * 64, f"8/3 x {model.hidden} hidden, up to a multiple of 64"
 
 
-def _training(recipe: Recipe, device: Device | None, decide: Decide) -> Any:
+def _training(recipe: Recipe, device: str | None, decide: Decide) -> Any:
     training, batch = recipe.training, recipe.batch
     changes: dict[str, Any] = {}
     if training.device == "auto" and device is not None:

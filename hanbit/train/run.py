@@ -22,18 +22,18 @@ from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.common.units import readable_count, readable_seconds
-from hanbit.config.load import load_recipe
+from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, resolve, to_yaml
 from hanbit.data.samples import Samples, open_samples
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
+from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.train import state
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, check_tensorboard, read_metrics
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.report import write_report
-from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.train.setup import Training, build_batches, build_model, build_optimizer, build_schedule, fill_model, known
 
 logger = logging.getLogger(__name__)
@@ -55,14 +55,16 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
     Raises ConfigError, DataError, CheckpointError, RunFolderError before any step where something does not fit,
     TrainingError when the loss is no longer a number.
     """
-    recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides).recipe
-    plan = _resolved(recipe)
+    loaded = Loaded(source, {}) if isinstance(source, Recipe) else load_recipe(source, overrides)
+    plan = _resolved(loaded)
     grid = _join(plan.recipe)
     folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
     lock = _take(folder, grid)
     log_to_file(folder.log_of(grid.rank))
     for decision in plan.decisions:
         logger.info("%s=%s: %s", decision.key, decision.value, decision.reason)
+    for note in plan.notes:
+        logger.info("%s", note)
     try:
         return _run(plan.recipe, grid, folder)
     finally:
@@ -70,13 +72,15 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
             lock.close()
 
 
-def _resolved(recipe: Recipe) -> Resolved:
-    """What the data says is part of the resolution: the tokenizer's size."""
+def _resolved(loaded: Loaded) -> Resolved:
+    """What the data and the machine say is part of the resolution: the tokenizer's size, the device."""
+    recipe = loaded.recipe
     if recipe.logging.tensorboard:
         check_tensorboard()
     folder = tokenizer_folder(recipe)
     vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
-    return resolve(recipe, world_size=world_size(), vocabulary=vocabulary)
+    device = choose_device(recipe.training.device).type
+    return resolve(recipe, world_size=world_size(), vocabulary=vocabulary, device=device, origins=loaded.origins)
 
 
 def tokenizer_folder(recipe: Recipe) -> Path | None:
