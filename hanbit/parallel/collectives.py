@@ -42,9 +42,9 @@ LEFT_OUT: set[Purpose] = set()
 
 
 def all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose, operation: str = "sum") -> torch.Tensor:
-    """The sum (or "max") of `tensor` over the axis, as a new tensor; traceable by torch.compile."""
+    """The sum (or "max") of `tensor` over the axis; a new tensor, but the same on an axis of one. Traceable."""
     if axis.size == 1 or purpose in LEFT_OUT:
-        return tensor.clone()
+        return tensor
     return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
 
 
@@ -76,7 +76,8 @@ class _Enter(torch.autograd.Function):
 class _Leave(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
-        return all_reduce(tensor.contiguous(), axis, purpose)
+        reduced = all_reduce(tensor.contiguous(), axis, purpose)
+        return reduced.clone() if reduced is tensor else reduced
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:

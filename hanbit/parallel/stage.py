@@ -12,7 +12,7 @@ from torch import nn
 
 from hanbit.models.plan import Plan
 from hanbit.parallel.grid import Axis
-from hanbit.parallel.loss import cross_entropy_sum
+from hanbit.parallel.loss import next_token_loss
 from hanbit.parallel.pieces import share
 
 Attend = Callable[[int], Callable[..., torch.Tensor]]
@@ -41,7 +41,8 @@ class Stage(nn.Module):
         if not self.pipeline.is_last:
             return hidden
         assert targets is not None, "the last stage needs targets"
-        return cross_entropy_sum(model.head(hidden), targets, self.tensor, self.first_id).reshape(1)
+        hidden, weight = model.final(hidden), model.output.weight
+        return next_token_loss(hidden, weight, targets, self.tensor, self.first_id).reshape(1)
 
 
 def cut_layers(model: nn.Module, plan: Plan, pipeline: Axis) -> None:

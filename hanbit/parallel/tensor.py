@@ -2,7 +2,7 @@
 
 Parameters become the slice that this rank owns, as plain tensors; names stay. COLUMN layers need no other code:
 `nn.Linear` on fewer rows gives fewer features. ROW layers sum their outputs, regions sum their input's gradient,
-embeddings look up only their own ids. `module.__class__ = ...` keeps everything else of the module as it was.
+embeddings look up only their own ids; the output projection's slice goes to `parallel.loss` as it is. `module.__class__ = ...` keeps everything else of the module as it was.
 """
 
 import torch
@@ -38,16 +38,6 @@ class VocabularyEmbedding(nn.Embedding):
         return leave(rows.masked_fill(outside.unsqueeze(-1), 0.0), self.axis, Purpose.EMBEDDING_LEAVE)
 
 
-class VocabularyOutput(nn.Linear):
-    """Logits of our own token ids only; `parallel.loss` knows what to do with them."""
-
-    axis: Axis
-    first_id: int
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(enter(hidden, self.axis, Purpose.HEAD_ENTER), self.weight)
-
-
 def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Axis) -> dict[str, Piece]:
     """Give `model` (on the meta device) this rank's slices; returns the piece of every parameter by name.
 
@@ -80,8 +70,8 @@ def swap_leaves(model: nn.Module, plan: Plan, pieces: dict[str, Piece], axis: Ax
 def _swap_leaf(module: nn.Module, word: Word, weight: Piece, axis: Axis) -> None:
     if word is Word.ROW:
         module.__class__ = Row
-    elif word is Word.VOCABULARY:
-        module.__class__ = VocabularyEmbedding if isinstance(module, nn.Embedding) else VocabularyOutput
+    elif word is Word.VOCABULARY and isinstance(module, nn.Embedding):
+        module.__class__ = VocabularyEmbedding
         module.first_id = weight.offset[0]  # type: ignore[assignment]
     else:
         return

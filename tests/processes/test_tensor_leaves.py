@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from hanbit.parallel.collectives import Purpose, enter, leave
 from hanbit.parallel.grid import make_grid
-from hanbit.parallel.loss import cross_entropy_sum
+from hanbit.parallel.loss import next_token_loss
 from hanbit.parallel.pieces import share
 from hanbit.parallel.tensor import VocabularyEmbedding
 from tests.processes.group import run_in_group
@@ -14,28 +14,37 @@ from tests.processes.group import run_in_group
 VOCABULARY = 13  # odd: uneven over two and three processes
 
 
-def loss_on_one_rank(size: int) -> tuple[float, torch.Tensor]:
+def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    logits, targets = 5 * torch.randn(4, 6, VOCABULARY), torch.randint(VOCABULARY, (4, 6))
+    return torch.randn(4, 6, 8), 3 * torch.randn(VOCABULARY, 8), torch.randint(VOCABULARY, (4, 6))
+
+
+def loss_on_one_rank(size: int) -> tuple[float, torch.Tensor, torch.Tensor]:
+    hidden, full, targets = loss_inputs()
     axis = make_grid(1, 1, size, torch.device("cpu")).tensor
     start, count = share(VOCABULARY, axis)
-    mine = logits[..., start : start + count].clone().requires_grad_()
-    loss = cross_entropy_sum(mine, targets, axis, start)
-    loss.backward()
-    assert mine.grad is not None
-    return loss.item(), mine.grad
+    hidden.requires_grad_()
+    weight = full[start : start + count].clone().requires_grad_()
+    loss = next_token_loss(hidden, weight, targets, axis, start)
+    (2 * loss).backward()
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    return loss.item(), hidden.grad, weight.grad
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_vocabulary_parallel_loss_equals_torchs_cross_entropy(size: int) -> None:
-    results = run_in_group(size, loss_on_one_rank, size)
-    torch.manual_seed(0)
-    logits, targets = 5 * torch.randn(4, 6, VOCABULARY), torch.randint(VOCABULARY, (4, 6))
-    logits.requires_grad_()
-    wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    wanted.backward()
-    assert all(abs(loss - wanted.item()) < 1e-4 for loss, _ in results)
-    torch.testing.assert_close(torch.cat([gradient for _, gradient in results], -1), logits.grad)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_loss_over_a_cut_vocabulary_equals_torchs_cross_entropy(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanbit.parallel.loss.CHUNK_BYTES", 4 * VOCABULARY * 5)  # chunks of 5 of the 24 tokens
+    results = run_in_group(size, loss_on_one_rank, size) if size > 1 else [loss_on_one_rank(1)]
+    hidden, full, targets = loss_inputs()
+    hidden.requires_grad_()
+    full.requires_grad_()
+    wanted = F.cross_entropy(F.linear(hidden, full).flatten(0, 1), targets.flatten(), reduction="sum")
+    (2 * wanted).backward()
+    for loss, gradient, _ in results:
+        assert loss == pytest.approx(wanted.item(), rel=1e-6)
+        torch.testing.assert_close(gradient, hidden.grad)
+    torch.testing.assert_close(torch.cat([gradient for _, _, gradient in results]), full.grad)
 
 
 def embedding_on_one_rank(size: int) -> tuple[torch.Tensor, torch.Tensor]:

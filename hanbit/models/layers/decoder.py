@@ -46,9 +46,13 @@ class Decoder(nn.Module):
             hidden = block(hidden, rotation, attend(int(index)))
         return hidden
 
+    def final(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The hidden state as the output projection takes it, [..., hidden]; training goes on from here by chunks."""
+        return self.norm(hidden)
+
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., hidden] -> logits [..., vocabulary]."""
-        return self.output(self.norm(hidden))
+        return self.output(self.final(hidden))
 
 
 class Block(nn.Module):
