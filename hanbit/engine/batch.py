@@ -5,7 +5,8 @@ step works on living sequences only.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence as Items
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What a model folder says of generating: its end tokens and how its makers sample (`generation_config.json`). No torch."""
+"""What a model folder says of generating: its end tokens and how its makers sample. No torch."""
 
 import json
 from dataclasses import dataclass

@@ -1,33 +1,34 @@
-"""Change a loaded model's matrices for the engine's work, one token at a time; what it computes stays the same.
+"""Rearrange a loaded model's matrices for the engine; what it computes stays the same.
 
-Two changes, both at load:
-
-    joined   query, key and value become one matrix, gate and up another: two calls a layer instead of five
-    turned   on a CPU every matrix lies in memory by its input features. A product with one row then adds up columns
-             and reads the weights at 25-30 GB/s; row by row it is 18 GB/s (two cores, AVX2, 23-28 GB/s of memory)
+Query, key and value become one matrix, gate and up another: two products a layer instead of five. On a CPU matrices
+are laid out in panels (panels.py). `models/` knows nothing of it: layers are replaced by ones with the same face.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hanbit.engine.panels import PanelEmbedding, PanelLinear
 from hanbit.models.layers.attention import Attention, Function
 from hanbit.models.layers.decoder import Block, Decoder
-from hanbit.models.layers.mlp import GatedMLP
+from hanbit.models.layers.mlp import GatedMLP, GeluMLP
 from hanbit.models.layers.rotary import Rotation, rotate
 
 
 def fuse(model: Decoder) -> Decoder:
-    """The model itself, its layers replaced; it cannot be trained or saved any more."""
+    """The model itself, its layers replaced one by one; it can no longer be trained or saved."""
+    is_tied = model.output.weight is model.embedding.weight
     for block in model.layers.values():
         assert isinstance(block, Block)
         if isinstance(block.attention, Attention):
             block.attention = JoinedAttention(block.attention)
         if isinstance(block.mlp, GatedMLP):
             block.mlp = JoinedGatedMLP(block.mlp)
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight.device.type == "cpu":
-            _turn(module.weight)
+        if isinstance(block.mlp, GeluMLP):
+            block.mlp.up, block.mlp.down = _matrix(block.mlp.up), _matrix(block.mlp.down)  # type: ignore[assignment]
+    model.output = _matrix(model.output)  # type: ignore[assignment]
+    if is_tied and isinstance(model.output, PanelLinear):
+        model.embedding = PanelEmbedding(model.output)  # type: ignore[assignment]
     return model
 
 
@@ -40,8 +41,8 @@ class JoinedAttention(nn.Module):
         self.scale, self.sliding_window = attention.scale, attention.sliding_window
         self.heads = attention.query.out_features // self.head_dim
         self.key_value_heads = attention.key.out_features // self.head_dim
-        self.projection = _joined(attention.query, attention.key, attention.value)
-        self.output = attention.output
+        self.projection = _matrix(attention.query, attention.key, attention.value)
+        self.output = _matrix(attention.output)
         self.has_head_norms = attention.has_head_norms
         if attention.has_head_norms:
             self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
@@ -60,28 +61,27 @@ class JoinedAttention(nn.Module):
 
 
 class JoinedGatedMLP(nn.Module):
+    """down(silu(gate(x)) * up(x)) with gate and up from one product."""
+
     def __init__(self, mlp: GatedMLP) -> None:
         super().__init__()
-        self.projection = _joined(mlp.gate, mlp.up)
-        self.down = mlp.down
+        self.projection = _matrix(mlp.gate, mlp.up)
+        self.down = _matrix(mlp.down)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         gate, up = self.projection(hidden).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
-def _joined(*parts: nn.Linear) -> nn.Linear:
-    """One layer whose output is the outputs of the parts, side by side."""
-    has_bias = parts[0].bias is not None
-    joined = nn.Linear(1, 1, bias=has_bias, device="meta")
-    joined.in_features, joined.out_features = parts[0].in_features, sum(part.out_features for part in parts)
+def _matrix(*parts: nn.Linear) -> nn.Module:
+    """The parts side by side as one layer, laid out for where they are."""
+    weight = parts[0].weight
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return PanelLinear(*parts)
+    if len(parts) == 1:
+        return parts[0]
+    joined = nn.Linear(weight.shape[1], sum(part.out_features for part in parts), parts[0].bias is not None, "meta")
     joined.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-    if has_bias:
+    if parts[0].bias is not None:
         joined.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
     return joined
-
-
-def _turn(weight: nn.Parameter) -> None:
-    """Same shape and numbers, other strides; the embedding reads such rows as well (0.6 ms for 512 tokens)."""
-    if weight.is_contiguous():
-        weight.data = weight.data.t().contiguous().t()

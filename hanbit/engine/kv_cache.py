@@ -4,44 +4,34 @@ A token's place is a slot, `row * capacity + position`, so that prompts and sing
 the same call. On a CPU memory is taken only as it is touched, so a large capacity costs nothing until it is used.
 """
 
+import math
+
 import torch
 
 from hanbit.common.errors import GenerationError
 from hanbit.common.units import readable_bytes
 
-
 _CLEANED_AT_ONCE = 256  # positions
 
 
 class KVCache:
-    """`keys[layer]`, `values[layer]`: [rows, capacity, key_value_heads, head_dim]."""
+    """`keys[layer]`, `values[layer]`, each of `shape`: (rows, capacity, key_value_heads, head_dim)."""
 
-    def __init__(
-        self,
-        layers: int,
-        rows: int,
-        capacity: int,
-        key_value_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self.rows, self.capacity = rows, capacity
-        shape = (rows, capacity, key_value_heads, head_dim)
+    def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.rows, self.capacity = shape[:2]
         try:
             self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
             self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        except RuntimeError as problem:  # torch has one class for every refusal of memory on a CPU
-            needed = 2 * layers * rows * capacity * key_value_heads * head_dim * dtype.itemsize
+        except RuntimeError as problem:  # torch's one class for every refusal of memory
+            needed = readable_bytes(2 * layers * math.prod(shape) * dtype.itemsize)
             raise GenerationError(
-                f"the key-value cache of {rows} sequences of {capacity} tokens takes {readable_bytes(needed)}, "
-                f"which this machine refuses. Lower max_tokens, or ask for fewer prompts at once"
+                f"the key-value cache of {self.rows} sequences of {self.capacity} tokens takes {needed}, which "
+                "this machine refuses. Lower max_tokens, or max_sequences of the LLM"
             ) from problem
-
         self._clean = 0
 
     def clean(self, end: int) -> None:
-        """Make every row's positions below `end` numbers: a masked place still counts if it holds NaN."""
+        """Make all rows' positions below `end` finite: a masked place still counts if it holds NaN."""
         if end <= self._clean:
             return
         reach = min(self.capacity, max(end, self._clean + _CLEANED_AT_ONCE))

@@ -4,7 +4,8 @@ The face that the command line, the server and notebooks use; how a batch is wor
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence as Items
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
 
