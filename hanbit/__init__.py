@@ -1,1 +1,35 @@
-"""Hanbit: from raw text to a large language model trained over many devices, and one that speaks."""
+"""Hanbit: from raw text to a large language model trained over many devices, and one that speaks.
+
+    from hanbit import LLM, SamplingParams, prepare, train
+
+The same things as the verbs, for notebooks. Importing this loads no torch: names are looked up on use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hanbit.data.prepare import prepare
+    from hanbit.engine.llm import LLM
+    from hanbit.engine.sampling_params import SamplingParams
+    from hanbit.train.run import train
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "SamplingParams", "prepare", "train"]
+
+_HOMES = {
+    "LLM": "hanbit.engine.llm",
+    "SamplingParams": "hanbit.engine.sampling_params",
+    "prepare": "hanbit.data.prepare",
+    "train": "hanbit.train.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"hanbit has no {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hanbit.bench.exactness_cases import CASES, LEAST_FALL, MODELS, NEEDED_BY, NOISE, TOLERANCE, Case
+from hanbit.bench.exactness_cases import CASES, LEAST_FALL, MODELS, NEEDED_BY, NOISE, STEPS, TOLERANCE, Case
 from hanbit.common.errors import LaunchError
 from hanbit.data.megatron import TokenWriter
 from hanbit.parallel.collectives import Purpose
@@ -42,6 +42,33 @@ class Row:
     @property
     def is_good(self) -> bool:
         return self.is_equal if self.without is None else not self.is_equal
+
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "layout": self.case.name,
+            "model": self.case.model,
+            "processes": self.case.processes,
+            "without": self.without,
+            "loss_error": self.loss_error,
+            "gradient_error": self.gradient_error,
+            "loss_fall": self.loss_fall,
+            "is_good": self.is_good,
+        }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As people read it; the second part must fail, and says so."""
+    lines = [f"{'layout':52} {'model':12} {'loss':>8} {'gradient':>9} {'fall':>5}"]
+    for row in rows:
+        name = row.case.name if row.without is None else f"{row.case.name} without {row.without}"
+        verdict = ("equal" if row.is_equal else "DIFFERENT") if row.without is None else "noticed"
+        verdict = verdict if row.is_good else "FAILED"
+        errors = f"{row.loss_error:8.1e} {row.gradient_error:9.1e} {row.loss_fall:5.0%}"
+        lines.append(f"{name:52} {row.case.model:12} {errors}  {verdict}")
+    bound = f"bound {TOLERANCE:.0e} relative, {STEPS} steps, fp32"
+    good = sum(row.is_good for row in rows)
+    return "\n".join([*lines, f"{good} of {len(rows)} as they must be ({bound})"])
 
 
 def prove(cases: Sequence[Case] = CASES, without: Iterable[Purpose] = tuple(Purpose)) -> list[Row]:

@@ -46,8 +46,11 @@ class Plan:
         return self.warm_up + self.rounds * self.steps
 
 
-def measure(plan: Plan, compiled: bool, overrides: list[str]) -> list[Contestant]:
-    """Contestants hanbit, bare loop, Trainer with their seconds per step; raises LaunchError if losses disagree."""
+def measure(plan: Plan, compiled: bool, overrides: list[str]) -> tuple[list[Contestant], int]:
+    """Contestants hanbit, bare loop, Trainer with their seconds per step, and the tokens of a step.
+
+    Raises LaunchError if their losses disagree.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = _write_recipe(folder, plan, compiled, overrides)
@@ -65,11 +68,11 @@ def measure(plan: Plan, compiled: bool, overrides: list[str]) -> list[Contestant
             logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
             raise LaunchError(f"{problem}\n{logs}") from None
     _check_same_work(contestants)
-    return contestants
+    return contestants, recipe.batch.global_batch * recipe.batch.sequence_length
 
 
 def table(contestants: list[Contestant], tokens_per_step: int) -> list[dict[str, float | str]]:
-    """A row each: median seconds per step, tokens per second, and how many times faster Hanbit was (median, min, max)."""
+    """A row each: median seconds per step, tokens per second, how many times faster Hanbit was (median, min, max)."""
     rows: list[dict[str, float | str]] = []
     for contestant in contestants:
         faster = sorted(ratios(contestants[0], contestant))

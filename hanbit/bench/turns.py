@@ -31,7 +31,7 @@ class Contestant:
 
 
 def take_turns(contestants: Sequence[Contestant], rounds: int, steps: int, warm_up: int, logs: Path) -> None:
-    """Start all; every round each does `steps` steps in turn, the order reversed each time. Fills `seconds` per step."""
+    """Start all; every round each does `steps` steps in turn, the order reversed each time. Fills `seconds` a step."""
     running = []
     try:
         for contestant in contestants:

@@ -21,10 +21,17 @@ from hanbit.train.setup import Training, known
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM sets a flag; the loop ends after the step at hand, with a checkpoint."""
+    """Ctrl-C or SIGTERM sets a flag; the loop ends after the step at hand, with a checkpoint.
+
+    A second Ctrl-C ends at once. torchrun passes a terminal's Ctrl-C on as a second signal by itself, so one that comes
+    within a few seconds is taken for the same wish.
+    """
+
+    PATIENCE_SECONDS = 3.0
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.heard_at = 0.0
 
     def listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -32,9 +39,10 @@ class StopRequest:
             signal.signal(signal.SIGINT, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
-        self.signal = number
+        if self.signal is None:
+            self.signal, self.heard_at = number, time.monotonic()
+        elif time.monotonic() - self.heard_at > self.PATIENCE_SECONDS:
+            raise KeyboardInterrupt
 
 
 def train_steps(

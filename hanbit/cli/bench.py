@@ -1,0 +1,88 @@
+"""Measure and prove: parallel training against one process, speed against other tools."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure and prove: parallel training against one process, speed against other tools."""
+
+
+@app.command()
+def exactness(
+    processes: Annotated[int, typer.Option(help="Largest group of processes to try: 2, 4 or 8.")] = 8,
+    compiled: Annotated[bool, typer.Option(help="Also torch.compile (minutes).")] = False,
+    without: Annotated[bool, typer.Option(help="Also leave out each collective once.")] = True,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Every parallel layout against one process: losses, gradients, and what happens without each collective."""
+    from hanbit.bench.exactness import prove, table
+    from hanbit.bench.exactness_cases import CASES, COMPILED_CASES
+    from hanbit.parallel.collectives import Purpose
+
+    cases = [case for case in (*CASES, *(COMPILED_CASES if compiled else ())) if case.processes <= processes]
+    rows = prove(cases, tuple(Purpose) if without else ())
+    typer.echo(json.dumps([row.as_dict() for row in rows]) if as_json else table(rows))
+    if not all(row.is_good for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def kills(
+    count: Annotated[int, typer.Option(help="How many kills.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
+) -> None:
+    """kill -9 a run of 2 tensor x 2 pipeline processes at random moments; its end must be bitwise the same."""
+    from hanbit.bench.kills import prove
+
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = prove(count, Path(folder), seed, say=lambda text: typer.echo(text, err=True))
+    typer.echo(f"{outcome.kills} kills, {outcome.runs} runs resumed to their end, {outcome.equal} bitwise equal")
+    if outcome.equal != outcome.runs:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe of one process.")] = "llama/60m",
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...")] = None,
+    peer_python: Annotated[str, typer.Option(help="Python that has transformers and accelerate.")] = sys.executable,
+    peer: Annotated[Path, typer.Option(help="The Trainer's script.")] = Path("benchmarks/peers/hf_trainer.py"),
+    rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 7,
+    steps: Annotated[int, typer.Option(help="Steps in a turn.")] = 1,
+    compiled: Annotated[bool, typer.Option(help="All with torch.compile.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Seconds per training step beside a bare PyTorch loop and the Hugging Face Trainer, taking turns."""
+    from hanbit.bench.train import Plan, measure, table
+
+    plan = Plan(recipe, peer, peer_python, rounds=rounds, steps=steps)
+    contestants, tokens = measure(plan, compiled, overrides or [])
+    rows = table(contestants, tokens)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:10} {row['step_seconds']:8.3f} s/step {row['tokens_per_second']:9.1f} tok/s   "
+            f"hanbit is {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to {row['highest']:.3f})"
+        )
+
+
+@app.command()
+def prepare(
+    tokenizer: Annotated[str, typer.Argument(help="Folder or tokenizer.json.")],
+    rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 7,
+) -> None:
+    """Tokens per second of `hanbit prepare` beside the tokenizer library alone and a one-document loop."""
+    from hanbit.bench.prepare import measure, table
+
+    typer.echo(table(measure(tokenizer, rounds=rounds)))

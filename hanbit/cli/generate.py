@@ -1,0 +1,207 @@
+"""`hanbit generate MODEL [PROMPT]`: one answer, or a chat in the terminal."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
+    from hanbit.engine.llm import LLM, Prompt
+    from hanbit.engine.output import Piece
+    from hanbit.engine.sampling_params import SamplingParams
+
+# Where neither a flag nor the model's makers say: lively, without the unlikeliest twentieth.
+_FALLBACK = {"temperature": 0.8, "top_p": 0.95}
+_THEIRS = "the model's own, else"
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model folder, for instance runs/demo/model.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="Text to continue or to answer; - reads it from stdin; left out: talk in the terminal."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer, at most.")] = 256,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: always the likeliest token.", show_default=f"{_THEIRS} 0.8")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw among the k likeliest; 0: among all.", show_default=f"{_THEIRS} 0")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Draw among the likeliest that together are this probable.", show_default=f"{_THEIRS} 0.95"),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Leave out what is less probable than this share of the likeliest.", show_default="0"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="if there is one")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
+) -> None:
+    """Let a model speak: one answer to a prompt, or a chat in the terminal (/exit ends it)."""
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    flags = {key: value for key, value in given.items() if value is not None}
+    flags |= {"max_tokens": max_tokens, "stop": stop or []}
+    is_conversation = prompt is None and sys.stdin.isatty()
+    _check(flags, is_conversation, as_json, chat, system)
+
+    from hanbit.engine.llm import LLM
+    from hanbit.engine.sampling_params import SamplingParams
+
+    llm = LLM(model, dtype=dtype, device=device)
+    params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})
+    is_chat = llm.tokenizer.chat_template is not None if chat is None else chat
+    start = [] if system is None else [{"role": "system", "content": system}]
+    if is_conversation:
+        _converse(llm, params, start if is_chat else None)
+        return
+    text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
+    tokens = llm.chat_prompt([*start, {"role": "user", "content": text}]) if is_chat else text
+    answer = _Answer(llm.stream(tokens, params))
+    if as_json:
+        typer.echo(json.dumps(answer.facts(), ensure_ascii=False))
+    elif no_stream:
+        typer.echo(answer.whole())
+    else:
+        answer.speak()
+    if not as_json:
+        typer.echo(answer.numbers(), err=True)
+
+
+def _check(flags: dict[str, Any], is_conversation: bool, as_json: bool, chat: bool | None, system: str | None) -> None:
+    """What is wrong is said before a model is loaded."""
+    from hanbit.common.errors import ConfigError, GenerationError
+    from hanbit.engine.sampling_params import SamplingParams
+
+    try:
+        SamplingParams(**flags)
+    except GenerationError as problem:
+        raise ConfigError(f"--{str(problem).replace('_', '-', 1)}") from None
+    if as_json and is_conversation:
+        raise ConfigError("--json prints one answer: give a PROMPT, or - to read it from stdin")
+    if system is not None and chat is False:
+        raise ConfigError("--system is a message of a chat; with --no-chat there is none. Leave one of them out")
+
+
+class _Answer:
+    """One answer being made, with its clock."""
+
+    def __init__(self, pieces: "Iterator[Piece]") -> None:
+        self._pieces = pieces
+        self._began = time.perf_counter()
+        self._first = self._last = self._began
+        self._said: list[str] = []
+        self._token_ids: list[int] = []
+        self._finish_reason: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            self._last = time.perf_counter()
+            if not self._token_ids:
+                self._first = self._last
+            self._token_ids += piece.token_ids
+            self._said.append(piece.text)
+            self._finish_reason = piece.finish_reason
+            yield piece.text
+
+    def speak(self) -> None:
+        for text in self:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        typer.echo()
+
+    def whole(self) -> str:
+        for _ in self:
+            pass
+        return self.text
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return "".join(self._said)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the tokens after the first, which waits for the prompt to be read."""
+        seconds = self._last - self._first
+        return (len(self._token_ids) - 1) / seconds if seconds > 0 else None
+
+    def facts(self) -> dict[str, Any]:
+        text, speed = self.whole(), self.tokens_per_second
+        return {
+            "text": text,
+            "token_ids": self._token_ids,
+            "finish_reason": self._finish_reason,
+            "tokens": len(self._token_ids),
+            "first_token_seconds": round(self._first - self._began, 4),
+            "tokens_per_second": None if speed is None else round(speed, 1),
+        }
+
+    def numbers(self) -> str:
+        speed = self.tokens_per_second
+        rate = "" if speed is None else f", then {speed:.1f} tokens/s"
+        return f"{len(self._token_ids)} tokens, first after {(self._first - self._began) * 1000:.0f} ms{rate}"
+
+
+def _converse(llm: "LLM", params: "SamplingParams", messages: list[dict[str, str]] | None) -> None:
+    """Lines of the user and answers in turn; for a base model (None) every line is a text to continue."""
+    from hanbit.common.errors import GenerationError
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (line editing and history of input())
+    typer.echo("Talk to the model; /exit or Ctrl-D ends, Ctrl-C cuts an answer short.", err=True)
+    while (text := _line()) is not None:
+        if not text.strip():
+            continue
+        try:
+            _reply(llm, params, text, messages)
+        except GenerationError as problem:
+            typer.echo(str(problem), err=True)
+
+
+def _line() -> str | None:
+    """What the user says next; None when the talk is over."""
+    try:
+        text = input("> ")
+    except (EOFError, KeyboardInterrupt):
+        typer.echo()
+        return None
+    return None if text.strip() == "/exit" else text
+
+
+def _reply(llm: "LLM", params: "SamplingParams", text: str, messages: list[dict[str, str]] | None) -> None:
+    """Answer, and remember both sides if this is a chat and the answer came about."""
+    turn = {"role": "user", "content": text}
+    prompt = text if messages is None else _fitting(llm, params, messages, turn)
+    answer = _Answer(llm.stream(prompt, params))
+    try:
+        answer.speak()
+    except KeyboardInterrupt:
+        typer.echo()
+    typer.echo(answer.numbers(), err=True)
+    if messages is not None:
+        messages += [turn, {"role": "assistant", "content": answer.text}]
+
+
+def _fitting(llm: "LLM", params: "SamplingParams", messages: list[dict[str, str]], turn: dict[str, str]) -> "Prompt":
+    """The conversation as tokens; its oldest exchanges are dropped until the answer has room in the context."""
+    first = 1 if messages and messages[0]["role"] == "system" else 0
+    tokens = llm.chat_prompt([*messages, turn])
+    while len(tokens) + (params.max_tokens or 1) > llm.context and len(messages) > first:
+        del messages[first : first + 2]
+        typer.echo("(the oldest exchange is forgotten: the context is full)", err=True)
+        tokens = llm.chat_prompt([*messages, turn])
+    return tokens

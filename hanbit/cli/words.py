@@ -1,0 +1,27 @@
+"""What the frame of the command line says, in English and Korean. Verbs' own help and errors are English so far."""
+
+import os
+
+KOREAN = {
+    "From raw text to a large language model trained over many devices, and one that speaks.": (
+        "날것의 글에서 여러 장치로 학습한 대규모 언어 모델까지, 그리고 말하는 모델까지."
+    ),
+    "error": "오류",
+    "interrupted": "중단됨",
+    "bench": "측정: 한 프로세스와 같은지, 다른 도구와 견주어 얼마나 빠른지 잽니다.",
+    "config": "레시피: 편집기용 스키마를 내고, 값마다 어디서 왔는지 보여 줍니다.",
+    "doctor": "이 기계를 설명합니다: 코어, 메모리, GPU, 버전, 빠진 것.",
+    "generate": "모델 폴더가 말하게 합니다: 질문 하나에 답하거나 터미널에서 대화합니다.",
+    "launch": "같은 명령을 여러 프로세스로 띄웁니다: 이 기계에서, 또는 주소로 이은 여러 기계에서.",
+    "prepare": "글을 토큰 파일로 만듭니다: 토크나이저를 학습하거나 있는 것을 씁니다.",
+    "train": "레시피대로 모델을 학습합니다: 한 프로세스, torchrun, 또는 `hanbit launch`로.",
+}
+
+
+def is_korean() -> bool:
+    return os.environ.get("HANBIT_LANG", "en").lower().startswith("ko")
+
+
+def say(key: str, english: str | None = None) -> str:
+    """The Korean for `key` where HANBIT_LANG=ko, else `english` (or the key itself)."""
+    return KOREAN.get(key, english or key) if is_korean() else english or key
