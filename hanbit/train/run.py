@@ -200,7 +200,8 @@ def _open_data(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
 
 def _start_or_resume(training: Training, folder: RunFolder, grid: Grid) -> None:
     found = state.find(folder.checkpoints, grid)
-    count = sum(math.prod(piece.shape) for piece in training.model.pieces.values())
+    here = {name: math.prod(piece.shape) for name, piece in training.model.pieces.items()}
+    count = sum({name: size for stage in from_all(here) for name, size in stage.items()}.values())
     if found is None:
         logger.info("starting %s: %d steps, %s parameters", folder.path, training.steps, readable_count(count))
         return
