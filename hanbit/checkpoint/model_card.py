@@ -18,9 +18,9 @@ tags:
 
 # {folder.parent.name if folder.name == "model" else folder.name}
 
-A `{config.family}` model: {config.layers} layers, hidden {config.hidden}, {config.heads} heads, context {config.context} tokens,
-vocabulary {config.vocabulary}. Written by hanbit{f" from {made_from}" if made_from else ""}. Licence, data and intended use are not
-stated yet.
+A `{config.family}` model: {config.layers} layers, hidden {config.hidden}, {config.heads} heads,
+context {config.context} tokens, vocabulary {config.vocabulary}.
+Written by hanbit{f" from {made_from}" if made_from else ""}. Licence, data and intended use are not stated yet.
 
 ```python
 from transformers import AutoModelForCausalLM

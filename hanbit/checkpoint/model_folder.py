@@ -1,9 +1,9 @@
-"""Model folders in Hugging Face's layout: read with every tensor checked before memory is taken, written whole or not at all.
+"""Model folders in Hugging Face's layout: read with every tensor checked before memory is taken, written whole or not.
 
-config.json  model.safetensors (or shards and an index)  generation_config.json  tokenizer files  README.md  hanbit.json
+config.json  model.safetensors (or shards, an index)  generation_config.json  tokenizer files  README.md  hanbit.json
 """
 
-import json
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,51 +11,47 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from hanbit.checkpoint.model_card import model_card
+from hanbit.checkpoint.model_json import read_json
+from hanbit.checkpoint.model_weights import INDEX, FolderTensors, empty_model, weight_files, write_weights
 from hanbit.common.atomic import fsync_path, write_json, write_text
 from hanbit.common.errors import ModelError
-from hanbit.common.manifest import write_manifest
-from hanbit.config.model import ModelConfig
-from hanbit.models.huggingface import Source
+from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
+from hanbit.config.model import LlamaConfig, ModelConfig
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.registry import adapter_of, family_of
+from hanbit.tokenizers.load import copy_tokenizer
 from hanbit.tokenizers.load import load as load_tokenizer
 
 KIND = "model"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000
-_LARGEST_JSON_BYTES = 50_000_000
-_LARGEST_NUMBER = 2**24  # of layers, widths, token ids: larger ones are a lie or a mistake
+_CONFIG = "config.json"
+_MOST_LAYERS = 1024  # the model is built before its weights are looked at: a million layers would take all day
+_LARGEST_WIDTH = 2**24  # of anything else that is counted; beyond it is a lie or a mistake
+_LARGEST_TENSOR = 2**40  # elements
 
 
-def read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path | str) -> ModelConfig:
     """The model's shape from `config.json`; raises ModelError on what is missing, absurd, or not built here."""
-    config = _read_json(folder / "config.json")
-    architectures = config.get("architectures") or [None]
-    adapter = adapter_of(str(architectures[0]))
-    for key, value in config.items():
-        if isinstance(value, int) and not isinstance(value, bool) and key != "seed" and value > _LARGEST_NUMBER:
-            raise ModelError(
-                f"{folder / 'config.json'}: {key}={value} is beyond any model (largest: {_LARGEST_NUMBER})"
-            )
+    path = Path(folder) / _CONFIG
+    config = read_json(path)
     try:
-        return adapter.config_from(config)
+        read = _adapter_for(config).config_from(config)
+        _refuse_absurd(read)
     except ModelError as problem:
         raise ModelError(f"{folder}: {problem}") from None
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"{folder / 'config.json'}: {place}={first['input']!r}: {first['msg']}") from None
+        raise ModelError(f"{path}: {place}={first['input']!r:.80}: {first['msg']}") from None
+    return read
 
 
 def load_model(folder: Path | str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
     """The whole model of a folder, in evaluation mode, its numbers in `dtype` on `device`."""
     tensors = read_tensors(folder)
-    model = _empty_model(tensors.config).to(dtype).to_empty(device=device)
+    model = empty_model(tensors.config).to(dtype).to_empty(device=device)
     model.tie()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -63,67 +59,14 @@ def load_model(folder: Path | str, dtype: torch.dtype = torch.float32, device: s
     return model.eval().requires_grad_(False)
 
 
-def read_tensors(folder: Path | str) -> "FolderTensors":
-    """Every tensor of the model by our name, read when asked for. Names and shapes are checked here, before that."""
-    return FolderTensors(Path(folder), read_config(Path(folder)))
-
-
-class FolderTensors(Mapping[str, torch.Tensor]):
-    """A model folder's tensors; a tied output projection is not listed apart."""
-
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
-        self.folder, self.config = folder, config
-        self._files = {path: _open(path) for path in _weight_files(folder)}
-        self._places = {name: path for path, file in self._files.items() for name in file.keys()}  # noqa: SIM118
-        self._prefix = adapter_prefix(config)
-        self.shapes = {name: tuple(p.shape) for name, p in _empty_model(config).named_parameters()}
-        self._check()
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        source = self._source(name)
-        return source.read(self._files[self._places[source.name]].get_tensor(source.name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def _source(self, name: str) -> Source:
-        """Some files leave the prefix out of every name."""
-        source = family_of(self.config).huggingface.source_of(name)
-        if source.name not in self._places and source.name.removeprefix(self._prefix) in self._places:
-            return Source(source.name.removeprefix(self._prefix), source.part, source.parts, source.is_transposed)
-        return source
-
-    def _check(self) -> None:
-        """Missing, of another shape, left over: each would make another model than the file's."""
-        used = set()
-        for name, shape in self.shapes.items():
-            source = self._source(name)
-            if source.name not in self._places:
-                raise ModelError(f"{self.folder} has no tensor {source.name} ({name}): it is incomplete, copy it again")
-            view = self._files[self._places[source.name]].get_slice(source.name)
-            stored, expected = tuple(view.get_shape()), source.shape_in_file(shape)
-            if stored != expected:
-                raise ModelError(f"{self.folder}: {source.name} has shape {stored}, config.json asks for {expected}")
-            if view.get_dtype() not in ("F32", "F16", "BF16", "F64"):
-                raise ModelError(
-                    f"{self.folder}: {source.name} is {view.get_dtype()}, hanbit reads F32, F16, BF16, F64"
-                )
-            used.add(source.name)
-        for name in sorted(set(self._places) - used):
-            if not _is_harmless(name):
-                raise ModelError(f"{self.folder} has a tensor {name} that {self.config.family} has no place for")
-
-
-def _is_harmless(name: str) -> bool:
-    """Tied copies, and constants that old files carry: GPT-2's causal masks, Llama's frequencies."""
-    return name.endswith(("lm_head.weight", ".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq"))
-
-
-def adapter_prefix(config: ModelConfig) -> str:
-    return family_of(config).huggingface.prefix
+def read_tensors(folder: Path | str) -> FolderTensors:
+    """Every tensor of the model by our name, read when asked for. Names, shapes, dtypes are checked here, before that,
+    and where there is a hanbit.json, the SHA-256 of what is read. Raises ModelError."""
+    folder = Path(folder)
+    config = read_config(folder)
+    if (folder / NAME).is_file():
+        _verify(folder)
+    return FolderTensors(folder, config)
 
 
 def save_model(
@@ -133,27 +76,105 @@ def save_model(
     tokenizer_folder: Path | None,
     facts: dict[str, Any],
 ) -> None:
-    """Write a folder that `transformers` loads; `tensors` are whole, by our names. An old folder is replaced at the end.
+    """Write a folder that `transformers` loads. An earlier model in its place is kept until the new one is whole.
 
-    `facts` go into hanbit.json. Raises ModelError where no architecture can say what `config` says.
+    tensors: whole, by our names, of one dtype; read one shard at a time, so a lazy mapping needs memory for one shard.
+    `facts` go into hanbit.json. Raises ModelError where no architecture can say what `config` says, where a name or
+    shape is not the model's, where `folder` holds anything but a model made by hanbit, and when the disk refuses.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
     described = family_of(config).huggingface.config_to(config)
+    _refuse_others(target)
+    with _temporary(target) as temporary:
+        dtype = write_weights(temporary, config, tensors)
+        ends = _copy_tokenizer(temporary, tokenizer_folder)
+        write_json(temporary / _CONFIG, {**described, "dtype": dtype, "torch_dtype": dtype, **ends})
+        write_json(temporary / "generation_config.json", {"_from_model_config": True, **ends})
+        write_text(temporary / "README.md", model_card(target, config, facts))
+        write_manifest(temporary, KIND, sorted(path.name for path in temporary.iterdir()), **facts)
+
+
+def _adapter_for(config: dict[str, Any]) -> Any:
+    names = config.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise ModelError("config.json must name one architecture, as in architectures=['LlamaForCausalLM']")
+    adapter = adapter_of(names[0])
+    expected = adapter.architectures[names[0]]
+    if config.get("model_type") != expected:
+        found = config.get("model_type")
+        raise ModelError(f"config.json: {names[0]} has model_type={expected!r}, not {found!r:.80}")
+    if config.get("quantization_config"):
+        raise ModelError("config.json: quantization_config: quantised weights are not read; take the unquantised model")
+    return adapter
+
+
+def _refuse_absurd(config: ModelConfig) -> None:
+    """Sizes that would keep the machine busy before the weights are compared with them."""
+    if config.layers > _MOST_LAYERS:
+        raise ModelError(f"config.json: {config.layers} layers are beyond any model (most: {_MOST_LAYERS})")
+    sizes = {name: getattr(config, name) for name in ("hidden", "heads", "inner", "vocabulary", "context")}
+    if isinstance(config, LlamaConfig):
+        sizes["attention width"] = config.heads * int(config.head_dim)
+        sizes["sliding_window"] = config.sliding_window or 1
+        sizes["original context"] = (config.rotary_scaling and config.rotary_scaling.original_context) or 1
+    for name, size in sizes.items():
+        if size > _LARGEST_WIDTH or size * config.hidden > _LARGEST_TENSOR:
+            raise ModelError(f"config.json: {name}={size} with hidden={config.hidden} is beyond any model")
+
+
+def _verify(folder: Path) -> None:
+    """Only the files that make the model: a model card is its owner's to edit."""
+    manifest = read_manifest(folder, KIND, ModelError)
+    names = {_CONFIG, *(path.name for path in weight_files(folder))}
+    names |= {INDEX} & set(manifest["files"])
+    try:
+        for name in sorted(names - set(manifest["files"])):
+            raise ModelError(f"{folder / name} is not listed in {NAME}")
+        files = {name: manifest["files"][name] for name in names}
+        verify(folder, {**manifest, "files": files}, ModelError)
+    except (KeyError, TypeError):
+        raise ModelError(f"{folder / NAME} is damaged. Copy the folder again, or remove this file") from None
+    except ModelError as problem:
+        raise ModelError(f"{problem}. Copy the folder again; if it was changed on purpose, remove {NAME}") from None
+
+
+def _refuse_others(target: Path) -> None:
+    """What is replaced is removed: that must be nothing but a model that hanbit wrote."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        listed = set(read_manifest(target, KIND, ModelError)["files"])
+    except (ModelError, NotADirectoryError):
+        raise ModelError(
+            f"{target} is not a model made by hanbit and will not be replaced. Name a new folder"
+        ) from None
+    others = sorted({path.name for path in target.iterdir()} - listed - {NAME})
+    if others:
+        raise ModelError(f"{target} also holds {others[0]}, which would be lost. Move it away, or name a new folder")
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A folder that takes the place of `target` when the block ends well, and is removed otherwise."""
     temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write_weights(temporary, _stored(config, tensors))
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    ends = _copy_tokenizer(temporary, tokenizer_folder)
-    write_json(temporary / "config.json", {**described, "dtype": dtype, "torch_dtype": dtype, **ends})
-    write_json(temporary / "generation_config.json", {"_from_model_config": True, **ends})
-    write_text(temporary / "README.md", model_card(target, config, facts))
-    write_manifest(temporary, KIND, sorted(path.name for path in temporary.iterdir()), **facts)
-    fsync_path(temporary)
-    _replace(temporary, target)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():
+            fsync_path(path)
+        fsync_path(temporary)
+        _replace(temporary, target)
+    except (OSError, SafetensorError) as problem:
+        raise ModelError(
+            f"could not write {target}: {problem}. What was there before is kept; make room or name another disk"
+        ) from problem
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(temporary: Path, target: Path) -> None:
+    """Two renames: a power cut between them leaves the former model as `.NAME.old`, and readers say so."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -163,90 +184,11 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stored(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """By Hugging Face's names: parts joined, matrices turned back where the architecture has them so."""
-    adapter = family_of(config).huggingface
-    parts: dict[str, dict[int, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        source = adapter.source_of(name)
-        parts.setdefault(source.name, {})[source.part] = tensor.T if source.is_transposed else tensor
-    return {
-        name: (torch.cat([found[i] for i in sorted(found)], dim=-1) if len(found) > 1 else found[0]).contiguous()
-        for name, found in parts.items()
-    }
-
-
-def _write_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    room = SHARD_BYTES
-    for name, tensor in tensors.items():
-        if tensor.nbytes > room and shards[-1]:
-            shards.append({})
-            room = SHARD_BYTES
-        shards[-1][name] = tensor
-        room -= tensor.nbytes
-    names = [WEIGHTS]
-    if len(shards) > 1:
-        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-        places = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-    for file, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        fsync_path(folder / file)
-
-
-def _copy_tokenizer(folder: Path, tokenizer_folder: Path | None) -> dict[str, int]:
-    """The tokenizer's files; and the ids of its ends, for readers that look for them in the model's config."""
+def _copy_tokenizer(folder: Path, tokenizer_folder: Path | None) -> dict[str, int | None]:
+    """The tokenizer's files; and the ids of its ends, null where there are none: a reader that finds no key takes its
+    architecture's default, and would stop at an everyday token."""
     if tokenizer_folder is None:
-        return {}
-    source = tokenizer_folder if tokenizer_folder.is_dir() else tokenizer_folder.parent
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+        return {"bos_token_id": None, "eos_token_id": None}
     tokenizer = load_tokenizer(tokenizer_folder)
-    ends = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id}
-    return {key: value for key, value in ends.items() if value is not None}
-
-
-def _empty_model(config: ModelConfig) -> Decoder:
-    with torch.device("meta"):
-        return family_of(config).build(config)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        names = set(_read_json(folder / INDEX).get("weight_map", {}).values())
-        for name in names:
-            if not isinstance(name, str) or Path(name).name != name:
-                raise ModelError(f"{folder / INDEX} names a file outside its folder: {name!r}")
-        return [folder / name for name in sorted(names)]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise ModelError(
-            f"{folder} has pickled weights only, which hanbit does not read because they can run code. "
-            "Save it as safetensors with transformers (save_pretrained) first"
-        )
-    raise ModelError(f"{folder} has no {WEIGHTS}: it is not a model folder")
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as problem:
-        raise ModelError(f"{path} cannot be read: {problem}. It is truncated or damaged; copy it again") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_JSON_BYTES:
-            raise ModelError(f"{path} is larger than {_LARGEST_JSON_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist: {path.parent} is not a model folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ModelError(f"{path} is not JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold an object")
-    return value
+    copy_tokenizer(tokenizer, folder)
+    return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id}

@@ -4,7 +4,7 @@ A tensor of ours is made of one of theirs, or of a part of it; one of theirs of 
 which, so that files can be read tensor by tensor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Source:
     is_transposed: bool = False
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Our tensor out of theirs; a view of it."""
         part = tensor.chunk(self.parts, dim=-1)[self.part] if self.parts > 1 else tensor
         return part.T if self.is_transposed else part
 
@@ -37,13 +38,15 @@ class Source:
 class Adapter:
     """`config_from` raises ModelError on anything it cannot honour; nothing is dropped silently.
 
-    `source_of(our name)` gives the place of a tensor; `prefix` is what some files leave out of every name.
+    `architectures` says which `model_type` each one has. `source_of(our name)` gives the place of a tensor; `prefix` is
+    what some files leave out of every name; `is_constant(their name)` tells tensors of old files that can be computed.
     """
 
-    architectures: tuple[str, ...]
+    architectures: Mapping[str, str]
     config_from: Callable[[dict[str, Any]], ModelConfig]
     config_to: Callable[[Any], dict[str, Any]]
     source_of: Callable[[str], Source]
+    is_constant: Callable[[str], bool]
     prefix: str
 
 
@@ -55,10 +58,19 @@ def wanted(config: dict[str, Any], key: str, kind: type | tuple[type, ...], defa
     if value is default:
         return value
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
-        names = " or ".join(one.__name__ for one in kinds)
-        raise ModelError(f"config.json: {key}={value!r} must be {names}")
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join("null" if one is type(None) else one.__name__ for one in kinds)
+        raise ModelError(f"config.json: {key}={_short(value)} must be {names}")
     return value
+
+
+def number(config: dict[str, Any], key: str, default: Any = ...) -> Any:
+    """config[key] as a float, or the default."""
+    value = wanted(config, key, (int, float), default)
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        raise ModelError(f"config.json: {key} is a number of {len(str(value))} digits") from None
 
 
 def refuse_unless(config: dict[str, Any], key: str, allowed: tuple[Any, ...]) -> None:
@@ -66,4 +78,16 @@ def refuse_unless(config: dict[str, Any], key: str, allowed: tuple[Any, ...]) ->
     value = config.get(key, allowed[0])
     if value not in allowed:
         known = ", ".join(repr(one) for one in allowed)
-        raise ModelError(f"config.json: {key}={value!r} is not built in hanbit; it reads {known}")
+        raise ModelError(f"config.json: {key}={_short(value)} is not built in hanbit; it reads {known}")
+
+
+def refuse_uneven(key: str, divisor: int, whole_key: str, whole: int) -> None:
+    """`divisor` has to divide `whole`; numbers below one are the config class's to refuse."""
+    if divisor > 0 and whole % divisor:
+        raise ModelError(f"config.json: {key}={divisor} does not divide {whole_key}={whole}")
+
+
+def _short(value: Any) -> str:
+    """What a hostile file holds is not repeated at any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -42,4 +42,4 @@ def adapter_of(architecture: str) -> Adapter:
         if architecture in family.huggingface.architectures:
             return family.huggingface
     known = sorted(name for family in FAMILIES.values() for name in family.huggingface.architectures)
-    raise ModelError(f"architecture {architecture!r} is not one that hanbit reads. Known: {', '.join(known)}")
+    raise ModelError(f"architecture {architecture!r:.80} is not one that hanbit reads. Known: {', '.join(known)}")

@@ -1,9 +1,11 @@
 """GPT-2's folders: query, key and value lie in one matrix there, and matrices are transposed (Conv1D)."""
 
+import re
 from typing import Any
 
+from hanbit.common.errors import ModelError
 from hanbit.config.model import GPTConfig
-from hanbit.models.huggingface import Adapter, Source, refuse_unless, wanted
+from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, wanted
 
 PREFIX = "transformer."
 _PLAIN = {
@@ -15,26 +17,35 @@ _PLAIN = {
 _IN_LAYER = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
 _MATRICES = {"attention.output": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
 _FUSED = {"attention.query": 0, "attention.key": 1, "attention.value": 2}
+_ALIASES = {  # transformers reads both (GPT2Config.attribute_map)
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+_CONSTANT = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias")
 
 
 def config_from(config: dict[str, Any]) -> GPTConfig:
+    config = _without_aliases(config)
     refuse_unless(config, "activation_function", ("gelu_new", "gelu_pytorch_tanh"))
     refuse_unless(config, "scale_attn_weights", (True,))
     refuse_unless(config, "scale_attn_by_inverse_layer_idx", (False,))
     refuse_unless(config, "add_cross_attention", (False,))
-    hidden = wanted(config, "n_embd", int, 768)
+    hidden, heads = wanted(config, "n_embd", int, 768), wanted(config, "n_head", int, 12)
+    refuse_uneven("n_head", heads, "n_embd", hidden)
     inner = wanted(config, "n_inner", int, None)
     return GPTConfig(
         family="gpt",
         layers=wanted(config, "n_layer", int, 12),
         hidden=hidden,
-        heads=wanted(config, "n_head", int, 12),
+        heads=heads,
         inner=4 * hidden if inner is None else inner,
         vocabulary=wanted(config, "vocab_size", int, 50257),
         context=wanted(config, "n_positions", int, 1024),
-        norm_epsilon=float(wanted(config, "layer_norm_epsilon", (int, float), 1e-5)),
+        norm_epsilon=number(config, "layer_norm_epsilon", 1e-5),
         tied=wanted(config, "tie_word_embeddings", bool, True),
-        initial_deviation=float(wanted(config, "initializer_range", (int, float), 0.02)),
+        initial_deviation=number(config, "initializer_range", 0.02),
     )
 
 
@@ -75,4 +86,18 @@ def source_of(name: str) -> Source:
     return Source(f"{layer}{_MATRICES[module]}.{short}", is_transposed=is_matrix)
 
 
-GPT2 = Adapter(("GPT2LMHeadModel",), config_from, config_to, source_of, PREFIX)
+def is_constant(name: str) -> bool:
+    """Causal masks, which transformers before 4.29 saved; not to be taken for `attn.c_attn.bias`."""
+    return _CONSTANT.fullmatch(name) is not None
+
+
+def _without_aliases(config: dict[str, Any]) -> dict[str, Any]:
+    for alias, key in _ALIASES.items():
+        if alias in config:
+            if config.get(key, config[alias]) != config[alias]:
+                raise ModelError(f"config.json: {alias} and {key} are the same, yet differ. Remove one")
+            config = {**config, key: config[alias]}
+    return config
+
+
+GPT2 = Adapter({"GPT2LMHeadModel": "gpt2"}, config_from, config_to, source_of, is_constant, PREFIX)

@@ -1,0 +1,209 @@
+"""The tensors of a model folder: found, checked by name, shape and dtype before memory is taken, written in shards."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hanbit.checkpoint.model_json import read_json
+from hanbit.common.atomic import write_json
+from hanbit.common.errors import ModelError
+from hanbit.config.model import ModelConfig
+from hanbit.models.huggingface import Source
+from hanbit.models.layers.decoder import Decoder
+from hanbit.models.registry import family_of
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+_READ = ("F32", "F16", "BF16", "F64")
+
+
+class FolderTensors(Mapping[str, torch.Tensor]):
+    """Every tensor by our name, read from its file when asked for; a tied output projection is not listed apart.
+
+    What is returned is the file's memory, mapped: copy it, never write into it.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        self.folder, self.config = folder, config
+        self._adapter = family_of(config).huggingface
+        self._files = {path: _open(path) for path in weight_files(folder)}
+        self._places = _places(self._files)
+        self.shapes = shapes_of(config)
+        self._check()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.shapes:
+            raise KeyError(name)
+        source = self._source(name)
+        return source.read(self._tensor(source.name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def _tensor(self, file_name: str) -> torch.Tensor:
+        return self._files[self._places[file_name]].get_tensor(file_name)
+
+    def _source(self, name: str) -> Source:
+        """Some files leave the prefix out of every name."""
+        source = self._adapter.source_of(name)
+        short = source.name.removeprefix(self._adapter.prefix)
+        if source.name not in self._places and short in self._places:
+            return Source(short, source.part, source.parts, source.is_transposed)
+        return source
+
+    def _check(self) -> None:
+        """Missing, of another shape, left over: each would make another model than the file's."""
+        used = set()
+        for name, shape in self.shapes.items():
+            source = self._source(name)
+            if source.name not in self._places:
+                raise ModelError(f"{self.folder} has no tensor {source.name} ({name}): it is incomplete, copy it again")
+            self._check_shape(source.name, source.shape_in_file(shape))
+            used.add(source.name)
+        for name in sorted(set(self._places) - used):
+            self._check_left_over(name)
+
+    def _check_shape(self, file_name: str, expected: tuple[int, ...]) -> None:
+        view = self._files[self._places[file_name]].get_slice(file_name)
+        stored, dtype = tuple(view.get_shape()), view.get_dtype()
+        if stored != expected:
+            raise ModelError(f"{self.folder}: {file_name} has shape {stored}, config.json asks for {expected}")
+        if dtype not in _READ:
+            raise ModelError(f"{self.folder}: {file_name} is {dtype}, hanbit reads {', '.join(_READ)}")
+
+    def _check_left_over(self, file_name: str) -> None:
+        """Constants are harmless, and so is a copy of a tied embedding, if it is one."""
+        if self._adapter.is_constant(file_name):
+            return
+        output, embedding = self._adapter.source_of("output.weight").name, self._source("embedding.weight").name
+        if not self.config.tied or file_name != output:
+            raise ModelError(f"{self.folder} has a tensor {file_name[:200]} that {self.config.family} has no place for")
+        self._check_shape(output, self.shapes["embedding.weight"])
+        if not torch.equal(self._tensor(output), self._tensor(embedding)):
+            raise ModelError(
+                f"{self.folder}: tie_word_embeddings is true, yet {output} is not {embedding}. "
+                "Set it to false in config.json if both were trained"
+            )
+
+
+def empty_model(config: ModelConfig) -> Decoder:
+    """Names and shapes, no memory."""
+    with torch.device("meta"):
+        return family_of(config).build(config)
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in empty_model(config).named_parameters()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Those of one model, in the folder itself; raises ModelError if there are none, or pickles only."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return _shards(folder / INDEX)
+    if any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth")):
+        raise ModelError(
+            f"{folder} has pickled weights only, which hanbit does not read because they can run code. "
+            "Save it as safetensors with transformers (save_pretrained) first"
+        )
+    raise ModelError(f"{folder} has neither {WEIGHTS} nor {INDEX}: its weights are missing, copy it again")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: weight_map must be an object that names a file for every tensor")
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise ModelError(f"{index} must name .safetensors files in its own folder, not {name!r:.200}")
+    paths = [index.parent / name for name in sorted(set(weight_map.values()))]
+    for path in paths:
+        if not path.is_file():
+            raise ModelError(f"{path} is missing, though {index.name} names it. Copy the folder again")
+    return paths
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as problem:
+        raise ModelError(f"{path} cannot be read: {problem}. It is truncated or damaged; copy it again") from None
+
+
+def _places(files: dict[Path, Any]) -> dict[str, Path]:
+    places: dict[str, Path] = {}
+    for path, file in files.items():
+        for name in file.keys():  # noqa: SIM118, not a dict
+            if name in places:
+                raise ModelError(f"{path} has {name[:200]}, and so has {places[name].name}: one of them is old")
+            places[name] = path
+    return places
+
+
+def write_weights(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write `tensors`, whole, by our names, and read from the mapping one shard at a time; returns their dtype's name.
+
+    Raises ModelError on a name, shape or dtype that is not the model's, before anything is written where it can.
+    """
+    shapes = shapes_of(config)
+    odd = sorted(set(shapes) ^ set(tensors))
+    if odd:
+        state = "missing" if odd[0] in shapes else "not one of this model's"
+        raise ModelError(f"cannot save the model: tensor {odd[0]} is {state}")
+    dtype = tensors[next(iter(shapes))].dtype
+    shards = _planned(config, shapes, dtype.itemsize)
+    names = [WEIGHTS]
+    if len(shards) > 1:
+        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+        places = {stored: file for file, shard in zip(names, shards, strict=True) for stored in shard}
+        total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    for file, shard in zip(names, shards, strict=True):
+        found = {name: _joined(parts, tensors, shapes, dtype) for name, parts in shard.items()}
+        save_file(found, folder / file, metadata={"format": "pt"})
+    return str(dtype).removeprefix("torch.")
+
+
+Parts = list[tuple[str, Source]]  # our tensors of one of theirs
+
+
+def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes: int) -> list[dict[str, Parts]]:
+    """Which tensors, by Hugging Face's names, go into which shard."""
+    source_of = family_of(config).huggingface.source_of
+    stored: dict[str, Parts] = {}
+    for name in shapes:
+        source = source_of(name)
+        stored.setdefault(source.name, []).append((name, source))
+    shards: list[dict[str, Parts]] = [{}]
+    room_bytes = SHARD_BYTES
+    for stored_name, parts in stored.items():
+        size_bytes = sum(torch.Size(shapes[name]).numel() for name, _ in parts) * item_bytes
+        if size_bytes > room_bytes and shards[-1]:
+            shards.append({})
+            room_bytes = SHARD_BYTES
+        shards[-1][stored_name] = sorted(parts, key=lambda part: part[1].part)
+        room_bytes -= size_bytes
+    return shards
+
+
+def _joined(
+    parts: Parts, tensors: Mapping[str, torch.Tensor], shapes: dict[str, tuple[int, ...]], dtype: torch.dtype
+) -> torch.Tensor:
+    """Parts side by side, matrices turned back where the architecture has them so."""
+    found = []
+    for name, source in parts:
+        tensor = tensors[name].detach().cpu()
+        if tuple(tensor.shape) != shapes[name] or tensor.dtype != dtype:
+            given = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ModelError(f"cannot save the model: {name} is {given}, expected {shapes[name]} {dtype}")
+        found.append(tensor.T if source.is_transposed else tensor)
+    return (torch.cat(found, dim=-1) if len(found) > 1 else found[0]).contiguous()
