@@ -20,7 +20,8 @@ from hanbit.checkpoint.model_folder import save_model
 from hanbit.common.errors import LaunchError
 from hanbit.config.load import load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import resolve, to_yaml
+from hanbit.config.resolve import resolve
+from hanbit.config.write import to_yaml
 from hanbit.data.megatron import TokenWriter
 from hanbit.data.samples import open_samples
 from hanbit.models.initial import initial_value

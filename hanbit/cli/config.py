@@ -36,7 +36,7 @@ def show(
     """Print a recipe as it would run, every `auto` filled; without options, a YAML file that runs the same."""
     from hanbit.config.checks import misfits, refuse
     from hanbit.config.load import load_recipe
-    from hanbit.config.resolve import to_yaml
+    from hanbit.config.write import to_yaml
 
     loaded = load_recipe(recipe, overrides or [])
     vocabulary = _vocabulary(loaded.recipe)

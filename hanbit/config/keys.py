@@ -48,7 +48,7 @@ def nearest(key: str) -> list[str]:
     same_word = [name for name in known if _last(name) == last]
     beside = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
     found = same_word or _alike(last, beside) or _alike(last, known)
-    return [name for name in found or difflib.get_close_matches(key, known) if name != key][:3]
+    return [name for name in found if name != key][:3]
 
 
 def _alike(word: str, names: list[str]) -> list[str]:

@@ -3,12 +3,9 @@
 What only the machine knows, the number of processes, the tokenizer's size, the device, is handed in.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from ruamel.yaml import YAML
 
 from hanbit.config.checks import known, misfits, refuse, unfillable
 from hanbit.config.model import LlamaConfig, ModelConfig
@@ -75,18 +72,6 @@ def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | 
     for name in ("checkpoint", "validation"):
         recipe = _changed(recipe, **{name: _every_steps(recipe, name, decide)})
     return Resolved(recipe, tuple(decisions))
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe in full, every default written out; loading it gives the equal recipe."""
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.allow_unicode = True
-    writer.width = 10_000  # a folded text is the same text, but harder to search for
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    writer.dump(recipe.model_dump(mode="json"), stream)
-    return stream.getvalue()
 
 
 def _changed(section: Any, **changes: Any) -> Any:

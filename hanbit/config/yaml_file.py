@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from hanbit.common.errors import ConfigError
 
-_LARGEST_BYTES = 1_000_000
+_LARGEST_BYTES = 200_000
 _MOST_NODES = 100_000  # aliases are counted each time they are used: "billion laughs" end here
 _DEEPEST = 50
 _TAG = "tag:yaml.org,2002:"
@@ -41,7 +41,7 @@ def read_document(path: Path, name: str | None = None) -> Document:
     if len(content) > _LARGEST_BYTES:
         raise ConfigError(f"{name} is larger than {_LARGEST_BYTES} bytes: it is no recipe")
     node = _compose(text, name)
-    if node is None:
+    if node is None or (isinstance(node, ScalarNode) and not node.value):
         return Document()
     if not isinstance(node, MappingNode):
         raise ConfigError(

@@ -24,7 +24,8 @@ from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.common.units import readable_count, readable_seconds
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, resolve, to_yaml
+from hanbit.config.resolve import Resolved, resolve
+from hanbit.config.write import to_yaml
 from hanbit.data.samples import Samples, open_samples
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size

@@ -1,0 +1,92 @@
+"""Every recipe that comes with hanbit: whole, resolvable, of the size in its name, and nothing said twice."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hanbit.config.keys import known_keys
+from hanbit.config.layers import RECIPES, read_with_bases, recipe_names
+from hanbit.config.load import load_recipe
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import Resolved, resolve
+from hanbit.config.write import to_yaml
+from hanbit.config.yaml_file import read_document
+from hanbit.models.registry import family_of
+
+TOKENIZER = 8192  # what `hanbit prepare` trains unless told otherwise
+
+# As published with the models whose shape each recipe has, or by hand:
+# tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 3 x 96 x 256 + 2 x 96) + 96
+# 126m: 50257 x 768 + 2048 x 768 + 12 x (12 x 768 x 768 + 13 x 768) + 2 x 768
+PARAMETERS = {
+    "llama/tiny": 1_192_800,
+    "llama/15m": 15_191_712,
+    "llama/60m": 58_073_600,
+    "llama/1b": 1_235_814_400,
+    "llama/8b": 8_030_261_248,
+    "smollm2/135m": 134_515_008,
+    "gpt/126m": 125_226_240,
+}
+
+
+def resolved(recipe: Recipe) -> Resolved:
+    """For the fewest processes that the recipe is meant for: two replicas where it shards over them."""
+    parallel = recipe.parallel
+    processes = parallel.tensor * parallel.pipeline * (2 if parallel.shard else 1)
+    vocabulary = TOKENIZER if recipe.model.vocabulary == "auto" else None
+    return resolve(recipe, world_size=processes, vocabulary=vocabulary, device="cpu")
+
+
+def leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def test_there_are_recipes_of_every_family() -> None:
+    assert {*PARAMETERS, "demo"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_resolves_and_comes_back_from_its_resolved_file(name: str, tmp_path: Path) -> None:
+    found = resolved(load_recipe(name, environment={}).recipe)
+    assert "auto" not in leaves(found.recipe.model_dump()).values()
+    assert found.notes == ()
+    path = tmp_path / "config.resolved.yaml"
+    path.write_text(to_yaml(found.recipe), encoding="utf-8")
+    assert load_recipe(path, environment={}).recipe == found.recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_named_like_its_file(name: str) -> None:
+    assert load_recipe(name, environment={}).recipe.name == name.replace("/", "-")
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_a_recipe_has_the_number_of_parameters_that_its_name_says(name: str) -> None:
+    config = resolved(load_recipe(name, environment={}).recipe).recipe.model
+    with torch.device("meta"):
+        model = family_of(config).build(config)
+    weights = {id(parameter): parameter for parameter in model.parameters()}.values()
+    assert sum(math.prod(weight.shape) for weight in weights) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.relative_to(RECIPES).as_posix())
+def test_a_file_says_only_what_its_base_does_not(path: Path) -> None:
+    own = read_document(path).data
+    base = own.pop("base", None)
+    below = leaves(read_with_bases(RECIPES / f"{base}.yaml").data) if base else {}
+    assert {key: value for key, value in leaves(own).items() if below.get(key, ...) == value} == {}
+    assert set(leaves(own)) <= set(known_keys())
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.relative_to(RECIPES).as_posix())
+def test_a_file_tells_editors_its_schema(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    mark = "# yaml-language-server: $schema="
+    assert first.startswith(mark)
+    assert (path.parent / first.removeprefix(mark)).resolve() == RECIPES.resolve() / "recipe.schema.json"
