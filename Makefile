@@ -11,7 +11,7 @@ help:
 	@echo "make demo      prepare text, train on 4 processes of this CPU, let the model speak (about 4 minutes)"
 	@echo "make setup     only the environment: .venv with the versions of constraints.txt"
 	@echo "make test      the tests, without the slow ones      make test-all  all of them"
-	@echo "make check     lint, format, types, import rule      make bench     exactness and speed, printed"
+	@echo "make check     lint, format, types, import rule      make bench     exactness, kills and speed, printed (half an hour)"
 	@echo "make clean     removes the demo's results (data/demo, runs/demo)"
 
 setup: $(READY)
@@ -47,9 +47,11 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: $(READY)
-	$(BIN)/hanbit bench exactness
-	$(BIN)/hanbit bench prepare
+	$(BIN)/hanbit prepare python-docs korean-law --output data/demo --vocabulary 4096
+	$(BIN)/hanbit bench prepare data/demo/tokenizer
 	$(BIN)/hanbit bench train
+	$(BIN)/hanbit bench exactness
+	$(BIN)/hanbit bench kills
 
 clean:
 	rm -rf data/demo runs/demo
