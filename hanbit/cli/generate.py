@@ -53,7 +53,7 @@ def command(
 ) -> None:
     """Let a model speak: one answer to a prompt, or a chat in the terminal (/exit ends it)."""
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-    flags = {key: value for key, value in given.items() if value is not None}
+    flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     flags |= {"max_tokens": max_tokens, "stop": stop or []}
     is_conversation = prompt is None and sys.stdin.isatty()
     _check(flags, is_conversation, as_json, chat, system)

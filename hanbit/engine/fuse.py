@@ -28,7 +28,7 @@ def fuse(model: Decoder) -> Decoder:
             block.mlp.up, block.mlp.down = _matrix(block.mlp.up), _matrix(block.mlp.down)  # type: ignore[assignment]
     model.output = _matrix(model.output)  # type: ignore[assignment]
     if is_tied and isinstance(model.output, PanelLinear):
-        model.embedding = PanelEmbedding(model.output)  # type: ignore[assignment]
+        model.embedding = PanelEmbedding(model.output)
     return model
 
 

@@ -6,6 +6,7 @@ The face that the command line, the server and notebooks use; how a batch is wor
 import logging
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from hanbit.tokenizers.load import load as load_tokenizer
 
 log = logging.getLogger(__name__)
 
-Prompt = str | Items[int]
+Prompt = str | Items[int]  # a text, or token ids
+Sampling = SamplingParams | Items[SamplingParams] | None  # for all prompts, one for each, or the model's own defaults
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,25 +55,24 @@ class LLM:
         """Tokens of prompt and answer together, at most."""
         return self.config.context
 
-    def generate(
-        self, prompts: Items[Prompt], sampling: SamplingParams | Items[SamplingParams] | None = None
-    ) -> list[Output]:
-        """Whole answers, in the order of the prompts (texts or token ids); `sampling` for all, or one for each.
+    def generate(self, prompts: Items[Prompt], sampling: Sampling = None) -> list[Output]:
+        """Whole answers, in the order of the prompts.
 
         Every prompt is checked before the first is read: GenerationError if one is too long for the context or has
         tokens outside the vocabulary.
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
         params = self._params(sampling, len(prompts))
-        sequences = [self._sequence(*item) for item in zip(range(len(prompts)), prompts, params, strict=True)]
+        names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
+        sequences = [self._sequence(*item) for item in zip(names, prompts, params, strict=True)]
         for _ in self._answer(sequences):
             pass
         return [sequence.output() for sequence in sequences]
 
     def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Piece]:
-        """One answer, piece by piece. Wrong prompts are refused at once; closing the iterator ends the work."""
-        sequence = self._sequence(0, prompt, sampling or SamplingParams())
+        """One answer, piece by piece. A wrong prompt is refused at once; closing the iterator ends the work."""
+        sequence = self._sequence("the prompt", prompt, self._params(sampling, 1)[0])
         return (piece for _, piece in self._answer([sequence]))
 
     def chat(
@@ -88,48 +89,48 @@ class LLM:
     def _params(
         self, sampling: SamplingParams | Items[SamplingParams] | None, num_prompts: int
     ) -> list[SamplingParams]:
-        if sampling is None or isinstance(sampling, SamplingParams):
-            return [sampling or SamplingParams()] * num_prompts
+        if sampling is None:
+            sampling = SamplingParams(**self.defaults.sampling)
+        if isinstance(sampling, SamplingParams):
+            return [sampling] * num_prompts
         if len(sampling) != num_prompts:
             raise GenerationError(f"{len(sampling)} sampling parameters for {num_prompts} prompts. Give one for each")
         return list(sampling)
 
-    def _sequence(self, index: int, prompt: Prompt, params: SamplingParams) -> Sequence:
+    def _sequence(self, name: str, prompt: Prompt, params: SamplingParams) -> Sequence:
+        """`name` is what an error calls the prompt."""
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens = tokens or self._first_token(index)
-        self._check_tokens(index, tokens)
+        tokens = tokens or [self._first_token(name)]
+        self._check_tokens(name, tokens)
         room = self.context - len(tokens)
         if room < 1:
             raise GenerationError(
-                f"prompt {index} has {len(tokens)} tokens and the model's context holds {self.context}, the answer "
-                f"included. Shorten it by at least {1 - room}"
+                f"{name} has {len(tokens)} tokens and the model's context holds {self.context}, the answer included. "
+                f"Shorten it by at least {1 - room}"
             )
-        wanted = room if params.max_tokens is None else params.max_tokens
-        if wanted > room:
-            log.warning(
-                "max_tokens=%d becomes %d: the prompt has %d tokens, the context %d",
-                wanted, room, len(tokens), self.context,
-            )  # fmt: skip
-        return Sequence(tokens, params, min(wanted, room), self.defaults.end_ids, self.tokenizer)
+        max_tokens = params.max_tokens or room
+        if max_tokens > room:
+            log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
+        return Sequence(tokens, params, min(max_tokens, room), self.defaults.end_ids, self.tokenizer)
 
-    def _first_token(self, index: int) -> list[int]:
+    def _first_token(self, name: str) -> int:
         """An empty prompt starts where documents start, or after one has ended."""
         for id in (self.tokenizer.begin_id, self.tokenizer.end_id):
             if id is not None:
-                return [id]
+                return id
         raise GenerationError(
-            f"prompt {index} is empty and {self.tokenizer.source} names no begin or end token to start from. "
+            f"{name} is empty and {self.tokenizer.source} names no begin or end token to start from. "
             "Give at least one token"
         )
 
-    def _check_tokens(self, index: int, tokens: list[int]) -> None:
+    def _check_tokens(self, name: str, tokens: list[int]) -> None:
         vocabulary = self.config.vocabulary
         assert isinstance(vocabulary, int)
         for place, token in enumerate(tokens):
-            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocabulary:
+            if not isinstance(token, Integral) or isinstance(token, bool) or not 0 <= token < vocabulary:
                 raise GenerationError(
-                    f"prompt {index}: token {token!r} at place {place} is outside the model's vocabulary of "
-                    f"{vocabulary} tokens. Encode the prompt with the model's own tokenizer"
+                    f"{name} has token {token!r} at place {place}, outside the model's vocabulary of {vocabulary}. "
+                    "Encode it with the model's own tokenizer"
                 )
 
     def _answer(self, sequences: list[Sequence]) -> Iterator[tuple[Sequence, Piece]]:
@@ -140,8 +141,11 @@ class LLM:
 
 
 def _device(name: str) -> str:
+    has_cuda = torch.cuda.is_available()
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_cuda else "cpu"
+    if name != "cpu" and not (has_cuda and name.split(":")[0] == "cuda"):
+        raise GenerationError(f"device={name!r} is not here: use auto, cpu{' or cuda' if has_cuda else ''}")
     return name
 
 

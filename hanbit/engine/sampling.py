@@ -46,9 +46,9 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
 
 def _largest_first(probabilities: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest, or as many as top-p can ask for."""
-    if params.top_k > 0:
-        return tuple(probabilities.topk(min(params.top_k, len(probabilities))))
-    first = probabilities.topk(min(_USUALLY_ENOUGH, len(probabilities)))
-    if first.values.sum() > params.top_p:
-        return tuple(first)
-    return tuple(probabilities.sort(descending=True))
+    count = min(params.top_k or _USUALLY_ENOUGH, len(probabilities))
+    values, ids = probabilities.topk(count)
+    if params.top_k > 0 or values.sum() > params.top_p:
+        return values, ids
+    values, ids = probabilities.sort(descending=True)
+    return values, ids

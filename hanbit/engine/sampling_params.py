@@ -32,17 +32,17 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        _check_number("temperature", self.temperature, self.temperature_is_right(), "0 (greedy) or more")
-        _check_number("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
-        _check_number("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
-        _check_number("top_k", self.top_k, _is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
-        _check_number("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
+        right = _is_number(self.temperature) and math.isfinite(self.temperature) and self.temperature >= 0
+        _check("temperature", self.temperature, right, "0 (greedy) or more")
+        _check("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
+        _check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
+        _check("top_k", self.top_k, _is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
+        _check("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
         right = self.max_tokens is None or _is_whole(self.max_tokens, 1)
-        _check_number("max_tokens", self.max_tokens, right, "a whole number from 1")
+        _check("max_tokens", self.max_tokens, right, "a whole number from 1")
         object.__setattr__(self, "stop", _stops(self.stop))
-
-    def temperature_is_right(self) -> bool:
-        return _is_number(self.temperature) and math.isfinite(self.temperature) and self.temperature >= 0
+        if self.top_k == -1:
+            object.__setattr__(self, "top_k", 0)
 
     @property
     def is_greedy(self) -> bool:
@@ -57,7 +57,7 @@ def _is_whole(value: Any, lowest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
-def _check_number(name: str, value: Any, is_right: bool, rule: str) -> None:
+def _check(name: str, value: Any, is_right: bool, rule: str) -> None:
     if not is_right:
         raise GenerationError(f"{name}={value!r} must be {rule}")
 

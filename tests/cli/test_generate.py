@@ -1,0 +1,185 @@
+"""The verb `generate` as a user meets it: streams, JSON, stdin, chats, and what is refused."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from hanbit.cli import generate
+from hanbit.common.errors import ConfigError, DataError, GenerationError
+from hanbit.engine.llm import LLM
+from hanbit.engine.output import Piece
+from hanbit.engine.sampling_params import SamplingParams
+from tests.engine.folders import write_folder
+
+APP = typer.Typer()
+APP.command()(generate.command)
+TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% endfor %}a:"
+SEEDED = ["--seed", "3", "--max-tokens", "12", "--temperature", "1.2", "--top-p", "0.9"]
+PARAMS = SamplingParams(seed=3, max_tokens=12, temperature=1.2, top_p=0.9)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    write_folder(path, "llama")
+    return path
+
+
+@pytest.fixture
+def chat_folder(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").write_text(TEMPLATE)
+    return tmp_path / "model"
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(APP, [str(argument) for argument in arguments], input=stdin)
+
+
+def test_the_streamed_text_is_the_answer_and_the_numbers_go_to_stderr(folder: Path) -> None:
+    result = run(folder, "The quick", *SEEDED)
+    answer = LLM(folder).generate(["The quick"], PARAMS)[0]
+    assert result.exit_code == 0
+    assert result.stdout == answer.text + "\n"
+    assert f"{len(answer.token_ids)} tokens, first after" in result.stderr
+    assert "tokens/s" in result.stderr
+    assert run(folder, "The quick", *SEEDED, "--no-stream").stdout == answer.text + "\n"
+
+
+def test_json_holds_the_answer_and_nothing_else_is_printed(folder: Path) -> None:
+    result = run(folder, "The quick", *SEEDED, "--json")
+    facts = json.loads(result.stdout)
+    answer = LLM(folder).generate(["The quick"], PARAMS)[0]
+    assert facts["text"] == answer.text
+    assert tuple(facts["token_ids"]) == answer.token_ids
+    assert facts["finish_reason"] == "length"
+    assert facts["tokens"] == 12
+    assert 0 < facts["first_token_seconds"] < 60
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["-"], []], ids=["dash", "piped"])
+def test_stdin_is_a_prompt(folder: Path, arguments: list[str]) -> None:
+    piped = run(folder, *arguments, *SEEDED, stdin="The quick")
+    assert piped.stdout == run(folder, "The quick", *SEEDED).stdout
+
+
+def test_stop_may_be_given_again_and_cuts(folder: Path) -> None:
+    text = run(folder, "The quick", *SEEDED).stdout
+    stopped = run(folder, "The quick", *SEEDED, "--stop", "never said", "--stop", text[4:6]).stdout
+    assert stopped == text[: text.index(text[4:6])] + "\n"
+
+
+def test_a_chat_template_is_used_where_there_is_one_unless_forbidden(chat_folder: Path) -> None:
+    asked = run(chat_folder, "안녕", *SEEDED, "--system", "Be kind").stdout
+    assert asked == run(chat_folder, "s:Be kindu:안녕a:", "--no-chat", *SEEDED).stdout
+    assert asked != run(chat_folder, "안녕", *SEEDED, "--no-chat").stdout
+
+
+def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
+    assert isinstance(run(folder, "안녕", "--chat").exception, DataError)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--temperature", "-1"], ["--top-p", "0"], ["--max-tokens", "0"], ["--no-chat", "--system", "x"]], ids=str
+)
+def test_wrong_flags_are_refused_before_the_model_is_looked_for(wrong: list[str]) -> None:
+    problem = run("nowhere", "x", *wrong).exception
+    assert isinstance(problem, ConfigError)
+    assert wrong[0] in str(problem)
+
+
+def test_a_prompt_over_the_context_is_one_error(folder: Path) -> None:
+    result = run(folder, "The quick " * 100)
+    assert isinstance(result.exception, GenerationError)
+    assert result.stdout == ""
+
+
+class Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lines that a user will type; the end of them is Ctrl-D."""
+    lines: list[str] = []
+
+    def line(prompt: str) -> str:
+        if not lines:
+            raise EOFError
+        return lines.pop(0)
+
+    monkeypatch.setattr("sys.stdin", Keyboard())
+    monkeypatch.setattr("builtins.input", line)
+    return lines
+
+
+def talk(folder: Path, **options: object) -> None:
+    generate.command(str(folder), max_tokens=6, temperature=0, **options)  # type: ignore[arg-type]
+
+
+def test_a_conversation_remembers_and_ends_at_exit(
+    chat_folder: Path, typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed += ["one", "", "two", "/exit", "never read"]
+    talk(chat_folder, system="S")
+    llm, params = LLM(chat_folder), SamplingParams(temperature=0, max_tokens=6)
+    first = llm.generate(["s:Su:onea:"], params)[0].text
+    second = llm.generate([f"s:Su:onea:{first}u:twoa:"], params)[0].text
+    assert capsys.readouterr().out == f"{first}\n{second}\n"
+    assert typed == ["never read"]
+
+
+def test_a_long_conversation_forgets_its_oldest_exchange_and_says_so(
+    chat_folder: Path, typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed += ["a"] * 6
+    talk(chat_folder)
+    captured = capsys.readouterr()
+    assert "oldest exchange is forgotten" in captured.err
+    assert captured.err.count("tokens, first after") == 6
+
+
+def test_a_line_over_the_context_is_an_error_and_the_talk_goes_on(
+    folder: Path,
+    typed: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed += ["The quick " * 100, "The"]
+    talk(folder)
+    captured = capsys.readouterr()
+    assert "context holds 64" in captured.err
+    assert (
+        captured.out.rstrip("\n") == LLM(folder).generate(["The"], SamplingParams(temperature=0, max_tokens=6))[0].text
+    )
+
+
+def test_ctrl_c_cuts_an_answer_short_and_the_talk_goes_on(
+    folder: Path,
+    typed: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    typed += ["The", "The"]
+    stream, calls = LLM.stream, []
+
+    def interrupted(self: LLM, *arguments: Any) -> Iterator[Piece]:
+        calls.append(arguments)
+        for index, piece in enumerate(stream(self, *arguments)):
+            if len(calls) == 1 and index == 2:
+                raise KeyboardInterrupt
+            yield piece
+
+    monkeypatch.setattr(LLM, "stream", interrupted)
+    talk(folder)
+    errors = capsys.readouterr().err
+    assert "2 tokens, first after" in errors
+    assert "6 tokens, first after" in errors

@@ -1,0 +1,226 @@
+"""The engine's answers against transformers' `generate`, in batches and alone; and what it refuses."""
+
+import gc
+import logging
+import shutil
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hanbit.common.errors import GenerationError
+from hanbit.engine import llm as llm_module
+from hanbit.engine import runner
+from hanbit.engine.llm import LLM
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.tokenizers import chat
+from tests.engine.conftest import Folder
+from tests.engine.folders import VOCABULARY, theirs_of
+from tests.models.shapes import CONFIGS
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+CONTEXT = 64
+
+
+def prompts_of(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def greedy_of_theirs(folder: Path, prompt: list[int], count: int) -> tuple[int, ...]:
+    tokens = torch.tensor([prompt])
+    model = theirs_of(folder)
+    found = model.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=count)
+    return tuple(found[0, len(prompt) :].tolist())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_prompts_of_mixed_lengths_together_get_the_greedy_tokens_of_transformers(name: str, folder_of: Folder) -> None:
+    folder = folder_of(name)
+    prompts = prompts_of(20, 1, 9, 33)
+    outputs = LLM(folder, device="cpu").generate(prompts, GREEDY)
+    for prompt, output in zip(prompts, outputs, strict=True):
+        assert output.token_ids == greedy_of_theirs(folder, prompt, 12)
+        assert output.prompt_token_ids == tuple(prompt)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral window"])
+def test_a_prompt_read_in_chunks_gives_the_same_tokens(
+    name: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "PREFILL_TOKENS", 5)
+    prompts = prompts_of(33, 12, 5)
+    for prompt, output in zip(prompts, LLM(folder_of(name), device="cpu").generate(prompts, GREEDY), strict=True):
+        assert output.token_ids == greedy_of_theirs(folder_of(name), prompt, 12)
+
+
+@pytest.mark.parametrize("max_sequences", [1, 2, 3, 16])
+def test_answers_together_equal_answers_alone_while_sequences_leave_and_join(
+    folder_of: Folder, max_sequences: int
+) -> None:
+    llm = LLM(folder_of("mistral window"), device="cpu", max_sequences=max_sequences)
+    prompts = prompts_of(3, 17, 1, 8, 30, 2)
+    greedy = [SamplingParams(temperature=0, max_tokens=count, ignore_eos=True) for count in (9, 2, 14, 1, 20, 6)]
+    together = llm.generate(prompts, greedy)
+    assert [len(output.token_ids) for output in together] == [9, 2, 14, 1, 20, 6]
+    for prompt, params, output in zip(prompts, greedy, together, strict=True):
+        assert output == llm.generate([prompt], params)[0]
+
+
+def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(llm: LLM) -> None:
+    prompt, *others = prompts_of(7, 3, 12, 20)
+    seeded = SamplingParams(seed=11, max_tokens=20, temperature=0.9, top_p=0.9)
+    alone = llm.generate([prompt], seeded)[0]
+    noise = SamplingParams(max_tokens=15)
+    assert llm.generate([others[0], prompt, *others[1:]], [noise, seeded, noise, noise])[1] == alone
+    assert llm.generate([prompt], SamplingParams(seed=12, max_tokens=20, temperature=0.9, top_p=0.9))[0] != alone
+
+
+def test_without_a_seed_answers_differ(llm: LLM) -> None:
+    (prompt,) = prompts_of(5)
+    params = SamplingParams(max_tokens=30, temperature=2.0, ignore_eos=True)
+    assert llm.generate([prompt], params) != llm.generate([prompt], params)
+
+
+@pytest.mark.parametrize("prompt", ["The quick brown", "안녕"])
+def test_streamed_pieces_joined_are_the_whole_answer(llm: LLM, prompt: str) -> None:
+    params = SamplingParams(seed=3, max_tokens=40, temperature=1.5)
+    pieces = list(llm.stream(prompt, params))
+    whole = llm.generate([prompt], params)[0]
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert tuple(id for piece in pieces for id in piece.token_ids) == whole.token_ids
+    assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish_reason == whole.finish_reason
+    assert whole.text == llm.tokenizer.decode(whole.token_ids, skip_special_tokens=True)
+
+
+def test_a_stop_text_ends_the_answer_before_it(llm: LLM) -> None:
+    (prompt,) = prompts_of(5)
+    free = llm.generate([prompt], SamplingParams(seed=1, max_tokens=40, ignore_eos=True))[0]
+    stop = free.text[10:13]
+    output = llm.generate([prompt], SamplingParams(seed=1, max_tokens=40, ignore_eos=True, stop=[stop]))[0]
+    assert output.text == free.text[: free.text.index(stop)]
+    assert output.finish_reason == "stop"
+    assert output.token_ids == free.token_ids[: len(output.token_ids)]
+
+
+def test_the_end_tokens_of_the_folder_end_an_answer(folder: Path, tmp_path: Path) -> None:
+    (prompt,) = prompts_of(5)
+    tokens = greedy_of_theirs(folder, prompt, 12)
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text(f'{{"eos_token_id": [{tokens[4]}, {tokens[7]}]}}')
+    output = LLM(tmp_path / "model").generate([prompt], SamplingParams(temperature=0, max_tokens=12))[0]
+    first = min(tokens.index(tokens[4]), tokens.index(tokens[7]))
+    assert output.token_ids == tokens[: first + 1]
+    assert output.finish_reason == "stop"
+
+
+def test_closing_a_stream_leaves_nothing_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = []
+
+    class Watched(runner.Runner):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)  # type: ignore[arg-type]
+            caches.append(weakref.ref(self.cache))
+
+    monkeypatch.setattr(llm_module, "Runner", Watched)
+    stream = llm.stream("The", GREEDY)
+    next(stream)
+    next(stream)
+    assert caches[0]() is not None
+    stream.close()  # type: ignore[attr-defined]
+    gc.collect()
+    assert caches[0]() is None
+
+
+def test_two_streams_at_once_do_not_disturb_each_other(llm: LLM) -> None:
+    one, other = llm.stream("The quick", GREEDY), llm.stream("안녕하세요", GREEDY)
+    mixed = [(next(one), next(other)) for _ in range(12)]
+    assert [piece for piece, _ in mixed] == list(llm.stream("The quick", GREEDY))
+    assert [piece for _, piece in mixed] == list(llm.stream("안녕하세요", GREEDY))
+
+
+def test_an_empty_prompt_starts_where_documents_do(llm: LLM) -> None:
+    output = llm.generate(["", []], GREEDY)
+    assert output[0] == output[1]
+    assert output[0].prompt_token_ids == (llm.tokenizer.begin_id or llm.tokenizer.end_id,)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_numbers_before_any_work(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.Runner, "prefill", None)  # work would raise another error
+    with pytest.raises(GenerationError, match=r"prompt 1 has 66 tokens .* holds 64, .* at least 3"):
+        llm.generate(prompts_of(5, CONTEXT + 2), GREEDY)
+    with pytest.raises(GenerationError, match="the prompt has 64 tokens"):
+        llm.stream(*prompts_of(CONTEXT), GREEDY)
+
+
+def test_max_tokens_beyond_the_context_become_what_fits_and_that_is_said(
+    llm: LLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("hanbit"), "propagate", True)
+    output = llm.generate(prompts_of(60), SamplingParams(temperature=0, max_tokens=9, ignore_eos=True))[0]
+    assert "max_tokens=9 becomes 4" in caplog.text
+    assert (len(output.token_ids), output.finish_reason) == (4, "length")
+    whole = llm.generate(prompts_of(50), SamplingParams(max_tokens=None, ignore_eos=True))[0]
+    assert len(whole.token_ids) == CONTEXT - 50
+
+
+@pytest.mark.parametrize("token", [VOCABULARY, -1, 1.5, True])
+def test_tokens_outside_the_vocabulary_are_refused(llm: LLM, token: int) -> None:
+    with pytest.raises(GenerationError, match=rf"token {token} at place 1, outside .* vocabulary of {VOCABULARY}"):
+        llm.generate([[5, token]])
+
+
+def test_a_bare_prompt_and_a_wrong_number_of_parameters_are_refused(llm: LLM) -> None:
+    with pytest.raises(GenerationError, match="list of prompts"):
+        llm.generate("The quick")
+    with pytest.raises(GenerationError, match="1 sampling parameters for 2 prompts"):
+        llm.generate(["a", "b"], [GREEDY])
+
+
+def test_weights_that_are_no_numbers_are_noticed(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(GenerationError, match="not numbers"):
+        LLM(tmp_path / "model").generate(["The"], GREEDY)
+
+
+def test_a_chat_is_the_template_rendered_and_answered(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    (tmp_path / "model/chat_template.jinja").write_text(template)
+    llm = LLM(tmp_path / "model")
+    messages = [{"role": "user", "content": "안녕"}]
+    assert chat.render(llm.tokenizer, messages) == "<user>안녕<assistant>"
+    assert llm.chat(messages, GREEDY) == llm.generate(["<user>안녕<assistant>"], GREEDY)[0]
+
+
+def test_the_makers_sampling_is_the_default(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_k": 1}')
+    llm = LLM(tmp_path / "model")
+    assert llm.defaults.sampling == {"temperature": 0.6, "top_k": 1}
+    greedy = SamplingParams(temperature=0)
+    assert llm.generate(["The"])[0] == llm.generate(["The"], greedy)[0]
+
+
+@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"device": "abacus"}, {"max_sequences": 0}])
+def test_unknown_ways_to_run_are_refused(folder: Path, options: dict[str, str]) -> None:
+    with pytest.raises(GenerationError, match=next(iter(options))):
+        LLM(folder, **options)  # type: ignore[arg-type]
+
+
+def test_a_cache_that_the_machine_refuses_is_said_with_its_size(llm: LLM) -> None:
+    with pytest.raises(GenerationError, match=r"key-value cache of 1 sequences .* takes .*PB"):
+        runner.Runner(llm.model, 1, 10**13)
+
+
+def test_bfloat16_answers_too(folder: Path) -> None:
+    output = LLM(folder, dtype="bfloat16", device="cpu").generate(prompts_of(4, 9), GREEDY)
+    assert [len(one.token_ids) for one in output] == [12, 12]

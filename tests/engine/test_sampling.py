@@ -1,0 +1,101 @@
+"""Filters keep transformers' tokens, and the choice between them is the plain one."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers.generation import logits_process
+
+from hanbit.engine.sampling import candidates, choose
+from hanbit.engine.sampling_params import SamplingParams
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.3},
+    {"top_k": 1},
+    {"top_k": 7},
+    {"top_k": 10**6},
+    {"top_p": 0.5},
+    {"top_p": 0.999},
+    {"top_p": 1e-6},
+    {"min_p": 0.2},
+    {"temperature": 1.7, "top_k": 40, "top_p": 0.8, "min_p": 0.05},
+]
+
+
+def logits_of(size: int, seed: int = 0, spread: float = 3.0) -> torch.Tensor:
+    return spread * torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def theirs(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Probabilities after transformers' own filters, in the order in which `generate` applies them."""
+    scores = logits.unsqueeze(0)
+    steps = [logits_process.TemperatureLogitsWarper(float(params.temperature))]
+    if params.top_k:
+        steps.append(logits_process.TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        steps.append(logits_process.TopPLogitsWarper(params.top_p))
+    if params.min_p:
+        steps.append(logits_process.MinPLogitsWarper(params.min_p))
+    for step in steps:
+        scores = step(torch.empty(1, 0, dtype=torch.long), scores)
+    return scores[0].softmax(0)
+
+
+@pytest.mark.parametrize("size", [50, 5000])
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_candidates_and_probabilities_equal_those_of_transformers(size: int, setting: dict[str, Any]) -> None:
+    params = SamplingParams(**setting)
+    for seed in range(5):
+        logits = logits_of(size, seed)
+        ids, probabilities = candidates(logits, params)
+        ours = torch.zeros(size).scatter(0, ids, probabilities)
+        torch.testing.assert_close(ours, theirs(logits, params), rtol=1e-4, atol=1e-7)
+
+
+def test_a_nucleus_of_more_than_the_usual_tokens_is_whole() -> None:
+    logits = logits_of(6000, spread=0.1)
+    params = SamplingParams(top_p=0.9)
+    ids, _ = candidates(logits, params)
+    assert len(ids) > 5000
+    assert set(ids.tolist()) == set(theirs(logits, params).nonzero().flatten().tolist())
+
+
+def test_the_choice_is_where_a_plain_loop_over_the_candidates_arrives() -> None:
+    params = SamplingParams(top_k=20, temperature=1.3)
+    logits = logits_of(300)
+    ids, probabilities = candidates(logits, params)
+    for step in range(200):
+        uniform = (step + 0.5) / 200
+        reached, wanted = 0.0, None
+        for id, probability in zip(ids.tolist(), probabilities.tolist(), strict=True):
+            reached += probability
+            if wanted is None and reached > uniform:
+                wanted = id
+        assert choose(logits, params, uniform) == wanted
+
+
+def test_choices_over_even_numbers_come_as_often_as_they_are_probable() -> None:
+    logits = logits_of(12, spread=1.0)
+    params = SamplingParams(temperature=0.8)
+    counts = torch.zeros(12)
+    for step in range(2000):
+        counts[choose(logits, params, (step + 0.5) / 2000)] += 1
+    torch.testing.assert_close(counts / 2000, (logits / 0.8).softmax(0), rtol=0, atol=1 / 2000)
+
+
+def test_temperature_0_takes_the_likeliest_whatever_else_is_set() -> None:
+    logits = logits_of(100)
+    params = SamplingParams(temperature=0, top_k=5, top_p=0.5, min_p=0.1)
+    assert {choose(logits, params, uniform) for uniform in (0.0, 0.5, 0.999)} == {int(logits.argmax())}
+
+
+def test_a_temperature_near_0_does_not_overflow() -> None:
+    logits = 100 * logits_of(100)
+    assert choose(logits, SamplingParams(temperature=1e-30), 0.999) == int(logits.argmax())
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_a_token_of_probability_0_is_never_chosen(uniform: float) -> None:
+    logits = torch.tensor([-torch.inf, 1.0, -torch.inf, 1.0, -torch.inf])
+    assert choose(logits, SamplingParams(), uniform) in (1, 3)

@@ -1,0 +1,46 @@
+"""Wrong wishes are refused with name, value and rule."""
+
+import math
+from typing import Any
+
+import pytest
+
+from hanbit.common.errors import GenerationError
+from hanbit.engine.sampling_params import SamplingParams
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "1"),
+        ("temperature", True),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("top_p", None),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("min_p", -0.1),
+        ("min_p", 2),
+        ("seed", -1),
+        ("seed", 1.0),
+        ("max_tokens", 0),
+        ("max_tokens", "9"),
+        ("stop", [""]),
+        ("stop", [1]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(name: str, value: Any) -> None:
+    wrong: dict[str, Any] = {name: value}
+    with pytest.raises(GenerationError, match=rf"{name}=.* must be "):
+        SamplingParams(**wrong)
+
+
+def test_a_single_stop_text_is_a_list_of_one() -> None:
+    assert SamplingParams(stop="ab").stop == SamplingParams(stop=["ab"]).stop == ("ab",)
+
+
+def test_top_k_of_minus_1_means_all_as_in_vllm() -> None:
+    assert SamplingParams(top_k=-1) == SamplingParams(top_k=0)
