@@ -27,7 +27,8 @@ class Batches(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         # the model shifts labels by itself, so that the targets of the others are labels one further
-        return {"input_ids": self.tokens[index, :-1], "shift_labels": self.tokens[index, 1:], "labels": self.tokens[index, :-1]}
+        inputs, targets = self.tokens[index, :-1], self.tokens[index, 1:]
+        return {"input_ids": inputs, "shift_labels": targets, "labels": inputs}
 
 
 class InOrder(Trainer):

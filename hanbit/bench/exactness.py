@@ -43,7 +43,6 @@ class Row:
     def is_good(self) -> bool:
         return self.is_equal if self.without is None else not self.is_equal
 
-
     def as_dict(self) -> dict[str, Any]:
         return {
             "layout": self.case.name,
@@ -111,7 +110,7 @@ def _gradient_error(case: Case, mine: dict[str, float], theirs: dict[str, float]
 
 
 def is_zero(model: str, name: str) -> bool:
-    """A key's bias moves all scores of a query by the same amount, which softmax does not see, unless keys are rotated."""
+    """A key's bias moves all scores of a query alike, which softmax does not see, unless keys are rotated."""
     return model == "gpt" and name.endswith("attention.key.bias")
 
 

@@ -77,9 +77,7 @@ def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """In a process group of its own, so that a kill reaches every process at once."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(folder / f"{name}.log", "ab") as log:
-        return subprocess.Popen(
-            _command(folder, name), stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        return subprocess.Popen(_command(folder, name), stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
 def _finish(folder: Path, name: str) -> str:

@@ -141,4 +141,6 @@ def _check_same_work(contestants: list[Contestant]) -> None:
     for other in contestants[1:]:
         for step, (ours, theirs) in enumerate(zip(first.losses, other.losses, strict=True), 1):
             if abs(ours - theirs) > LOSS_TOLERANCE * abs(theirs):
-                raise LaunchError(f"step {step}: {first.name} has loss {ours}, {other.name} {theirs}: not the same work")
+                raise LaunchError(
+                    f"step {step}: {first.name} has loss {ours}, {other.name} {theirs}: not the same work"
+                )

@@ -1,6 +1,6 @@
 """A contestant of `hanbit bench train`: Hanbit's own training step, or a bare PyTorch loop on the same model.
 
-    python -m hanbit.bench.train_worker hanbit|bare RECIPE.yaml
+python -m hanbit.bench.train_worker hanbit|bare RECIPE.yaml
 """
 
 import json

@@ -14,7 +14,7 @@ class Schedule:
     steps: int
 
     def learning_rate(self, step: int) -> float:
-        """Of the step that makes `step` steps done; counted from 1. Step `warmup_steps` has the highest, the last the lowest."""
+        """Of the `step`-th step, counted from 1. Step `warmup_steps` has the highest, the last one the lowest."""
         if step <= self.warmup_steps:
             return self.highest * step / self.warmup_steps
         if self.kind == "constant":

@@ -1,11 +1,11 @@
 """The order in which a model becomes parallel. Each step relies on the one before it.
 
-    cut layers   by pipeline stage, on the meta device: nothing is allocated for other stages
-    cut weights  by the plan's words over the tensor axis; names and pieces are recorded
-    swap leaves  the modules that sum over the tensor axis
-    recompute, compile   block by block, so that one graph serves all layers
-    FSDP2        blocks first, then the stage: after compile, so that hooks stay outside the graphs
-    allocate     on the device, then tie again: replacing a parameter unties it
+cut layers   by pipeline stage, on the meta device: nothing is allocated for other stages
+cut weights  by the plan's words over the tensor axis; names and pieces are recorded
+swap leaves  the modules that sum over the tensor axis
+recompute, compile   block by block, so that one graph serves all layers
+FSDP2        blocks first, then the stage: after compile, so that hooks stay outside the graphs
+allocate     on the device, then tie again: replacing a parameter unties it
 """
 
 from collections.abc import Callable

@@ -83,10 +83,10 @@ def choose_device(wanted: str) -> torch.device:
 def make_grid(pipeline: int, data: int, tensor: int, device: torch.device) -> Grid:
     """Arrange the running processes; their number must be pipeline x data x tensor (the resolver has checked it)."""
     if pipeline * data * tensor == 1:
-        return Grid(device, *(Axis(name) for name in AXES))
+        return Grid(device, Axis("pipeline"), Axis("data"), Axis("tensor"))
     mesh = init_device_mesh(device.type, (pipeline, data, tensor), mesh_dim_names=AXES)
-    axes = [_axis_of(mesh, name) for name in AXES]
-    return Grid(device, *axes, mesh=mesh, ends=_ends_of(mesh, axes[0]))
+    stages, replicas, slices = (_axis_of(mesh, name) for name in AXES)
+    return Grid(device, stages, replicas, slices, mesh=mesh, ends=_ends_of(mesh, stages))
 
 
 def _axis_of(mesh: DeviceMesh, name: str) -> Axis:

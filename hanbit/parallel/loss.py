@@ -57,7 +57,7 @@ class _NextTokenLoss(torch.autograd.Function):
 def _loss_and_gradients(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, axis: Axis, first_id: int, needs_gradient: bool
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-    """Loss [], and gradients of hidden [tokens, hidden] and weight [local vocabulary, hidden] in their own dtypes' sums."""
+    """Loss [], and the gradients of hidden [tokens, hidden] and of weight [local vocabulary, hidden]."""
     rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
@@ -83,7 +83,7 @@ def _loss_and_gradients(
 def _chunk_loss(
     logits: torch.Tensor, targets: torch.Tensor, axis: Axis, first_id: int, needs_gradient: bool
 ) -> torch.Tensor:
-    """The chunk's summed loss; where gradients are wanted, `logits` become its slope: softmax minus one at the target."""
+    """The chunk's summed loss; where gradients are wanted, `logits` become its slope: softmax, minus 1 at the target."""
     largest = all_reduce(logits.amax(-1), axis, Purpose.LOSS_MAXIMUM, "max")
     logits -= largest.unsqueeze(-1)
     local = (targets - first_id).unsqueeze(-1)

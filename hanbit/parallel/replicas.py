@@ -5,6 +5,8 @@ last layer first. A bucket whose gradients of the last micro-batch are all there
 still computed. Buckets start in the same order on every rank. Works with any number of stages in a process.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -23,7 +25,7 @@ class Replicas:
         self.micro_batches = micro_batches
         self.buckets = _fill_buckets(parameters[::-1])
         self.flat = [_flat_gradients(bucket) for bucket in self.buckets]
-        self.arrivals: dict[nn.Parameter, int] = {}
+        self.arrivals: dict[torch.Tensor, int] = {}
         self.missing: list[int] = []
         self.works: list[dist.Work | None] = []
         for index, bucket in enumerate(self.buckets):
@@ -45,8 +47,8 @@ class Replicas:
             if work is not None:
                 work.wait()
 
-    def _arrival_in(self, bucket: int):  # noqa: ANN202 - a hook of torch's type
-        def arrived(parameter: nn.Parameter) -> None:
+    def _arrival_in(self, bucket: int) -> Callable[[torch.Tensor], None]:
+        def arrived(parameter: torch.Tensor) -> None:
             self.arrivals[parameter] = self.arrivals.get(parameter, 0) + 1
             if self.arrivals[parameter] == self.micro_batches:
                 self.missing[bucket] -= 1

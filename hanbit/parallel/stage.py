@@ -1,4 +1,4 @@
-"""One door: the module that FSDP2, torch.compile and the pipeline schedule act on, and the only caller of a model's parts.
+"""One door: the module that FSDP2 and the pipeline schedule act on, and the only caller of a model's parts.
 
 A stage holds the part of a model that one process computes: all of it, or some layers, with the embedding on the
 first stage and the head on the last. Its output is the hidden state, or on the last stage the summed loss.
@@ -30,7 +30,7 @@ class Stage(nn.Module):
         self.first_id = first_id
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
-        """inputs: token ids [batch, time] on the first stage, else hidden [batch, time, hidden]; targets: ids [batch, time].
+        """inputs: token ids [batch, time] on the first stage, else hidden [batch, time, hidden]; targets: as ids.
 
         Returns hidden [batch, time, hidden], or on the last stage the summed loss as [1] (so that micro-batches join).
         """

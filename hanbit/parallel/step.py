@@ -60,9 +60,7 @@ class MicroBatches:
         return self._total(losses)
 
     def _loop(self, inputs: torch.Tensor, targets: torch.Tensor, losses: list[torch.Tensor]) -> None:
-        for index, (batch, target) in enumerate(
-            zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True)
-        ):
+        for index, (batch, target) in enumerate(zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True)):
             if self.is_sharded:
                 self._sync_only_last(index)
             loss = self._scaled(self.model.stage(batch, target))

@@ -2,7 +2,8 @@
 
 Parameters become the slice that this rank owns, as plain tensors; names stay. COLUMN layers need no other code:
 `nn.Linear` on fewer rows gives fewer features. ROW layers sum their outputs, regions sum their input's gradient,
-embeddings look up only their own ids; the output projection's slice goes to `parallel.loss` as it is. `module.__class__ = ...` keeps everything else of the module as it was.
+embeddings look up only their own ids; the output projection's slice goes to `parallel.loss` as it is.
+`module.__class__ = ...` keeps everything else of the module as it was.
 """
 
 import torch

@@ -85,8 +85,8 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     loss, is_stopping = _report(training, share, is_stopping)
     if not math.isfinite(loss) or not torch.isfinite(norm):
         raise TrainingError(
-            f"step {training.step + 1}: loss is {loss}, grad_norm is {norm.item()}; the step was not taken. Start again "
-            "to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
+            f"step {training.step + 1}: loss is {loss}, grad_norm is {norm.item()}; the step was not taken. Start "
+            "again to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
         )
     learning_rate = training.schedule.learning_rate(training.step + 1)
     _update(training, norm, learning_rate)

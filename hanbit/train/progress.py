@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingProgress:
-    """Shows steps on rank 0; use as a context. `done`: steps of an earlier start; `every`: steps between plain lines."""
+    """Shows steps on rank 0; a context. `done`: steps of an earlier start; `every`: steps between plain lines."""
 
     def __init__(self, steps: int, done: int, every: int, tokens_per_step: int) -> None:
         self.steps, self.every, self.tokens_per_step = steps, every, tokens_per_step

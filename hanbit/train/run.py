@@ -1,7 +1,7 @@
 """`train`: from a recipe to a trained, exported model. The same call on one process and under torchrun.
 
-    load and resolve the recipe -> join the processes -> take the run folder -> open the data -> build -> resume
-    -> loop -> export -> report
+load and resolve the recipe -> join the processes -> take the run folder -> open the data -> build -> resume
+-> loop -> export -> report
 """
 
 import logging

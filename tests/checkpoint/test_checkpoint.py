@@ -1,5 +1,6 @@
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ def boxes_of(shape: tuple[int, int], row_cuts: list[int], column_cuts: list[int]
     columns = sorted({0, *(cut % shape[1] for cut in column_cuts), shape[1]})
     return [
         Piece("w", shape, (top, left), (bottom - top, right - left))
-        for top, bottom in zip(rows, rows[1:], strict=False)
-        for left, right in zip(columns, columns[1:], strict=False)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
     ]
 
 

@@ -81,7 +81,15 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_dotted_options_are_overrides() -> None:
-    given = ["train", "demo", "--training.steps", "5", "--optimizer.learning_rate=1e-4", "batch.micro_batch=2", "--json"]
+    given = [
+        "train",
+        "demo",
+        "--training.steps",
+        "5",
+        "--optimizer.learning_rate=1e-4",
+        "batch.micro_batch=2",
+        "--json",
+    ]
     wanted = ["train", "demo", "training.steps=5", "optimizer.learning_rate=1e-4", "batch.micro_batch=2", "--json"]
     assert as_overrides(given) == wanted
 

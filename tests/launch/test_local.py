@@ -143,5 +143,11 @@ def test_wrong_layouts_are_refused(tmp_path: Path, wrong: dict, words: str) -> N
 def test_several_nodes_meet_at_the_given_address(tmp_path: Path) -> None:
     job = Job(("train", "demo"), 4, tmp_path, nodes=2, node_rank=1, address="10.0.0.1:29500")
     command = " ".join(job.command())
-    for part in ("--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=29500", "-m hanbit train demo"):
+    for part in (
+        "--nnodes=2",
+        "--node-rank=1",
+        "--master-addr=10.0.0.1",
+        "--master-port=29500",
+        "-m hanbit train demo",
+    ):
         assert part in command

@@ -1,0 +1,110 @@
+"""Explain this machine: cores, memory, GPUs, versions, and what is missing with its pip line."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hanbit.common.units import readable_bytes
+
+NEEDED = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "pydantic",
+    "ruamel.yaml",
+    "typer",
+    "rich",
+    "jinja2",
+    "pyarrow",
+)
+EXTRAS = {"tensorboard": "tensorboard", "transformers": "bench", "accelerate": "bench", "pytest": "dev"}
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+    """Explain this machine: cores, memory, GPUs, versions, and what is missing with its pip line."""
+    facts = {"machine": machine(), "torch": torch_facts(), "versions": versions(), "advice": advice()}
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for title, section in facts.items():
+        typer.echo(f"{title}:")
+        for key, value in section.items() if isinstance(section, dict) else enumerate(section, 1):
+            typer.echo(f"  {key}: {value}")
+
+
+def machine() -> dict[str, Any]:
+    disk = shutil.disk_usage(Path.cwd())
+    flags = _cpu_flags()
+    vector = [name for name, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("NEON", "asimd")) if flag in flags]
+    return {
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "vector instructions": ", ".join(vector) or "none known",
+        "memory": readable_bytes(_memory_bytes()),
+        "disk free here": readable_bytes(disk.free),
+        "C++ compiler (for torch.compile)": shutil.which("g++") or shutil.which("clang++") or "none",
+    }
+
+
+def torch_facts() -> dict[str, Any]:
+    """Read from torch itself, which takes a second or two to import."""
+    if importlib.util.find_spec("torch") is None:
+        return {"installed": "no"}
+    import torch
+    import torch.distributed as dist
+
+    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "version": torch.__version__,
+        "GPUs": ", ".join(f"{card.name} {readable_bytes(card.total_memory)}" for card in cards)
+        or "none: the CPU is used",
+        "bf16 on GPU": torch.cuda.is_bf16_supported() if cards else "no GPU",
+        "process groups": ", ".join(
+            name
+            for name, is_there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available()))
+            if is_there
+        ),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {name: found for name in (*NEEDED, *EXTRAS) if (found := _version(name))}
+
+
+def advice() -> list[str]:
+    """What is missing, each with the line that brings it."""
+    lines = [f"{name} is missing: pip install hanbit" for name in NEEDED if not _version(name)]
+    for name, extra in EXTRAS.items():
+        if not _version(name):
+            lines.append(f'{name} is missing (only for the extra "{extra}"): pip install "hanbit[{extra}]"')
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        lines.append("no C++ compiler: training.compile=true will not work on the CPU (Debian: apt install g++)")
+    return lines or ["nothing is missing"]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cpu_flags() -> set[str]:
+    """Linux tells; elsewhere nothing is known."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return set()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return set(next((line for line in lines if line.lower().startswith(("flags", "features"))), "").split())
