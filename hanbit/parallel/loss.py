@@ -83,7 +83,7 @@ def _loss_and_gradients(
 def _chunk_loss(
     logits: torch.Tensor, targets: torch.Tensor, axis: Axis, first_id: int, needs_gradient: bool
 ) -> torch.Tensor:
-    """The chunk's summed loss; where gradients are wanted, `logits` become its slope: softmax, minus 1 at the target."""
+    """The chunk's summed loss; where gradients are wanted, `logits` become its slope (softmax, less the target)."""
     largest = all_reduce(logits.amax(-1), axis, Purpose.LOSS_MAXIMUM, "max")
     logits -= largest.unsqueeze(-1)
     local = (targets - first_id).unsqueeze(-1)

@@ -40,7 +40,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e8ebf2; --soft: #9aa4b8; --line: #2c3445; --paper: #12161f;
   --card: #1a202c; --first: #6db3ff; --second: #ffa057 } }
 * { box-sizing: border-box } body { margin: 0 auto; max-width: 1060px; padding: 28px 20px 60px;
-  background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", sans-serif }
+  background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", sans-serif }
 header { display: flex; justify-content: space-between; align-items: baseline; gap: 16px }
 h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere } h2 { font-size: 15px; margin: 0 0 6px; font-weight: 600 }
 button { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--line); border-radius: 8px;
