@@ -24,7 +24,9 @@ YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "gpt2": GPT2Config(vocab_size=131, n_positions=64, n_embd=48, n_layer=3, n_head=4, bos_token_id=None, eos_token_id=None),
+    "gpt2": GPT2Config(
+        vocab_size=131, n_positions=64, n_embd=48, n_layer=3, n_head=4, bos_token_id=None, eos_token_id=None
+    ),
     "gpt2 own inner, untied": GPT2Config(
         vocab_size=131, n_positions=64, n_embd=48, n_layer=3, n_head=4, n_inner=72, tie_word_embeddings=False,
         bos_token_id=None, eos_token_id=None,
@@ -44,7 +46,36 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen2 tied": Qwen2Config(**SMALL, tie_word_embeddings=True),
     "qwen2 window in all layers": Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=0),
     "qwen3": Qwen3Config(**SMALL, head_dim=16),
+    "qwen3 window, yarn": Qwen3Config(
+        **SMALL, head_dim=16, use_sliding_window=True, sliding_window=5, max_window_layers=0, rope_parameters=YARN
+    ),
+    "mistral window, llama3, heads that do not divide": MistralConfig(
+        **{**SMALL, "hidden_size": 50}, head_dim=16, sliding_window=6, rope_parameters=LLAMA3
+    ),
+    "mistral heads that do not divide": MistralConfig(**{**SMALL, "hidden_size": 50}, head_dim=16, sliding_window=None),
+    "qwen2 yarn, own ramp and scale": Qwen2Config(
+        **SMALL, rope_parameters={**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}
+    ),
     "qwen3 bias, tied": Qwen3Config(**SMALL, head_dim=16, attention_bias=True, tie_word_embeddings=True),
+}  # fmt: skip
+
+# The same as other writers of config.json put it: a shape above, keys to set, keys to leave out.
+OLD_ROPE = ("rope_parameters",)
+TYPED_LINEAR = {"type": "linear", "factor": 2}
+OTHER_WRITERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "rope_theta alone": ("llama", {"rope_theta": 500}, OLD_ROPE),
+    "rope_theta in a hundred millions": ("llama", {"rope_theta": 100_000_000}, OLD_ROPE),
+    "rope_scaling with type": ("llama", {"rope_theta": 77.0, "rope_scaling": TYPED_LINEAR}, OLD_ROPE),
+    "both ropes, of different minds": ("llama linear", {"rope_theta": 55.0, "rope_scaling": YARN}, ()),
+    "yarn without its context": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, OLD_ROPE),
+    "smollm2": ("llama", {"rope_interleaved": False, "is_llama_config": True, "pretraining_tp": 1}, ("head_dim",)),
+    "mistral that does not name its window": ("mistral window", {"max_position_embeddings": 8192}, ("sliding_window",)),
+    "qwen2 with a window that is off": ("qwen2", {"sliding_window": 5, "max_window_layers": 0}, ("layer_types",)),
+    "qwen2 with a window from the last layer on": (
+        "qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3}, ("layer_types",)
+    ),
+    "gpt2 by other names": ("gpt2", {"num_attention_heads": 8, "num_hidden_layers": 3}, ("n_head", "n_layer")),
+    "gpt2 with the other name of its gelu": ("gpt2", {"activation_function": "gelu_pytorch_tanh"}, ()),
 }  # fmt: skip
 
 

@@ -1,14 +1,15 @@
 """Our models against transformers' own, fp32, on random small configurations; and back."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from hanbit.checkpoint.model_folder import load_model, read_config, read_tensors, save_model
 from hanbit.models.layers.attend import causal
-from tests.models.shapes import CONFIGS, shake
+from tests.models.shapes import CONFIGS, OTHER_WRITERS, shake
 
 TOKENS = 40  # longer than every window and than the stretched rotary contexts' originals
 
@@ -42,3 +43,29 @@ def test_logits_equal_transformers_and_our_folder_loads_there(name: str, tmp_pat
     with torch.no_grad():
         torch.testing.assert_close(reloaded.eval()(tokens).logits, wanted, rtol=0, atol=1e-5)
     assert read_config(tmp_path / "ours") == read_config(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("name", OTHER_WRITERS)
+def test_config_of_other_writers_is_read_as_transformers_reads_it(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape, changes, without = OTHER_WRITERS[name]
+    model = AutoModelForCausalLM.from_config(CONFIGS[shape], dtype=torch.float32)
+    shake(model)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if key not in without}))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    tokens = torch.randint(131, (2, TOKENS))
+    with torch.no_grad():
+        torch.testing.assert_close(logits_of_ours(tmp_path, tokens), theirs(tokens).logits, rtol=0, atol=1e-4)
+
+
+def test_window_that_mistral_does_not_name_is_transformers_own(tmp_path: Path) -> None:
+    """4096 tokens are too many to see it in the logits of a small test."""
+    CONFIGS["mistral window"].save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = {**json.loads(path.read_text()), "architectures": ["MistralForCausalLM"]}
+    del config["sliding_window"]
+    path.write_text(json.dumps(config))
+    assert read_config(tmp_path).sliding_window == AutoConfig.from_pretrained(tmp_path).sliding_window
