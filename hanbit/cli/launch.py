@@ -1,6 +1,7 @@
 """Start the same command as many processes: on this machine, or on several by address."""
 
-import shlex
+import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,10 @@ def command(
     node_rank: Annotated[int, typer.Option(help="Which of them this is, from 0.")] = 0,
     address: Annotated[str | None, typer.Option(help="HOST:PORT of node 0; needed for several nodes.")] = None,
     max_restarts: Annotated[int, typer.Option(help="How often a failed group is started again.")] = 0,
-    log_folder: Annotated[Path, typer.Option(help="Where each process's output goes.")] = Path("runs/.launch"),
+    log_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where each process's output goes.", show_default="runs/.launch/<time>-<process>"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only print the command.")] = False,
 ) -> None:
     """Start the same command as many processes: on this machine, or on several by address."""
@@ -27,9 +31,10 @@ def command(
 
     if cluster != "local":
         raise ConfigError(f"--cluster {cluster!r} is not built yet; use local, on every node by hand with --address")
-    job = Job(tuple(arguments), processes, log_folder, nodes, node_rank, address, max_restarts)
+    folder = log_folder or Path("runs/.launch") / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    job = Job(tuple(arguments), processes, folder, nodes, node_rank, address, max_restarts)
     if dry_run:
-        typer.echo(f"OMP_NUM_THREADS={job.environment()['OMP_NUM_THREADS']} {shlex.join(job.command())}")
+        typer.echo(job.as_shell_line())
         return
     code = run(job)
     if code:

@@ -7,9 +7,12 @@ A file here is a verb; it offers `command`, a function with typer annotations, o
 import ast
 import difflib
 import importlib
+import logging
 import os
 import re
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,14 @@ import hanbit
 from hanbit.cli.words import say
 from hanbit.common.errors import ConfigError, HanbitError
 from hanbit.common.log import rank, start_logging
+from hanbit.launch.failure import note_failure
+from hanbit.launch.parent import end_with_parent, is_rank_of_torchrun
+
+logger = logging.getLogger(__name__)
 
 NOT_VERBS = {"__init__", "main", "words"}
 INTERRUPTED = 130
+DEBUG = "HANBIT_DEBUG"
 _DOTTED = re.compile(r"--([a-z_]+(?:\.[a-z_0-9]+)+)(=.*)?", re.DOTALL)
 _OPTIONS = {
     "--help": "Show this message; `hanbit VERB --help` shows a verb's own.",
@@ -30,25 +38,31 @@ _OPTIONS = {
 
 
 def main() -> None:
+    if is_rank_of_torchrun():
+        end_with_parent(signal.SIGKILL)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
-    debug = "--debug" in arguments
+    if "--debug" in arguments:
+        os.environ[DEBUG] = "1"  # the processes that a verb starts are of one mind with it
     arguments = as_overrides([argument for argument in arguments if argument != "--debug"])
-    start_logging(debug)
+    start_logging(_is_debug())
     try:
-        return _dispatch(arguments)
-    except HanbitError as problem:
-        if debug:
-            raise
-        return _failed(str(problem), problem.exit_code)
-    except KeyboardInterrupt:
-        return _failed(say("interrupted"), INTERRUPTED)
+        code = _dispatch(arguments)
+        return _interrupted() if code == INTERRUPTED else code
     except BrokenPipeError:  # `hanbit ... | head`: nobody reads on, and that is no fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except HanbitError as problem:
+        return _failed(str(problem), problem.exit_code)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except OSError as problem:  # the disk is full, a file is not ours to read: the system's words say what and where
+        return _failed(str(problem), 1)
+    except Exception as problem:
+        return _failed(_unforeseen(problem), 1)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -65,10 +79,14 @@ def _dispatch(arguments: list[str]) -> int:
     if first == "--install-completion":
         return _with_typer(_whole_app(), arguments)
     if first not in verb_names():
-        near = difflib.get_close_matches(first, verb_names(), n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Verbs: {', '.join(verb_names())}"
-        raise ConfigError(f"there is no verb {first!r}. {hint}")
+        raise ConfigError(_no_such_verb(first))
     return _with_typer(load_verb(first), arguments[1:], f"hanbit {first}")
+
+
+def _no_such_verb(name: str) -> str:
+    near = difflib.get_close_matches(name, verb_names(), n=3, cutoff=0.5)
+    hint = say("Did you mean {}?").format(", ".join(near)) if near else say("Verbs: {}").format(", ".join(verb_names()))
+    return f"{say('there is no verb {!r}.').format(name)} {hint}"
 
 
 def _with_typer(app: Any, arguments: list[str], name: str = "hanbit") -> int:
@@ -81,7 +99,7 @@ def _with_typer(app: Any, arguments: list[str], name: str = "hanbit") -> int:
         usage = f"\n{context.get_usage()}" if context is not None else ""
         return _failed(f"{problem.format_message()}{usage}", 2)
     except typer.Abort:
-        return _failed(say("interrupted"), INTERRUPTED)
+        return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 
@@ -144,11 +162,33 @@ def as_overrides(arguments: list[str]) -> list[str]:
     return found
 
 
+def _is_debug() -> bool:
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def _interrupted() -> int:
+    if not is_rank_of_torchrun():  # the launcher says it for all
+        print(say("interrupted"), file=sys.stderr)
+    return INTERRUPTED
+
+
+def _unforeseen(problem: Exception) -> str:
+    """An error that no code of ours has put into words: what it is and the last place of ours that it went through."""
+    ours = [frame for frame in traceback.extract_tb(problem.__traceback__) if "/hanbit/" in frame.filename]
+    place = f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
+    return f"{type(problem).__name__}: {problem}{place}. {say('Add --debug to see the traceback.')}"
+
+
 def _failed(message: str, code: int) -> int:
     """Of several processes rank 0 speaks; the others say who they are, in their own logs."""
+    if _is_debug():
+        traceback.print_exc()
+    else:
+        logger.debug("%s", message, exc_info=sys.exc_info()[0] is not None)  # a rank's log keeps every line
     where = f"[rank {rank()}] " if rank() else ""
     label = f"{say('error')}:"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         label = f"\033[31m{label}\033[0m"
     print(f"{where}{label} {message}", file=sys.stderr)
+    note_failure(message)
     return code

@@ -1,13 +1,11 @@
 """Run a job on this machine: a thin wrapper of torchrun that cleans up after itself and names what failed once.
 
-The launcher's processes live in a process group of their own. Ctrl-C and SIGTERM are passed on to torchrun; should
-the launcher itself be killed, the kernel tells torchrun, which ends its ranks.
+Ctrl-C and SIGTERM are passed on to torchrun, which tells its ranks and waits for them. Should the launcher itself be
+killed, the kernel tells torchrun; should torchrun be killed, the kernel ends its ranks (`parent.py`).
 """
 
-import ctypes
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,58 +15,68 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from hanbit.common.errors import LaunchError
+from hanbit.common.errors import ConfigError, LaunchError
+from hanbit.launch.failure import Failure, first_failure
 from hanbit.launch.job import Job
+from hanbit.launch.parent import end_with_parent
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130
-_SET_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
-# torchrun's own table of what failed: the block behind "Root Cause" has the first failing rank
-_ROOT_CAUSE = re.compile(
-    r"Root Cause.*?rank\s*:\s*(?P<rank>\d+)\s*\(local_rank:\s*(?P<local>\d+)\).*?exitcode\s*:\s*(?P<code>-?\d+)",
-    re.DOTALL,
-)
+_LAST_LINES = 8
+_PREFIX = "[default0]:"  # what torchrun puts before the lines of the rank that it shows
 
 
 def run(job: Job) -> int:
-    """Start the job and wait for it; the exit code. Raises LaunchError that names the first rank that failed."""
-    environment = job.environment()
-    logger.info("%d processes, %s thread(s) each", job.processes, environment["OMP_NUM_THREADS"])
+    """Start the job and wait for it; the exit code: 0, or 130 if it was interrupted.
+
+    Raises LaunchError that names the first rank that failed, ConfigError if that rank found the configuration wrong.
+    """
+    settings = job.settings()
+    logger.info("%d processes, %s thread(s) each; logs %s", job.processes, settings["OMP_NUM_THREADS"], job.log_folder)
     job.log_folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        job.command(),
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
+    process = _start(job, settings)
     talk: list[str] = []
-    reader = threading.Thread(target=_pass_on, args=(process.stderr, talk), daemon=True)
-    reader.start()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    readers = [_reader(process.stdout, sys.stdout, []), _reader(process.stderr, sys.stderr, talk)]
     with _signals_passed_to(process) as passed:
         code = process.wait()
-    reader.join(timeout=5)
-    _end_group(process.pid)
+    for reader in readers:
+        reader.join(timeout=5)
     if passed:
         return INTERRUPTED
     if code != 0:
-        raise LaunchError(_what_failed("".join(talk), job))
+        raise _error(job, code, "".join(talk))
     return 0
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+def _start(job: Job, settings: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        job.command(),
+        env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},  # or torchrun would keep rank 0's stdout to the end
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
+        preexec_fn=lambda: end_with_parent(signal.SIGTERM),
+    )
 
 
-def _pass_on(stream: IO[str], talk: list[str]) -> None:
-    """Rank 0's lines go to our stderr; torchrun's own are kept for the case that something fails."""
-    for line in stream:
-        talk.append(line)
-        if line.startswith("[default0]:"):
-            text = line.removeprefix("[default0]:")
-            sys.stderr.write(text)
-            sys.stderr.flush()
+def _reader(stream: IO[str], target: IO[str], kept: list[str]) -> threading.Thread:
+    """Rank 0's lines go to our own stream; torchrun's are kept for the case that something fails."""
+
+    def pass_on() -> None:
+        for line in stream:
+            if line.startswith(_PREFIX):
+                target.write(line.removeprefix(_PREFIX))
+                target.flush()
+            else:
+                kept.append(line)
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    return thread
 
 
 @contextmanager
@@ -89,24 +97,24 @@ def _signals_passed_to(process: "subprocess.Popen[str]") -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _end_group(group: int) -> None:
-    """No process of the job outlives it."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _error(job: Job, code: int, talk: str) -> LaunchError | ConfigError:
+    failure = first_failure(talk)
+    if failure is not None:
+        kind = ConfigError if failure.code == ConfigError.exit_code else LaunchError
+        return kind(f"rank {failure.rank} of {job.size} {failure.reason}. {_last_words(job, failure)}")
+    if code < 0:
+        return LaunchError(f"torchrun was ended by {signal.Signals(-code).name}, and its ranks with it")
+    return LaunchError(f"torchrun failed:\n{talk[-2000:]}")
 
 
-def _what_failed(talk: str, job: Job) -> str:
-    match = _ROOT_CAUSE.search(talk)
-    if match is None:
-        return f"torchrun failed:\n{talk[-2000:]}"
-    rank, code = int(match["rank"]), int(match["code"])
-    reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    log = newest_log(job.log_folder, int(match["local"]))
-    lines = [] if log is None else log.read_text(errors="replace").splitlines()[-8:]
-    shown = "\n".join(f"  {line}" for line in lines)
-    return f"rank {rank} of {job.processes * job.nodes} {reason}. Its last lines ({log}):\n{shown}"
+def _last_words(job: Job, failure: Failure) -> str:
+    log = newest_log(job.log_folder, failure.local_rank)
+    if log is None:
+        return f"It left no log in {job.log_folder}: look on the node that it ran on"
+    if failure.local_rank == 0:  # its lines have been on the terminal
+        return f"What it said is above, and in {log}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    return "\n".join([f"Its last lines ({log}):", *(f"  {line}" for line in lines)])
 
 
 def newest_log(folder: Path, local_rank: int) -> Path | None:

@@ -1,13 +1,18 @@
 """The frame of the command line, each time in a fresh process as users run it."""
 
+import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from hanbit.cli.main import as_overrides, first_sentence, verb_names
+from tests.launch.alive import wait_until_gone
 
 
 def hanbit(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -98,3 +103,98 @@ def test_version_is_the_packages() -> None:
     from importlib.metadata import version
 
     assert hanbit("--version").stdout == f"hanbit {version('hanbit')}\n"
+
+
+def test_unforeseen_error_names_its_place_and_hides_its_traceback() -> None:
+    code = (
+        "import sys; import hanbit.cli.doctor as doctor; from hanbit.cli.main import run\n"
+        "doctor._memory_bytes = lambda: 'no' / 2\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    quiet, loud = (
+        subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        for arguments in (["doctor"], ["doctor", "--debug"])
+    )
+    assert (quiet.returncode, loud.returncode) == (1, 1)
+    assert re.search(r"error: TypeError: .*/hanbit/cli/doctor\.py:\d+\)\. Add --debug", quiet.stderr)
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+
+
+def test_what_the_system_refuses_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    done = hanbit("train", str(tmp_path / "folder.yaml"))
+    assert done.returncode in (1, 2)
+    assert "folder.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reader_that_goes_away_is_no_fault() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m hanbit config schema | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["{", "0"]
+    assert done.stderr == ""
+
+
+def test_ctrl_c_is_130_within_two_seconds_and_no_traceback(tmp_path: Path) -> None:
+    """In the middle of work: `prepare` reads a pipe into which nobody writes."""
+    endless = tmp_path / "endless.txt"
+    os.mkfifo(endless)
+    command = [sys.executable, "-m", "hanbit", "prepare", str(endless), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen([*command, "--vocabulary", "300"], stderr=subprocess.PIPE, text=True)
+    writer = until_somebody_reads(endless)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=30)
+    os.close(writer)
+    assert time.monotonic() - began < 2
+    assert process.returncode == 130
+    assert talk == "interrupted\n"
+
+
+def until_somebody_reads(pipe: Path) -> int:
+    """The open end to write into."""
+    for _ in range(300):
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.1)
+    raise AssertionError(f"nobody reads {pipe}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
+@pytest.mark.parametrize("is_rank", [True, False])
+def test_rank_ends_with_its_torchrun_and_a_lone_command_lives_on(tmp_path: Path, is_rank: bool) -> None:
+    """`nohup hanbit train &` must outlive its shell; a rank must not outlive torchrun."""
+    child = (
+        "import os, sys, time; from hanbit.cli import main; main.run = lambda arguments: time.sleep(20);"
+        "print(os.getpid(), flush=True); main.main()"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"} if is_rank else dict(os.environ)
+    torchrun = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment)
+    assert torchrun.stdout is not None
+    rank = int(torchrun.stdout.readline())
+    time.sleep(0.5)  # from its first words to the end of main's imports
+    torchrun.kill()
+    torchrun.wait()
+    if is_rank:
+        wait_until_gone([rank], seconds=5)
+    else:
+        time.sleep(0.5)
+        os.kill(rank, signal.SIGKILL)  # ProcessLookupError if it was gone
+
+
+def test_verb_that_does_not_exist_is_refused_in_korean_too() -> None:
+    done = hanbit("trian", HANBIT_LANG="ko")
+    assert done.returncode == 2
+    assert done.stderr == "오류: 모르는 명령입니다: 'trian'. 비슷한 이름: train.\n"
+
+
+def test_every_line_of_help_is_korean_in_korean() -> None:
+    lines = hanbit("--help", HANBIT_LANG="ko").stdout.splitlines()
+    told = [line for line in lines if line and not line.startswith("hanbit VERB")]
+    assert len(told) > len(verb_names())
+    assert [line for line in told if not re.search("[가-힣]", line)] == []

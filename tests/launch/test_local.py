@@ -9,19 +9,44 @@ from pathlib import Path
 
 import pytest
 
-from hanbit.common.errors import ConfigError
-from hanbit.launch.job import Job
+from tests.launch.alive import wait_until_gone
 
+# What a rank does. Like `hanbit` itself it ends with its parent and notes its failure.
 SCRIPT = """
-import os, sys, time
-folder = sys.argv[1]
-rank = os.environ["RANK"]
+import os, signal, sys, time
+from hanbit.launch.failure import note_failure
+from hanbit.launch.parent import end_with_parent
+
+end_with_parent(signal.SIGKILL)
+folder, what = sys.argv[1:]
+rank = int(os.environ["RANK"])
 open(f"{folder}/pid_{rank}", "w").write(str(os.getpid()))
 print("hello from", rank, file=sys.stderr, flush=True)
-if sys.argv[2] == "fail" and rank == "1":
-    time.sleep(1)
-    sys.exit("rank one gives up")
-if sys.argv[2] != "end":
+print("result of", rank)
+
+def fail(words, code):
+    print(words, file=sys.stderr, flush=True)
+    note_failure(words)
+    sys.exit(code)
+
+def wait_for(name):
+    while not os.path.exists(f"{folder}/{name}"):
+        time.sleep(0.001)
+
+if what == "fail together":  # rank 1 fails; the others lose it and fail at once, rank 0 the soonest to end
+    if rank == 1:
+        wait_for("pid_0"), wait_for("pid_2")
+        note_failure("rank one gives up")
+        open(f"{folder}/lost", "w").close()
+        print("rank one gives up", file=sys.stderr, flush=True)
+        sys.exit(1)
+    wait_for("lost")
+    fail("connection closed by peer", 1)
+if what == "wrong recipe":
+    fail("no such key", 2)
+if what == "again" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    fail("the first time it fails", 1)
+if what == "wait":
     time.sleep(60)
 """
 
@@ -31,26 +56,29 @@ from pathlib import Path
 from hanbit.common.errors import HanbitError
 from hanbit.common.log import start_logging
 from hanbit.launch import job, local
+
 start_logging()
 folder, what, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-made = job.Job(("script",), size, folder / "logs")
+
 class Scripted(job.Job):
     def command(self):
         command = super().command()
         place = command.index("hanbit") - 1
         return [*command[:place], str(folder / "script.py"), str(folder), what]
+
 try:
-    sys.exit(local.run(Scripted(("script",), size, folder / "logs")))
+    restarts = 1 if what == "again" else 0
+    sys.exit(local.run(Scripted(("script",), size, folder / "logs", max_restarts=restarts)))
 except HanbitError as problem:
     print(problem, file=sys.stderr)
-    sys.exit(1)
+    sys.exit(problem.exit_code)
 """
 
 
 def launch(folder: Path, what: str, size: int) -> "subprocess.Popen[str]":
     (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-c", LAUNCH, str(folder), what, str(size)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def pids(folder: Path, size: int) -> list[int]:
@@ -63,38 +91,36 @@ def pids(folder: Path, size: int) -> list[int]:
     raise AssertionError("ranks did not start")
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(processes: list[int], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while any(map(is_alive, processes)):
-        assert time.monotonic() < end, "processes were left behind"
-        time.sleep(0.1)
-
-
 def test_all_ranks_run_and_only_rank_0_speaks(tmp_path: Path) -> None:
     process = launch(tmp_path, "end", 3)
-    _, talk = process.communicate(timeout=60)
+    said, talk = process.communicate(timeout=60)
     assert process.returncode == 0, talk
-    assert "hello from 0" in talk
+    assert said == "result of 0\n"  # nothing of torchrun's around it: `--json` can be read by a program
+    assert "hello from 0" in talk.splitlines()
     assert "hello from 1" not in talk
     assert len(pids(tmp_path, 3)) == 3
+    kept = [path.read_text() for path in sorted(tmp_path.glob("logs/*/attempt_0/*/stdout.log"))]
+    assert kept == ["result of 0\n", "result of 1\n", "result of 2\n"]
 
 
-def test_rank_that_fails_is_named_once_with_its_last_words(tmp_path: Path) -> None:
-    process = launch(tmp_path, "fail", 3)
+def test_of_ranks_that_fail_together_the_cause_is_named_once(tmp_path: Path) -> None:
+    process = launch(tmp_path, "fail together", 3)
     ranks = pids(tmp_path, 3)
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 1
     assert talk.count("rank 1 of 3 ended with exit code 1") == 1
-    assert "rank one gives up" in talk
+    assert talk.count("rank one gives up") == 1
     assert "Traceback" not in talk
+    assert "Root Cause" not in talk
     wait_until_gone(ranks)
+
+
+def test_wrong_configuration_found_by_the_ranks_is_exit_code_2(tmp_path: Path) -> None:
+    process = launch(tmp_path, "wrong recipe", 2)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert talk.count("rank 0 of 2 ended with exit code 2") == 1
+    assert talk.count("no such key") == 1
 
 
 def test_killed_rank_ends_the_group_and_is_named(tmp_path: Path) -> None:
@@ -103,7 +129,7 @@ def test_killed_rank_ends_the_group_and_is_named(tmp_path: Path) -> None:
     began = time.monotonic()
     os.kill(ranks[2], signal.SIGKILL)
     _, talk = process.communicate(timeout=60)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 10
     assert process.returncode == 1
     assert "rank 2 of 3 was ended by SIGKILL" in talk
     wait_until_gone(ranks)
@@ -124,30 +150,23 @@ def test_killed_launcher_leaves_nothing(tmp_path: Path) -> None:
     ranks = pids(tmp_path, 2)
     process.kill()
     process.communicate(timeout=60)
-    wait_until_gone(ranks, seconds=40)
+    wait_until_gone(ranks)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"processes": 0}, "--processes 0"),
-        ({"nodes": 2}, "needs --address"),
-        ({"nodes": 2, "node_rank": 2, "address": "a:1"}, "from 0 to 1"),
-    ],
-)
-def test_wrong_layouts_are_refused(tmp_path: Path, wrong: dict, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Job(("train",), **{"processes": 1, "log_folder": tmp_path, **wrong})
+def test_killed_torchrun_leaves_nothing(tmp_path: Path) -> None:
+    """Its ranks are in sessions of their own: no signal to its process group reaches them."""
+    process = launch(tmp_path, "wait", 2)
+    ranks = pids(tmp_path, 2)
+    torchrun = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    os.kill(torchrun, signal.SIGKILL)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "torchrun was ended by SIGKILL" in talk
+    wait_until_gone(ranks)
 
 
-def test_several_nodes_meet_at_the_given_address(tmp_path: Path) -> None:
-    job = Job(("train", "demo"), 4, tmp_path, nodes=2, node_rank=1, address="10.0.0.1:29500")
-    command = " ".join(job.command())
-    for part in (
-        "--nnodes=2",
-        "--node-rank=1",
-        "--master-addr=10.0.0.1",
-        "--master-port=29500",
-        "-m hanbit train demo",
-    ):
-        assert part in command
+def test_failed_group_is_started_again_as_often_as_asked(tmp_path: Path) -> None:
+    process = launch(tmp_path, "again", 2)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 0, talk
+    assert len(list(tmp_path.glob("logs/*/attempt_1/*/stderr.log"))) == 2
