@@ -1,4 +1,4 @@
-"""`hanbit config`: look at a recipe without starting anything."""
+"""Look at a recipe without starting anything."""
 
 import json
 import os

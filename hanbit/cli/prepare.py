@@ -1,4 +1,4 @@
-"""`hanbit prepare SOURCE... --output FOLDER`: text to a tokenizer and token files."""
+"""Turn text into a tokenizer and token files: `hanbit prepare SOURCE... --output FOLDER`."""
 
 import json
 import os
