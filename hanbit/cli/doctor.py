@@ -25,6 +25,7 @@ NEEDED = (
     "jinja2",
     "pyarrow",
 )
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # in a checkout; an installed wheel has none
 EXTRAS = {"tensorboard": "tensorboard", "transformers": "bench", "accelerate": "bench", "pytest": "dev"}
 
 
@@ -79,15 +80,32 @@ def versions() -> dict[str, str]:
     return {name: found for name in (*NEEDED, *EXTRAS) if (found := _version(name))}
 
 
+def tested_versions() -> dict[str, str]:
+    """Of constraints.txt, by name; empty where there is no such file."""
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines() if CONSTRAINTS.exists() else []
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {name.strip(): version.strip() for name, version in pairs}
+
+
+def untested() -> list[str]:
+    """Packages in another version than the tested one. `2.13.0+cpu` is a build of 2.13.0."""
+    tested = tested_versions()
+    return [
+        f"{name} is {version}, tested with {tested[name]}: pip install -c {CONSTRAINTS} {name}=={tested[name]}"
+        for name, version in versions().items()
+        if name in tested and version.split("+")[0] != tested[name]
+    ]
+
+
 def advice() -> list[str]:
-    """What is missing, each with the line that brings it."""
+    """What is missing or untested, each with the line that brings it."""
     lines = [f"{name} is missing: pip install hanbit" for name in NEEDED if not _version(name)]
     for name, extra in EXTRAS.items():
         if not _version(name):
             lines.append(f'{name} is missing (only for the extra "{extra}"): pip install "hanbit[{extra}]"')
     if not (shutil.which("g++") or shutil.which("clang++")):
         lines.append("no C++ compiler: training.compile=true will not work on the CPU (Debian: apt install g++)")
-    return lines or ["nothing is missing"]
+    return lines + untested() or ["nothing is missing"]
 
 
 def _version(name: str) -> str | None:
