@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanbit.common.atomic import write_json
@@ -33,12 +33,13 @@ class Note:
 
 @dataclass(frozen=True)
 class Failure:
-    """`code`: exit code, negative for the signal that ended it."""
+    """`code`: exit code, negative for the signal that ended it. `is_told`: its words have been on the terminal."""
 
     rank: int
     local_rank: int
     code: int
     note: Note | None = None
+    is_told: bool = False
 
     @property
     def reason(self) -> str:
@@ -60,18 +61,32 @@ def first_failure(talk: str) -> Failure | None:
     """The cause among the failed ranks of torchrun's table; None where torchrun shows no table.
 
     A rank that was killed or crashed comes first, for it can note nothing; then the earliest note, of the lowest rank
-    where several say the same. What is left is torchrun's own choice, which stands last in its table.
+    where several say the same (all ranks find the same fault in a recipe, and torchrun ends those that are still about
+    to say so). What is left is torchrun's own choice, which stands last in its table.
     """
     failures = [_read(entry) for entry in _ENTRY.finditer(talk)]
-    for failure in failures:
-        if failure.code < 0 and failure.code not in _CONSEQUENCES:
-            return failure
-    notes = [failure.note for failure in failures if failure.note is not None]
-    if not notes:
-        return failures[-1] if failures else None
-    earliest = min(notes, key=lambda note: note.nanoseconds).message
-    alike = [failure for failure in failures if failure.note is not None and failure.note.message == earliest]
-    return min(alike, key=lambda failure: failure.rank)
+    cause = _killed(failures) or _earliest(failures) or (failures[-1] if failures else None)
+    if cause is None:
+        return None
+    on_terminal = [failure for failure in failures if failure.local_rank == 0]
+    is_repeated = cause.note is not None and any(_says(failure, cause.note.message) for failure in on_terminal)
+    return replace(cause, is_told=cause in on_terminal or is_repeated)
+
+
+def _killed(failures: list[Failure]) -> Failure | None:
+    return next((failure for failure in failures if failure.code < 0 and failure.code not in _CONSEQUENCES), None)
+
+
+def _earliest(failures: list[Failure]) -> Failure | None:
+    noted = [(failure.note.nanoseconds, failure.note.message) for failure in failures if failure.note is not None]
+    if not noted:
+        return None
+    alike = [failure for failure in failures if _says(failure, min(noted)[1])]
+    return min(alike, key=lambda failure: (failure.code < 0, failure.rank))
+
+
+def _says(failure: Failure, message: str) -> bool:
+    return failure.note is not None and failure.note.message == message
 
 
 def _read(entry: re.Match[str]) -> Failure:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from hanbit.launch.failure import first_failure, note_failure
+from hanbit.launch.failure import Failure, first_failure, note_failure
 
 
 def table(folder: Path, codes: dict[int, int], noted: dict[int, int]) -> str:
@@ -55,19 +55,32 @@ def test_note_is_read_by_torchrun_and_by_us(tmp_path: Path, monkeypatch: pytest.
     assert failure.note.nanoseconds // 10**9 == theirs.timestamp
 
 
-def test_of_ranks_with_the_same_words_the_lowest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def alike(folder: Path, codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> Failure:
+    """What is made of ranks that all noted the same words, in the order of `codes`."""
     failures = {}
-    for rank in (2, 0, 1):
-        path = tmp_path / f"{rank}.json"
+    for rank, code in codes.items():
+        path = folder / f"{rank}.json"
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
         note_failure("no such key")
-        failures[rank] = ProcessFailure(local_rank=rank, pid=rank, exitcode=2, error_file=str(path))
+        failures[rank] = ProcessFailure(local_rank=rank, pid=rank, exitcode=code, error_file=str(path))
     failure = first_failure(str(ChildFailedError("hanbit", failures)))
     assert failure is not None
-    assert failure.rank == 0
+    return failure
 
 
-def test_note_that_cannot_be_written_is_no_second_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "no/such/folder/error.json"))
-    note_failure("the disk is full")
-    assert list(tmp_path.iterdir()) == []
+def test_of_ranks_with_the_same_words_the_lowest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = alike(tmp_path, {2: 2, 0: 2, 1: 2}, monkeypatch)
+    assert (failure.rank, failure.code, failure.is_told) == (0, 2, True)
+
+
+def test_rank_that_torchrun_ended_while_it_said_the_same_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = alike(tmp_path, {1: 2, 0: -15}, monkeypatch)
+    assert (failure.rank, failure.code, failure.is_told) == (1, 2, True)
+
+
+def test_words_that_rank_0_did_not_say_are_still_to_be_told(tmp_path: Path) -> None:
+    failure = first_failure(table(tmp_path, {0: 1, 1: 1}, {0: 30, 1: 20}))
+    assert failure is not None
+    assert not failure.is_told

@@ -119,7 +119,7 @@ def test_wrong_configuration_found_by_the_ranks_is_exit_code_2(tmp_path: Path) -
     process = launch(tmp_path, "wrong recipe", 2)
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert talk.count("rank 0 of 2 ended with exit code 2") == 1
+    assert talk.count("of 2 ended with exit code 2") == 1
     assert talk.count("no such key") == 1
 
 
