@@ -65,6 +65,7 @@ def test_every_verb_has_help_of_its_own(verb: str) -> None:
         (["train", "demo", "traning.steps=3"], "Did you mean training"),
         (["generate", "demo", "--no-such-flag"], "--no-such-flag"),
         (["launch", "--processes", "0", "train", "demo"], "--processes 0"),
+        (["launch", "--cluster", "slurm", "train", "demo"], "--cluster 'slurm' is not built yet"),
     ],
 )
 def test_wrong_usage_is_one_message_and_exit_code_2(arguments: list[str], words: str) -> None:
@@ -198,3 +199,14 @@ def test_every_line_of_help_is_korean_in_korean() -> None:
     told = [line for line in lines if line and not line.startswith("hanbit VERB")]
     assert len(told) > len(verb_names())
     assert [line for line in told if not re.search("[가-힣]", line)] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("hanbit tr", "train"), ("hanbit config s", "schema"), ("hanbit train --j", "--json")]
+)
+def test_shell_completes_verbs_and_their_options(typed: str, offered: str) -> None:
+    place = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_HANBIT_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hanbit")], capture_output=True, text=True, env={**os.environ, **place}
+    )
+    assert offered in done.stdout.split()
