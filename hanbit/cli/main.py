@@ -190,5 +190,5 @@ def _failed(message: str, code: int) -> int:
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         label = f"\033[31m{label}\033[0m"
     print(f"{where}{label} {message}", file=sys.stderr)
-    note_failure(message)
+    note_failure(message, code)
     return code

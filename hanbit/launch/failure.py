@@ -1,8 +1,9 @@
 """Which rank failed first, and why: what a failing rank notes, and what the launcher makes of it.
 
 When one rank fails, its peers lose their connections and fail some milliseconds later; torchrun sees all of them at
-once and knows time in whole seconds only. A rank of ours therefore notes its failure in the file that torchrun has
-named for it (TORCHELASTIC_ERROR_FILE; plain torchrun then shows the note in its own table), in nanoseconds.
+once, knows time in whole seconds only, and ends those that are still about to leave. A rank of ours therefore notes its
+failure in the file that torchrun has named for it (TORCHELASTIC_ERROR_FILE; plain torchrun shows the note in its own
+table), with the time in nanoseconds and the exit code that it is about to leave with.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import re
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hanbit.common.atomic import write_json
@@ -28,18 +29,18 @@ _CONSEQUENCES = {-signal.SIGTERM, -signal.SIGABRT}
 @dataclass(frozen=True)
 class Note:
     message: str
+    exit_code: int
     nanoseconds: int
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`code`: exit code, negative for the signal that ended it. `is_told`: its words have been on the terminal."""
+    """`code`: exit code, negative for the signal that ended it."""
 
     rank: int
     local_rank: int
     code: int
     note: Note | None = None
-    is_told: bool = False
 
     @property
     def reason(self) -> str:
@@ -48,29 +49,25 @@ class Failure:
         return f"ended with exit code {self.code}"
 
 
-def note_failure(message: str) -> None:
+def note_failure(message: str, exit_code: int) -> None:
     """Of this rank, for torchrun and the launcher; nothing happens outside of torchrun or when the disk refuses."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         now = time.time_ns()
+        note = {"message": message, "timestamp": now // 10**9, "nanoseconds": now, "exit_code": exit_code}
         with contextlib.suppress(OSError):
-            write_json(Path(path), {"message": message, "timestamp": now // 10**9, "nanoseconds": now})
+            write_json(Path(path), note)
 
 
 def first_failure(talk: str) -> Failure | None:
     """The cause among the failed ranks of torchrun's table; None where torchrun shows no table.
 
     A rank that was killed or crashed comes first, for it can note nothing; then the earliest note, of the lowest rank
-    where several say the same (all ranks find the same fault in a recipe, and torchrun ends those that are still about
-    to say so). What is left is torchrun's own choice, which stands last in its table.
+    where several say the same, as all do of a faulty recipe. What is left is torchrun's own choice, which stands last
+    in its table.
     """
     failures = [_read(entry) for entry in _ENTRY.finditer(talk)]
-    cause = _killed(failures) or _earliest(failures) or (failures[-1] if failures else None)
-    if cause is None:
-        return None
-    on_terminal = [failure for failure in failures if failure.local_rank == 0]
-    is_repeated = cause.note is not None and any(_says(failure, cause.note.message) for failure in on_terminal)
-    return replace(cause, is_told=cause in on_terminal or is_repeated)
+    return _killed(failures) or _earliest(failures) or (failures[-1] if failures else None)
 
 
 def _killed(failures: list[Failure]) -> Failure | None:
@@ -78,20 +75,25 @@ def _killed(failures: list[Failure]) -> Failure | None:
 
 
 def _earliest(failures: list[Failure]) -> Failure | None:
-    noted = [(failure.note.nanoseconds, failure.note.message) for failure in failures if failure.note is not None]
-    if not noted:
+    notes = [failure.note for failure in failures if failure.note is not None]
+    if not notes:
         return None
-    alike = [failure for failure in failures if _says(failure, min(noted)[1])]
-    return min(alike, key=lambda failure: (failure.code < 0, failure.rank))
-
-
-def _says(failure: Failure, message: str) -> bool:
-    return failure.note is not None and failure.note.message == message
+    message = min(notes, key=lambda note: note.nanoseconds).message
+    alike = [failure for failure in failures if failure.note is not None and failure.note.message == message]
+    return min(alike, key=lambda failure: failure.rank)
 
 
 def _read(entry: re.Match[str]) -> Failure:
-    note = None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        told = json.loads(Path(entry["file"].strip()).read_text(encoding="utf-8"))
-        note = Note(told["message"], int(told["nanoseconds"]))
-    return Failure(int(entry["rank"]), int(entry["local"]), int(entry["code"]), note)
+    """A rank that torchrun ended while it was leaving would have left with the code of its note."""
+    note, code = _note_in(Path(entry["file"].strip())), int(entry["code"])
+    if note is not None and code in _CONSEQUENCES:
+        code = note.exit_code
+    return Failure(int(entry["rank"]), int(entry["local"]), code, note)
+
+
+def _note_in(path: Path) -> Note | None:
+    """None where there is none, or none of ours."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Note(str(told["message"]), int(told["exit_code"]), int(told["nanoseconds"]))
+    return None

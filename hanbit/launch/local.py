@@ -111,7 +111,7 @@ def _last_words(job: Job, failure: Failure) -> str:
     log = newest_log(job.log_folder, failure.local_rank)
     if log is None:
         return f"It left no log in {job.log_folder}: look on the node that it ran on"
-    if failure.is_told:
+    if failure.local_rank == 0:  # its lines have been on the terminal
         return f"What it said is above, and in {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
     return "\n".join([f"Its last lines ({log}):", *(f"  {line}" for line in lines)])

@@ -15,7 +15,8 @@ def table(folder: Path, codes: dict[int, int], noted: dict[int, int]) -> str:
     for rank, code in codes.items():
         path = folder / f"{rank}.json"
         if rank in noted:
-            path.write_text(json.dumps({"message": f"of {rank}", "timestamp": 1, "nanoseconds": noted[rank]}))
+            note = {"message": f"of {rank}", "timestamp": 1, "nanoseconds": noted[rank], "exit_code": 1}
+            path.write_text(json.dumps(note))
         failures[rank] = ProcessFailure(local_rank=rank, pid=100 + rank, exitcode=code, error_file=str(path))
     return str(ChildFailedError("hanbit", failures))
 
@@ -46,7 +47,7 @@ def test_talk_without_a_table_names_nobody() -> None:
 def test_note_is_read_by_torchrun_and_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-    note_failure("the disk is full")
+    note_failure("the disk is full", 1)
     theirs = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(path))
     assert theirs.message == "the disk is full"
     failure = first_failure(str(ChildFailedError("hanbit", {0: theirs})))
@@ -61,7 +62,7 @@ def alike(folder: Path, codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) 
     for rank, code in codes.items():
         path = folder / f"{rank}.json"
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-        note_failure("no such key")
+        note_failure("no such key", 2)
         failures[rank] = ProcessFailure(local_rank=rank, pid=rank, exitcode=code, error_file=str(path))
     failure = first_failure(str(ChildFailedError("hanbit", failures)))
     assert failure is not None
@@ -70,17 +71,19 @@ def alike(folder: Path, codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) 
 
 def test_of_ranks_with_the_same_words_the_lowest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failure = alike(tmp_path, {2: 2, 0: 2, 1: 2}, monkeypatch)
-    assert (failure.rank, failure.code, failure.is_told) == (0, 2, True)
+    assert (failure.rank, failure.code) == (0, 2)
 
 
-def test_rank_that_torchrun_ended_while_it_said_the_same_is_not_named(
+def test_rank_that_torchrun_ended_while_it_was_leaving_has_the_code_it_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = alike(tmp_path, {1: 2, 0: -15}, monkeypatch)
-    assert (failure.rank, failure.code, failure.is_told) == (1, 2, True)
+    assert (failure.rank, failure.code) == (0, 2)
 
 
-def test_words_that_rank_0_did_not_say_are_still_to_be_told(tmp_path: Path) -> None:
-    failure = first_failure(table(tmp_path, {0: 1, 1: 1}, {0: 30, 1: 20}))
-    assert failure is not None
-    assert not failure.is_told
+def test_file_of_torchs_own_making_is_no_note_but_its_rank_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "error.json"
+    path.write_text(json.dumps({"message": {"message": "so", "extraInfo": {"timestamp": "1"}}}))
+    theirs = ProcessFailure(local_rank=1, pid=1, exitcode=1, error_file=str(path))
+    failure = first_failure(str(ChildFailedError("hanbit", {1: theirs})))
+    assert failure == Failure(1, 1, 1)
