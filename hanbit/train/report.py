@@ -1,5 +1,11 @@
-"""`report.html`: what a run did, in one file that opens offline. Korean and English, light and dark."""
+"""`report.html`: what a run did, in one file that opens offline. Korean and English, light and dark.
 
+Everything that comes from the run folder is escaped, and the page forbids itself any script but its own (a content
+security policy with the script's hash), so that a report from someone else may be opened.
+"""
+
+import base64
+import hashlib
 import html
 import json
 import os
@@ -11,58 +17,10 @@ from typing import Any
 from hanbit.common.atomic import write_text
 from hanbit.common.run_folder import RunFolder
 from hanbit.common.units import readable_count, readable_seconds
-from hanbit.train.chart import Line, chart
+from hanbit.train.axis import Scale, reading
+from hanbit.train.chart import Line, Point, chart
 from hanbit.train.metrics import read_metrics
-
-# English and Korean of every word the page says; both are in the file, a button changes between them
-WORDS = {
-    "loss": ("Loss", "손실"),
-    "validation": ("validation", "검증"),
-    "training": ("training", "학습"),
-    "learning_rate": ("Learning rate", "학습률"),
-    "grad_norm": ("Gradient norm", "기울기 노름"),
-    "speed": ("Tokens per second", "초당 토큰"),
-    "steps": ("steps", "단계"),
-    "tokens": ("tokens", "토큰"),
-    "last_loss": ("last loss", "마지막 손실"),
-    "last_validation": ("last validation loss", "마지막 검증 손실"),
-    "median_speed": ("tokens/s (median)", "토큰/초 (중앙값)"),
-    "time": ("time in steps", "단계에 든 시간"),
-    "recipe": ("Recipe, resolved", "풀린 레시피"),
-    "environment": ("Environment", "환경"),
-    "processes": ("processes", "프로세스"),
-    "x_axis": ("horizontal: step", "가로: 단계"),
-}
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2330; --soft: #667085; --line: #e3e7ee; --paper: #fff; --card: #f7f8fb;
-  --first: #0b62c4; --second: #c2410c }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8ebf2; --soft: #9aa4b8; --line: #2c3445; --paper: #12161f;
-  --card: #1a202c; --first: #6db3ff; --second: #ffa057 } }
-* { box-sizing: border-box } body { margin: 0 auto; max-width: 1060px; padding: 28px 20px 60px;
-  background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", sans-serif }
-header { display: flex; justify-content: space-between; align-items: baseline; gap: 16px }
-h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere } h2 { font-size: 15px; margin: 0 0 6px; font-weight: 600 }
-button { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 4px 12px; cursor: pointer }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px 0 }
-dl div, section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 16px }
-dt { color: var(--soft); font-size: 13px } dd { margin: 0; font-size: 20px; font-variant-numeric: tabular-nums }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 14px }
-svg { width: 100%; height: auto; display: block } svg text { fill: var(--soft); font-size: 12px }
-.grid { stroke: var(--line) } polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round }
-polyline.first { stroke: var(--first) } polyline.second { stroke: var(--second); stroke-dasharray: 5 4 }
-circle.first { fill: var(--first) } circle.second { fill: var(--second) }
-.key { color: var(--soft); font-size: 13px } .key i { display: inline-block; width: 18px; border-top: 2px solid;
-  vertical-align: middle; margin: 0 5px 0 12px } .key .first { border-color: var(--first) }
-.key .second { border-color: var(--second); border-top-style: dashed }
-details { margin-top: 14px } pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: 12px; padding: 12px 16px; font-size: 13px } html[lang=en] .ko, html[lang=ko] .en { display: none }
-"""
-
-SCRIPT = """document.querySelector('button').onclick = () => {
-  const root = document.documentElement; root.lang = root.lang === 'ko' ? 'en' : 'ko' }"""
+from hanbit.train.report_page import SCRIPT, STYLE, WORDS
 
 
 @dataclass(frozen=True)
@@ -70,77 +28,161 @@ class Run:
     """What the files of a run folder say; pieces that are missing are empty."""
 
     name: str
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]  # each has a finite "step"
     recipe: str
     environment: dict[str, Any]
 
-    def series(self, key: str) -> list[tuple[float, float]]:
-        return [(float(row["step"]), float(row[key])) for row in self.rows if key in row]
+    def series(self, key: str) -> list[Point]:
+        """The finite values of `key`; a row without its own tokens has those of the training row of its step."""
+        tokens = {row["step"]: row["tokens"] for row in self.rows if is_number(row.get("tokens"))}
+        return [Point(row["step"], row[key], tokens.get(row["step"])) for row in self.rows if is_number(row.get(key))]
+
+    @property
+    def last_step(self) -> float:
+        return max((row["step"] for row in self.rows), default=0)
 
 
 def write_report(folder: RunFolder) -> None:
-    """Make `report.html` anew from the run folder's other files."""
-    environment = json.loads(_text(folder.environment) or "{}")
-    run = Run(folder.path.name, read_metrics(folder.metrics), _text(folder.config), environment)
-    write_text(folder.report, page(run))
+    """Make `report.html` anew from the run folder's other files; any of them may be missing."""
+    rows = [row for row in read_metrics(folder.metrics) if isinstance(row, dict) and is_number(row.get("step"))]
+    run = Run(folder.path.resolve().name, rows, _text(folder.config), _environment(folder.environment))
+    language = "ko" if os.environ.get("HANBIT_LANG", "en").lower().startswith("ko") else "en"
+    # a folder's name may hold bytes that are no UTF-8: they become "?"
+    write_text(folder.report, page(run, language).encode("utf-8", "replace").decode("utf-8"))
 
 
-def page(run: Run) -> str:
-    language = "ko" if os.environ.get("HANBIT_LANG", "en").startswith("ko") else "en"
-    environment = html.escape(json.dumps(run.environment, indent=2))
+def page(run: Run, language: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode("utf-8")).digest()).decode("ascii")
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    name = html.escape(run.name)
     return f"""<!doctype html>
-<html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(run.name)} · hanbit</title><style>{STYLE}</style></head><body>
-<header><h1>{html.escape(run.name)}</h1><button>한국어 / English</button></header>
-<dl>{"".join(_fact(key, value) for key, value in facts(run).items())}</dl>
-<main>{_loss_card(run)}{_card("learning_rate", run)}{_card("grad_norm", run)}
-{_card("speed", run, "tokens_per_second")}</main>
-<p class="key">{_both("x_axis")}</p>
-<details><summary>{_both("recipe")}</summary><pre>{html.escape(run.recipe)}</pre></details>
-<details><summary>{_both("environment")}</summary><pre>{environment}</pre></details>
+<html lang="{language}"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name} · hanbit</title><style>{STYLE}</style></head><body>
+<header><div><p class="soft">hanbit · {_both("report")}</p><h1>{name}</h1>
+<p class="soft">{_machine(run.environment)}</p></div>
+<button><span class="en" lang="ko">한국어</span><span class="ko" lang="en">English</span></button></header>
+{_facts(run)}
+<main>
+{_loss_card(run, language)}
+{_card("learning_rate", "learning_rate", run, language, "zero")}
+{_card("grad_norm", "grad_norm", run, language, "log")}
+{_card("speed", "tokens_per_second", run, language, "zero")}
+</main>
+{_folded("recipe", run.recipe)}
+{_folded("environment", json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "")}
 <script>{SCRIPT}</script></body></html>
 """
 
 
 def facts(run: Run) -> dict[str, str]:
-    """The numbers on top, by their word; a run without steps has none but its processes."""
+    """The numbers on top as HTML, by their word; what the metrics do not tell is left out."""
+    loss, validation = run.series("loss"), run.series("validation_loss")
+    tokens, speed, time = run.series("tokens"), run.series("tokens_per_second"), run.series("step_seconds")
     found: dict[str, str] = {}
-    steps = [row for row in run.rows if "loss" in row]
-    if steps:
-        found["steps"] = str(steps[-1]["step"])
-        found["tokens"] = readable_count(steps[-1]["tokens"])
-        found["last_loss"] = f"{steps[-1]['loss']:.4f}"
-    validation = run.series("validation_loss")
+    if run.rows:
+        found["steps"] = f"{run.last_step:,.0f}"
+    if tokens:
+        found["tokens"] = readable_count(tokens[-1].value)
+    if loss:
+        found["last_loss"] = f"{loss[-1].value:.4f}"
     if validation:
-        found["last_validation"] = f"{validation[-1][1]:.4f}"
-    if steps:
-        found["median_speed"] = readable_count(statistics.median(row["tokens_per_second"] for row in steps))
-        found["time"] = readable_seconds(sum(row["step_seconds"] for row in steps))
-    if "processes" in run.environment:
-        grid = run.environment.get("grid", {})
-        shape = " × ".join(f"{size} {axis}" for axis, size in grid.items() if size > 1)
-        found["processes"] = f"{run.environment['processes']}{f' ({shape})' if shape else ''}"
+        found["last_validation"] = f"{validation[-1].value:.4f}"
+    if speed:
+        found["median_speed"] = readable_count(statistics.median(point.value for point in speed))
+    if time:
+        found["time"] = _time(sum(point.value for point in time))
     return found
 
 
-def _fact(key: str, value: str) -> str:
-    return f"<div><dt>{_both(key)}</dt><dd>{html.escape(value)}</dd></div>"
+def is_number(value: Any) -> bool:
+    """Can it be drawn? Text, true, NaN, and numbers near the end of what a float holds cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def _loss_card(run: Run) -> str:
-    lines = [Line("loss", run.series("loss")), Line("validation", run.series("validation_loss"), "second")]
-    key = f'<p class="key"><i class="first"></i>{_both("training")}<i class="second"></i>{_both("validation")}</p>'
-    return f"<section><h2>{_both('loss')}</h2>{chart(lines)}{key}</section>"
+def _facts(run: Run) -> str:
+    tiles = [f"<div><dt>{_both(word)}</dt><dd>{value}</dd></div>" for word, value in facts(run).items()]
+    return f"<dl>{''.join(tiles)}</dl>" if tiles else ""
 
 
-def _card(word: str, run: Run, series: str | None = None) -> str:
-    return f"<section><h2>{_both(word)}</h2>{chart([Line(word, run.series(series or word))])}</section>"
+def _machine(environment: dict[str, Any]) -> str:
+    """One line: the processes and their grid, then the hardware they ran on."""
+    said = {key: html.escape(str(environment[key])) for key in environment}
+    parts = []
+    if "processes" in said:
+        grid = environment.get("grid")
+        sizes = grid.items() if isinstance(grid, dict) else ()
+        shape = html.escape(" × ".join(f"{size} {axis}" for axis, size in sizes if size != 1))
+        parts.append(_both("processes", said["processes"]) + (f" ({shape})" if shape else ""))
+    parts += [said[key] for key in ("device", "processor") if key in said]
+    if "cores" in said:
+        parts.append(_both("cores", said["cores"]))
+    if "torch" in said:
+        parts.append(f"torch {said['torch']}")
+    return " · ".join(parts)
 
 
-def _both(word: str) -> str:
-    english, korean = WORDS[word]
+def _loss_card(run: Run, language: str) -> str:
+    training = Line(_one("training", language), run.series("loss"))
+    validation = Line(_one("validation", language), run.series("validation_loss"), "second")
+    words = [word for word, line in (("training", training), ("validation", validation)) if line.points]
+    return _framed("loss", words, [line for line in (training, validation) if line.points], run, language, "range")
+
+
+def _card(word: str, key: str, run: Run, language: str, scale: Scale) -> str:
+    return _framed(word, [""], [Line(_one(word, language), run.series(key))], run, language, scale)
+
+
+def _framed(word: str, labels: list[str], lines: list[Line], run: Run, language: str, scale: Scale) -> str:
+    """A chart under its name and the readings of its lines: at the last step, until a pointer asks for another."""
+    names = (_one("step", language), _one("tokens", language))
+    drawn = chart(_one(word, language), lines, run.last_step, names, scale)
+    if not drawn:
+        return f'<section class="card"><h2>{_both(word)}</h2><p class="nothing">{_both("nothing")}</p></section>'
+    keys = [_key(label, line) for label, line in zip(labels, lines, strict=True)]
+    last = lines[0].points[-1]
+    tokens = "–" if last.tokens is None else readable_count(last.tokens)
+    at = f'{_both("step")} <span class="step">{last.step:,.0f}</span> · <span class="tokens">{tokens}</span>'
+    top = f'<div class="top"><h2>{_both(word)}</h2><p class="at">{at} {_both("tokens")}</p></div>'
+    return f'<section class="card">{top}<p class="key">{"".join(keys)}</p>{drawn}</section>'
+
+
+def _key(label: str, line: Line) -> str:
+    swatch = f'<i class="{line.kind}"></i>{_both(label)}' if label else ""
+    last = reading(line.points[-1].value)
+    return f'<span>{swatch}<output class="{line.kind}">{last}</output><small></small></span>'
+
+
+def _folded(word: str, text: str) -> str:
+    if not text:
+        return ""
+    return f'<details class="card"><summary>{_both(word)}</summary><pre>{html.escape(text)}</pre></details>'
+
+
+def _both(word: str, number: str = "") -> str:
+    """The word in both languages, `number` (HTML) where the word asks for one."""
+    english, korean = (text.format(number) for text in WORDS[word])
     return f'<span class="en">{english}</span><span class="ko">{korean}</span>'
 
 
+def _time(seconds: float) -> str:
+    english = korean = readable_seconds(seconds)
+    for unit, sign in ((" d", "일"), (" h", "시간"), (" min", "분"), (" s", "초")):
+        korean = korean.replace(unit, sign)
+    return f'<span class="en">{english}</span><span class="ko">{korean}</span>'
+
+
+def _one(word: str, language: str) -> str:
+    return WORDS[word][language == "ko"]
+
+
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except json.JSONDecodeError:  # missing, or cut short: the curves are worth showing without it
+        return {}
+    return found if isinstance(found, dict) else {}
