@@ -1,4 +1,4 @@
-"""`hanbit generate MODEL [PROMPT]`: one answer, or a chat in the terminal."""
+"""Let a model speak: one answer to a prompt, or a chat in the terminal."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _THEIRS = "the model's own, else"
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder, for instance runs/demo/model.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or a run folder: runs/demo.")],
     prompt: Annotated[
         str | None,
         typer.Argument(help="Text to continue or to answer; - reads it from stdin; left out: talk in the terminal."),

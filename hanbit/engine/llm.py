@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hanbit.checkpoint.model_folder import load_model
+from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
 from hanbit.engine.batch import answer
 from hanbit.engine.defaults import read_defaults
@@ -32,7 +32,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 class LLM:
-    """`max_sequences`: how many prompts are answered at the same time; further ones wait for a free row.
+    """`folder`: a model folder, or a run folder with a `model/` in it.
+
+    `max_sequences`: how many prompts are answered at the same time; further ones wait for a free row.
 
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
     on a GPU; device "auto" is a GPU where there is one. Raises ModelError, DataError on a folder that is not whole.
@@ -43,11 +45,11 @@ class LLM:
     ) -> None:
         if max_sequences < 1:
             raise GenerationError(f"max_sequences={max_sequences} must be at least 1")
-        device = _device(device)
+        folder, device = _model_folder(Path(folder)), _device(device)
+        self.config = read_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        self.defaults = read_defaults(Path(folder), self.tokenizer.end_id)
+        self.defaults = read_defaults(folder, self.tokenizer.end_id)
         self.model = fuse(load_model(folder, _dtype(dtype, device), device))
-        self.config = self.model.config
         self.max_sequences = max_sequences
 
     @property
@@ -138,6 +140,13 @@ class LLM:
             return
         capacity = max(sequence.longest for sequence in sequences)
         yield from answer(Runner(self.model, min(len(sequences), self.max_sequences), capacity), sequences)
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder itself, or the model that a run folder holds."""
+    exported = folder / "model"
+    is_run = not (folder / "config.json").exists() and (exported / "config.json").exists()
+    return exported if is_run else folder
 
 
 def _device(name: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hanbit.common.errors import GenerationError
+from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine import llm as llm_module
 from hanbit.engine import runner
 from hanbit.engine.llm import LLM
@@ -208,6 +208,13 @@ def test_the_makers_sampling_is_the_default(folder: Path, tmp_path: Path) -> Non
     assert llm.defaults.sampling == {"temperature": 0.6, "top_k": 1}
     greedy = SamplingParams(temperature=0)
     assert llm.generate(["The"])[0] == llm.generate(["The"], greedy)[0]
+
+
+def test_a_run_folder_stands_for_its_model_and_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a model folder"):
+        LLM(tmp_path)
+    shutil.copytree(folder, tmp_path / "model")
+    assert LLM(tmp_path).generate(["The"], GREEDY) == LLM(folder).generate(["The"], GREEDY)
 
 
 @pytest.mark.parametrize("options", [{"dtype": "int8"}, {"device": "abacus"}, {"max_sequences": 0}])
