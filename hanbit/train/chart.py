@@ -43,7 +43,8 @@ def chart(title: str, lines: Sequence[Line], last_step: float, words: tuple[str,
     lines = [line for line in lines if line.points]
     if not lines:
         return ""
-    values = [point.value for line in lines for point in line.points]
+    points = [point for line in lines for point in line.points]
+    values = _settled(points, last_step) if scale == "range" else [point.value for point in points]
     x_axis, y_axis = step_axis(last_step), value_axis(values, scale)
     first, last = lines[0].points[0].value, lines[0].points[-1].value
     label = html.escape(f"{title}: {reading(first)} → {reading(last)}")
@@ -51,7 +52,24 @@ def chart(title: str, lines: Sequence[Line], last_step: float, words: tuple[str,
     cross = f'<line class="cross" x1="{LEFT}" x2="{LEFT}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{label}">'
-        f"{_grid(x_axis, y_axis)}{cross}{drawn}</svg>"
+        f"{_grid(x_axis, y_axis)}{cross}{drawn}{_above(points, y_axis)}</svg>"
+    )
+
+
+def _settled(points: Sequence[Point], last_step: float) -> list[float]:
+    """What the axis must show: of a long run, not the heights of its first hundredth.
+
+    A loss that falls from 10 to 3 in the first of 100 000 steps would leave all that follows in one flat line.
+    """
+    start = last_step / 100 if last_step >= 1000 else 0
+    return [point.value for point in points if point.step > start] + [min(point.value for point in points)]
+
+
+def _above(points: Sequence[Point], axis: Axis) -> str:
+    """Tells how high the line goes where the axis ends below it."""
+    largest = max(point.value for point in points)
+    return (
+        f'<text class="above" x="{LEFT + 6}" y="{TOP + 12}">↑ {reading(largest)}</text>' if largest > axis.high else ""
     )
 
 
@@ -74,7 +92,7 @@ def _x(value: float, axis: Axis) -> float:
 
 
 def _y(value: float, axis: Axis) -> float:
-    return HEIGHT - BOTTOM - axis.part(value) * (HEIGHT - TOP - BOTTOM)
+    return HEIGHT - BOTTOM - min(axis.part(value), 1.0) * (HEIGHT - TOP - BOTTOM)
 
 
 def _grid(x_axis: Axis, y_axis: Axis) -> str:
@@ -106,7 +124,7 @@ def _drawn(line: Line, x_axis: Axis, y_axis: Axis, words: tuple[str, str]) -> st
         f'<circle cx="{x}" cy="{y}"><title>{_said(point, words, line.label)}</title></circle>'
         for point, (x, y) in zip(points, places, strict=True)
     )
-    kind = f"{line.kind} lone" if len(points) == 1 else line.kind
+    kind = line.kind + (" lone" if len(points) == 1 else " dense" if len(points) < len(line.points) else "")
     return f'<g class="{html.escape(kind)}">{area}<polyline points="{path}"/>{dots}</g>'
 
 

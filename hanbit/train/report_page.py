@@ -36,7 +36,7 @@ STYLE = """
 body { margin: 0 auto; max-width: 1120px; padding: 32px 24px 64px; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Apple SD Gothic Neo", "Malgun Gothic", sans-serif }
 html[lang=en] .ko, html[lang=ko] .en { display: none }
-header { display: flex; justify-content: space-between; align-items: flex-start; gap: 16px }
+header { margin-bottom: 22px; display: flex; justify-content: space-between; align-items: flex-start; gap: 16px }
 h1 { font-size: 28px; line-height: 1.25; margin: 0; letter-spacing: -.01em; overflow-wrap: anywhere }
 h2 { font-size: 15px; margin: 0; font-weight: 600 }
 p { margin: 0 } .soft, dt, .key, .at { color: var(--soft); font-size: 13px }
@@ -44,7 +44,7 @@ button { font: inherit; font-size: 13px; color: var(--ink); background: var(--ca
   border-radius: 999px; padding: 4px 14px; cursor: pointer; white-space: nowrap }
 button:hover { border-color: var(--first) }
 dl, .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; box-shadow: var(--shade) }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); margin: 22px 0 16px;
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); margin: 0 0 16px;
   padding: 6px 4px }
 dl div { padding: 10px 16px } dd { margin: 0; font-size: 21px; font-weight: 600; letter-spacing: -.01em }
 dd, output, .at { font-variant-numeric: tabular-nums }
@@ -65,7 +65,8 @@ svg line, polyline { vector-effect: non-scaling-stroke } .grid { stroke: var(--l
 .cross { stroke: var(--soft); stroke-dasharray: 2 3; visibility: hidden } .reading .cross { visibility: visible }
 polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round }
 polygon { fill: var(--first); opacity: .07; stroke: none } circle { fill: transparent; r: 5px }
-.first polyline { stroke: var(--first) } .second polyline { stroke: var(--second); stroke-dasharray: 5 4 }
+.first polyline { stroke: var(--first) } .dense polyline { stroke-width: 1 }
+.second polyline { stroke: var(--second); stroke-dasharray: 5 4 }
 .second circle, .lone circle { r: 2.8px } .second circle { fill: var(--second) } .lone circle { fill: var(--first) }
 .reading .first .here { r: 4px; fill: var(--first); stroke: var(--card); stroke-width: 1.5 }
 .reading .second .here { r: 4.5px; fill: var(--second); stroke: var(--card); stroke-width: 1.5 }

@@ -185,6 +185,18 @@ def test_hundred_thousand_steps_stay_under_half_a_megabyte_and_keep_spike_and_en
     assert ["100,000", "819M", f"{2 + 8 / 100_000:.5g}"] in said
 
 
+def test_fall_of_the_first_steps_does_not_flatten_the_rest_of_a_long_run(tmp_path: Path) -> None:
+    rows = steps(2000)
+    rows[1000]["loss"] = 2.9  # a spike later on is shown in full
+    loss = charts(made(tmp_path, rows))[0]
+    assert loss.said("text", **{"class": "above"}) == ["↑ 10"]
+    spike = [reading[2] for reading in readings(loss)].index("2.9")
+    heights = seen_heights(loss)
+    assert heights[spike] == pytest.approx(2.9, abs=0.01)
+    assert heights[0] == max(heights) == pytest.approx(3.0, abs=0.01), "the first steps lie on the upper edge"
+    assert readings(loss)[0][2] == "10", "and say what they were"
+
+
 @pytest.mark.parametrize("missing", ["validation", "config", "env", "all"])
 def test_pieces_that_are_missing_are_left_out(tmp_path: Path, missing: str) -> None:
     run = RunFolder(tmp_path / "run")
