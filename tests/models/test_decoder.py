@@ -133,6 +133,7 @@ def test_two_halves_of_the_heads_add_up_to_the_whole(query_key_norm: bool) -> No
 def test_causal_attention_equals_a_plain_loop(window: int | None, key_value_heads: int) -> None:
     torch.manual_seed(0)
     layer = Attention(32, 4, key_value_heads, 8, bias=False, output_bias=False, sliding_window=window)
+    layer.scale = 0.5  # not the usual 1 / sqrt(8), to see that it is heeded
     q, k, v = (torch.randn(2, 12, heads, 8) for heads in (4, key_value_heads, key_value_heads))
     found = causal_attention(layer, q, k, v)
     for batch in range(2):
@@ -141,6 +142,6 @@ def test_causal_attention_equals_a_plain_loop(window: int | None, key_value_head
             values = v[batch, :, head * key_value_heads // 4].double()
             for token in range(12):
                 first = 0 if window is None else max(0, token - window + 1)
-                scores = keys[first : token + 1] @ q[batch, token, head].double() / 8**0.5
+                scores = keys[first : token + 1] @ q[batch, token, head].double() * 0.5
                 wanted = F.softmax(scores, 0) @ values[first : token + 1]
                 torch.testing.assert_close(found[batch, token, head].double(), wanted, rtol=0, atol=1e-5)

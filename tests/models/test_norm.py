@@ -20,3 +20,5 @@ def test_norm_equals_transformers_in_every_dtype(dtype: torch.dtype, scale: floa
         found, wanted = ours(hidden), theirs(hidden)
     assert found.dtype == dtype
     torch.testing.assert_close(found, wanted, rtol=2 * torch.finfo(dtype).eps, atol=0)
+    if dtype != torch.float32:  # rounded where they round, before the weight: once or twice differs in every fourth
+        assert (found != wanted).float().mean() < 0.01
