@@ -30,13 +30,14 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
     """
     probabilities = ((logits - logits.max()) / params.temperature).softmax(0)
     ids = torch.arange(len(logits))
+    mass = float(probabilities.sum(dtype=torch.float64))  # near 1; what top-p leaves out may be as small as its error
     if params.top_k > 0 or params.top_p < 1:
-        probabilities, ids = _largest_first(probabilities, params)
+        probabilities, ids = _largest_first(probabilities, mass, params)
     if params.top_k > 0:
         probabilities = probabilities / probabilities.sum()
+        mass = float(probabilities.sum(dtype=torch.float64))
     if params.top_p < 1:
-        mass_before = probabilities.cumsum(0) - probabilities
-        kept = mass_before < params.top_p  # the token that crosses the line is the last one in
+        kept = _in_nucleus(probabilities, mass, params.top_p)
         probabilities, ids = probabilities[kept], ids[kept]
     if params.min_p > 0:
         kept = probabilities >= params.min_p * probabilities.max()
@@ -44,11 +45,25 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
     return ids, probabilities / probabilities.sum()
 
 
-def _largest_first(probabilities: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+def _largest_first(
+    probabilities: torch.Tensor, mass: float, params: SamplingParams
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest, or as many as top-p can ask for."""
     count = min(params.top_k or _USUALLY_ENOUGH, len(probabilities))
     values, ids = probabilities.topk(count)
-    if params.top_k > 0 or values.sum() > params.top_p:
+    if params.top_k > 0 or mass - values.sum(dtype=torch.float64) <= 1 - params.top_p:
         return values, ids
     values, ids = probabilities.sort(descending=True)
     return values, ids
+
+
+def _in_nucleus(probabilities: torch.Tensor, mass: float, top_p: float) -> torch.Tensor:
+    """Which of the probabilities, largest first, reach top_p together; the one that crosses the line is the last in.
+
+    Counted by what lies behind a token, in float64: 0.001 of the mass, cut by float32 sums of the 0.999 before it, would
+    end a few tokens early or late.
+    """
+    before = probabilities.cumsum(0, dtype=torch.float64) - probabilities
+    kept = mass - before > 1 - top_p
+    kept[0] = True
+    return kept
