@@ -60,7 +60,7 @@ def _largest_first(
 def _in_nucleus(probabilities: torch.Tensor, mass: float, top_p: float) -> torch.Tensor:
     """Which of the probabilities, largest first, reach top_p together; the one that crosses the line is the last in.
 
-    Counted by what lies behind a token, in float64: 0.001 of the mass, cut by float32 sums of the 0.999 before it, would
+    Counted by what lies behind a token, in float64: 0.001 of the mass, cut by float32 sums of the 0.999 before, would
     end a few tokens early or late.
     """
     before = probabilities.cumsum(0, dtype=torch.float64) - probabilities
