@@ -1,0 +1,1 @@
+"""Floor 3: files of other projects, as plain readers and writers."""
