@@ -1,6 +1,6 @@
 """What the frame of the command line says, in English and Korean. Verbs' own help and errors are English so far."""
 
-import os
+from hanbit.common.language import is_korean
 
 KOREAN = {
     "From raw text to a large language model trained over many devices, and one that speaks.": (
@@ -24,10 +24,6 @@ KOREAN = {
     "prepare": "글을 토큰 파일로 만듭니다: 토크나이저를 학습하거나 있는 것을 씁니다.",
     "train": "레시피대로 모델을 학습합니다: 한 프로세스, torchrun, 또는 `hanbit launch`로.",
 }
-
-
-def is_korean() -> bool:
-    return os.environ.get("HANBIT_LANG", "en").lower().startswith("ko")
 
 
 def say(key: str, english: str | None = None) -> str:

@@ -8,13 +8,13 @@ import base64
 import hashlib
 import html
 import json
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hanbit.common.atomic import write_text
+from hanbit.common.language import is_korean
 from hanbit.common.run_folder import RunFolder
 from hanbit.common.units import readable_count, readable_seconds
 from hanbit.train.axis import Scale, reading
@@ -42,16 +42,19 @@ class Run:
         return max((row["step"] for row in self.rows), default=0)
 
 
-def write_report(folder: RunFolder) -> None:
-    """Make `report.html` anew from the run folder's other files; any of them may be missing."""
+def write_report(folder: RunFolder, sections: str = "") -> None:
+    """Make `report.html` anew from the run folder's other files; any of them may be missing.
+
+    sections: HTML that stands below the curves, escaped by whoever made it.
+    """
     rows = [row for row in read_metrics(folder.metrics) if isinstance(row, dict) and is_number(row.get("step"))]
     run = Run(folder.path.resolve().name, rows, _text(folder.config), _environment(folder.environment))
-    language = "ko" if os.environ.get("HANBIT_LANG", "en").lower().startswith("ko") else "en"
+    language = "ko" if is_korean() else "en"
     # a folder's name may hold bytes that are no UTF-8: they become "?"
-    write_text(folder.report, page(run, language).encode("utf-8", "replace").decode("utf-8"))
+    write_text(folder.report, page(run, language, sections).encode("utf-8", "replace").decode("utf-8"))
 
 
-def page(run: Run, language: str) -> str:
+def page(run: Run, language: str, sections: str = "") -> str:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode("utf-8")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     name = html.escape(run.name)
@@ -69,6 +72,7 @@ def page(run: Run, language: str) -> str:
 {_card("grad_norm", "grad_norm", run, language, "log")}
 {_card("speed", "tokens_per_second", run, language, "zero")}
 </main>
+{sections}
 {_folded("recipe", run.recipe)}
 {_folded("environment", json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "")}
 <script>{SCRIPT}</script></body></html>
