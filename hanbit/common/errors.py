@@ -25,6 +25,10 @@ class ModelError(HanbitError):
     """A model folder is missing, damaged, or of a shape that cannot be read."""
 
 
+class FormatError(HanbitError):
+    """A file of another tool is damaged, contradicts itself, or holds what is not read here."""
+
+
 class CheckpointError(HanbitError):
     """A checkpoint is damaged, incomplete, or belongs to another model."""
 
@@ -39,6 +43,18 @@ class LaunchError(HanbitError):
 
 class GenerationError(HanbitError):
     """A prompt or a sampling parameter that the engine cannot serve."""
+
+
+class EngineBusy(GenerationError):
+    """As many prompts wait for the engine as may; come again later."""
+
+
+class RepositoryError(HanbitError):
+    """A model repository, or a config.pbtxt in it, is missing or wrong."""
+
+
+class ServingError(HanbitError):
+    """A server cannot start: a port is in use, an address is public without a key, no model is there."""
 
 
 class TrainingError(HanbitError):
