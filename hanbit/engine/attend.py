@@ -1,20 +1,18 @@
 """How the engine attends: write this step's keys and values into the cache, look at all that are visible.
 
 The model asks `attend(index)` for each layer's function (docs/models.md); what the layers share in a step is set once,
-by `prefill` or `decode`, before the trunk runs.
+by `prefill` or `decode`, before the trunk runs. The same functions bring the step's adapters to the layers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from hanbit.engine.adapters import NO_ADAPTERS, StepAdapters
 from hanbit.engine.kv_cache import KVCache
-
-# function(layer, q, k, v): q [rows, tokens, heads, head_dim], k and v with key_value_heads; gives as q
-Function = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,21 +33,22 @@ class CachedAttend:
         self.dtype, self.device = cache.keys[0].dtype, cache.keys[0].device
         self.slots = torch.empty(0, dtype=torch.int64)  # where this step's tokens are written, [tokens]
         self.views: dict[int | None, View] = {}  # by window
-        self._functions = [self._function_of(index) for index in range(len(cache.keys))]
+        self.adapters: StepAdapters = NO_ADAPTERS
+        self._functions = [LayerFunction(self, index) for index in range(len(cache.keys))]
 
-    def __call__(self, index: int) -> Function:
+    def __call__(self, index: int) -> "LayerFunction":
         return self._functions[index]
 
     def prefill(self, row: int, start: int, end: int) -> None:
         """Positions start..end of one sequence are fed, after those before start."""
-        self.cache.clean(end)
+        self.cache.written(row, end)
         first = row * self.cache.capacity
         self.slots = torch.arange(first + start, first + end, device=self.device)
         self.views = {window: self._view_of_prompt(row, start, end, window) for window in self.windows}
 
     def decode(self, positions: Sequence[int]) -> None:
         """One token of each of the first rows is fed, at these positions."""
-        self.cache.clean(max(positions) + 1)
+        self.cache.clean(len(positions), max(positions) + 1)
         places = torch.tensor(positions, device=self.device)
         self.slots = places + torch.arange(len(positions), device=self.device) * self.cache.capacity
         self.views = {window: self._view_of_tokens(positions, places, window) for window in self.windows}
@@ -76,25 +75,34 @@ class CachedAttend:
         is_seen = back >= 0 if window is None else (back >= 0) & (back < window)
         return torch.zeros(back.shape, dtype=self.dtype, device=self.device).masked_fill_(~is_seen, float("-inf"))
 
-    def _function_of(self, index: int) -> Function:
-        keys, values = self.cache.keys[index], self.cache.values[index]
-        flat_keys, flat_values = keys.flatten(0, 1), values.flatten(0, 1)  # views, by slot
 
-        def attend(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            flat_keys.index_copy_(0, self.slots, k.flatten(0, 1))
-            flat_values.index_copy_(0, self.slots, v.flatten(0, 1))
-            view = self.views[layer.sliding_window]
-            # Groups of query heads share a key head inside the kernel, which is faster than repeating the key heads
-            # (14 times) and than folding the group into the rows of the query (1.1 to 1.9 times).
-            output = F.scaled_dot_product_attention(
-                q.transpose(1, 2),
-                keys[view.seen].transpose(1, 2),  # [rows, key_value_heads, positions, head_dim]
-                values[view.seen].transpose(1, 2),
-                attn_mask=view.mask,
-                is_causal=view.is_causal,
-                scale=layer.scale,
-                enable_gqa=q.shape[2] != keys.shape[2],
-            )
-            return output.transpose(1, 2)
+class LayerFunction:
+    """One layer's function: called with q, k and v it attends, `adapt` adds what the step's adapters change."""
 
-        return attend
+    def __init__(self, attend: CachedAttend, index: int) -> None:
+        self._attend, self._index = attend, index
+        self._keys, self._values = attend.cache.keys[index], attend.cache.values[index]
+        self._flat_keys, self._flat_values = self._keys.flatten(0, 1), self._values.flatten(0, 1)  # views, by slot
+
+    def adapt(self, place: str, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """`output` of the matrix at `place`, which was fed `hidden`; changed in place where adapters say so."""
+        adapters = self._attend.adapters
+        return adapters.add(self._index, place, hidden, output) if adapters.parts else output
+
+    def __call__(self, layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """q [rows, tokens, heads, head_dim], k and v with key_value_heads; gives as q."""
+        self._flat_keys.index_copy_(0, self._attend.slots, k.flatten(0, 1))
+        self._flat_values.index_copy_(0, self._attend.slots, v.flatten(0, 1))
+        view = self._attend.views[layer.sliding_window]
+        # Groups of query heads share a key head inside the kernel, which is faster than repeating the key heads
+        # (14 times) and than folding the group into the rows of the query (1.1 to 1.9 times).
+        output = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            self._keys[view.seen].transpose(1, 2),  # [rows, key_value_heads, positions, head_dim]
+            self._values[view.seen].transpose(1, 2),
+            attn_mask=view.mask,
+            is_causal=view.is_causal,
+            scale=layer.scale,
+            enable_gqa=q.shape[2] != k.shape[2],
+        )
+        return output.transpose(1, 2)

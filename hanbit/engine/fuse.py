@@ -4,32 +4,52 @@ Query, key and value become one matrix, gate and up another: two products a laye
 are laid out in panels (panels.py). `models/` knows nothing of it: layers are replaced by ones with the same face.
 """
 
+from typing import Any, Protocol
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hanbit.engine.adapters import Place
 from hanbit.engine.panels import PanelEmbedding, PanelLinear
-from hanbit.models.layers.attention import Attention, Function
+from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.decoder import Block, Decoder
 from hanbit.models.layers.mlp import GatedMLP, GeluMLP
 from hanbit.models.layers.rotary import Rotation, rotate
 
 
+class Function(Protocol):
+    """What a joined layer is given in a step (attend.py)."""
+
+    def __call__(self, layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor: ...
+    def adapt(self, place: str, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor: ...
+
+
 def fuse(model: Decoder) -> Decoder:
     """The model itself, its layers replaced one by one; it can no longer be trained or saved."""
     is_tied = model.output.weight is model.embedding.weight
-    for block in model.layers.values():
+    for index, block in model.layers.items():
         assert isinstance(block, Block)
-        if isinstance(block.attention, Attention):
-            block.attention = JoinedAttention(block.attention)
-        if isinstance(block.mlp, GatedMLP):
-            block.mlp = JoinedGatedMLP(block.mlp)
-        if isinstance(block.mlp, GeluMLP):
-            block.mlp.up, block.mlp.down = _matrix(block.mlp.up), _matrix(block.mlp.down)  # type: ignore[assignment]
+        model.layers[index] = JoinedBlock(block)
     model.output = _matrix(model.output)  # type: ignore[assignment]
     if is_tied and isinstance(model.output, PanelLinear):
         model.embedding = PanelEmbedding(model.output)
     return model
+
+
+class JoinedBlock(nn.Module):
+    """A block that hands its function to the MLP as well. `places`: its joined matrices, for adapters."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.places = _places(block)
+        assert isinstance(block.attention, Attention)
+        self.attention_norm, self.attention = block.attention_norm, JoinedAttention(block.attention)
+        self.mlp_norm, self.mlp = block.mlp_norm, _mlp(block.mlp)
+
+    def forward(self, hidden: torch.Tensor, rotation: Rotation | None, function: Function) -> torch.Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, function)
+        return hidden + self.mlp(self.mlp_norm(hidden), function)
 
 
 class JoinedAttention(nn.Module):
@@ -49,7 +69,8 @@ class JoinedAttention(nn.Module):
 
     def forward(self, hidden: torch.Tensor, rotation: Rotation | None, function: Function) -> torch.Tensor:
         """hidden [..., tokens, hidden] -> the same shape."""
-        heads = self.projection(hidden).unflatten(-1, (-1, self.head_dim))
+        joined = function.adapt("attention.projection", hidden, self.projection(hidden))
+        heads = joined.unflatten(-1, (-1, self.head_dim))
         turned, v = heads.split((self.heads + self.key_value_heads, self.key_value_heads), dim=-2)
         if self.has_head_norms:
             q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
@@ -57,7 +78,8 @@ class JoinedAttention(nn.Module):
         if rotation is not None:
             turned = rotate(turned, rotation)
         q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
-        return self.output(function(self, q, k, v).flatten(-2))
+        seen = function(self, q, k, v).flatten(-2)
+        return function.adapt("attention.output", seen, self.output(seen))
 
 
 class JoinedGatedMLP(nn.Module):
@@ -68,9 +90,52 @@ class JoinedGatedMLP(nn.Module):
         self.projection = _matrix(mlp.gate, mlp.up)
         self.down = _matrix(mlp.down)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gate, up = self.projection(hidden).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+    def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
+        gate, up = function.adapt("mlp.projection", hidden, self.projection(hidden)).chunk(2, dim=-1)
+        inner = F.silu(gate) * up
+        return function.adapt("mlp.down", inner, self.down(inner))
+
+
+class JoinedGeluMLP(nn.Module):
+    """down(gelu(up(x)))."""
+
+    def __init__(self, mlp: GeluMLP) -> None:
+        super().__init__()
+        self.up, self.down = _matrix(mlp.up), _matrix(mlp.down)
+
+    def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
+        inner = F.gelu(function.adapt("mlp.projection", hidden, self.up(hidden)), approximate="tanh")
+        return function.adapt("mlp.down", inner, self.down(inner))
+
+
+def places_of(model: Decoder) -> list[dict[str, Place]]:
+    """The joined matrices of each layer of a fused model."""
+    return [block.places for block in model.layers.values() if isinstance(block, JoinedBlock)]
+
+
+def _mlp(mlp: nn.Module) -> nn.Module:
+    if isinstance(mlp, GatedMLP):
+        return JoinedGatedMLP(mlp)
+    assert isinstance(mlp, GeluMLP)
+    return JoinedGeluMLP(mlp)
+
+
+def _places(block: Block) -> dict[str, Place]:
+    """The joined matrices by the names that layers call `adapt` with."""
+    first = ("mlp.gate", "mlp.up") if isinstance(block.mlp, GatedMLP) else ("mlp.up",)
+    names = {
+        "attention.projection": ("attention.query", "attention.key", "attention.value"),
+        "attention.output": ("attention.output",),
+        "mlp.projection": first,
+        "mlp.down": ("mlp.down",),
+    }
+    return {place: _place(block, parts) for place, parts in names.items()}
+
+
+def _place(block: Block, names: tuple[str, ...]) -> Place:
+    layers = {name: block.get_submodule(name) for name in names}
+    outputs = {name: int(layer.weight.shape[0]) for name, layer in layers.items()}  # type: ignore[index]
+    return Place(int(layers[names[0]].weight.shape[1]), outputs)  # type: ignore[index]
 
 
 def _matrix(*parts: nn.Linear) -> nn.Module:

@@ -28,18 +28,27 @@ class KVCache:
                 f"the key-value cache of {self.rows} sequences of {self.capacity} tokens takes {needed}, which "
                 "this machine refuses. Lower max_tokens, or max_sequences of the LLM"
             ) from problem
-        self._clean = 0
+        self._clean = [0] * self.rows  # positions of each row below this hold numbers
 
-    def clean(self, end: int) -> None:
-        """Make all rows' positions below `end` finite: a masked place still counts if it holds NaN."""
-        if end <= self._clean:
-            return
-        reach = min(self.capacity, max(end, self._clean + _CLEANED_AT_ONCE))
-        for slab in (*self.keys, *self.values):
-            slab[:, self._clean : reach] = 0
-        self._clean = reach
+    def clean(self, rows: int, end: int) -> None:
+        """Make positions below `end` of the first rows finite: a masked place still counts if it holds NaN."""
+        for row in range(rows):
+            start = self._clean[row]
+            if start < end:
+                self._clean[row] = min(self.capacity, max(end, start + _CLEANED_AT_ONCE))
+                for slab in (*self.keys, *self.values):
+                    slab[row, start : self._clean[row]] = 0
+
+    def written(self, row: int, end: int) -> None:
+        """A prompt is about to fill `row` up to `end`, from its beginning on."""
+        self._clean[row] = max(self._clean[row], end)
+
+    def spoil(self, row: int) -> None:
+        """What `row` holds may be no numbers."""
+        self._clean[row] = 0
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of row `source` over row `target`."""
         for slab in (*self.keys, *self.values):
             slab[target, :length] = slab[source, :length]
+        self._clean[target] = max(self._clean[target], length)

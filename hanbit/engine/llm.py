@@ -14,13 +14,15 @@ import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
-from hanbit.engine.batch import answer
+from hanbit.engine.adapters import JoinedAdapter, join
+from hanbit.engine.batch import Batch
 from hanbit.engine.defaults import read_defaults
-from hanbit.engine.fuse import fuse
+from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.output import Output, Piece
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
+from hanbit.formats.peft import read_adapter
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load as load_tokenizer
 
@@ -51,13 +53,30 @@ class LLM:
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         self.model = fuse(load_model(folder, _dtype(dtype, device), device))
         self.max_sequences = max_sequences
+        self._adapters: dict[str, JoinedAdapter] = {}
 
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together, at most."""
         return self.config.context
 
-    def generate(self, prompts: Items[Prompt], sampling: Sampling = None) -> list[Output]:
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that `adapter=` may have."""
+        return tuple(self._adapters)
+
+    def add_adapter(self, name: str, folder: Path | str) -> None:
+        """Read a LoRA folder in peft's layout, to be asked for by name; the model's own weights stay as they are.
+
+        Raises ModelError if it is damaged or was made for another model.
+        """
+        weight = self.model.norm.weight
+        assert isinstance(weight, torch.Tensor)
+        self._adapters[name] = join(read_adapter(folder, self.config), places_of(self.model), weight.detach())
+
+    def generate(
+        self, prompts: Items[Prompt], sampling: Sampling = None, *, adapter: str | None = None
+    ) -> list[Output]:
         """Whole answers, in the order of the prompts.
 
         Every prompt is checked before the first is read: GenerationError if one is too long for the context or has
@@ -67,43 +86,50 @@ class LLM:
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
         params = self._params(sampling, len(prompts))
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
-        sequences = [self._sequence(*item) for item in zip(names, prompts, params, strict=True)]
+        sequences = [
+            self.sequence(prompt, one, adapter=adapter, name=name)
+            for name, prompt, one in zip(names, prompts, params, strict=True)
+        ]
         for _ in self._answer(sequences):
             pass
         return [sequence.output() for sequence in sequences]
 
-    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Piece]:
+    def stream(
+        self, prompt: Prompt, sampling: SamplingParams | None = None, *, adapter: str | None = None
+    ) -> Iterator[Piece]:
         """One answer, piece by piece. A wrong prompt is refused at once; closing the iterator ends the work."""
-        sequence = self._sequence("the prompt", prompt, self._params(sampling, 1)[0])
-        return (piece for _, piece in self._answer([sequence]))
+        return self._answer([self.sequence(prompt, sampling, adapter=adapter)])
 
     def chat(
-        self, messages: Items[Mapping[str, Any]], sampling: SamplingParams | None = None, **variables: Any
+        self,
+        messages: Items[Mapping[str, Any]],
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        **variables: Any,
     ) -> Output:
         """The assistant's next message in a conversation; `variables` are for the model's chat template."""
-        return self.generate([self.chat_prompt(messages, **variables)], sampling)[0]
+        return self.generate([self.chat_prompt(messages, **variables)], sampling, adapter=adapter)[0]
 
     def chat_prompt(self, messages: Items[Mapping[str, Any]], **variables: Any) -> list[int]:
         """A conversation as token ids, by the model's chat template; also for `stream`."""
         text = chat.render(self.tokenizer, messages, **variables)
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _params(
-        self, sampling: SamplingParams | Items[SamplingParams] | None, num_prompts: int
-    ) -> list[SamplingParams]:
-        if sampling is None:
-            sampling = SamplingParams(**self.defaults.sampling)
-        if isinstance(sampling, SamplingParams):
-            return [sampling] * num_prompts
-        if len(sampling) != num_prompts:
-            raise GenerationError(f"{len(sampling)} sampling parameters for {num_prompts} prompts. Give one for each")
-        return list(sampling)
-
-    def _sequence(self, name: str, prompt: Prompt, params: SamplingParams) -> Sequence:
-        """`name` is what an error calls the prompt."""
+    def sequence(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        name: str = "the prompt",
+    ) -> Sequence:
+        """A checked prompt, ready to be answered; `name` is what an error calls it."""
+        params = self._params(params, 1)[0]
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = tokens or [self._first_token(name)]
         self._check_tokens(name, tokens)
+        self._check_tokens("logit_bias", list(params.logit_bias))
         room = self.context - len(tokens)
         if room < 1:
             raise GenerationError(
@@ -113,7 +139,23 @@ class LLM:
         max_tokens = params.max_tokens or room
         if max_tokens > room:
             log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
-        return Sequence(tokens, params, min(max_tokens, room), self.defaults.end_ids, self.tokenizer)
+        found = None if adapter is None else self._adapter(adapter)
+        return Sequence(tokens, params, min(max_tokens, room), self.defaults.end_ids, self.tokenizer, found)
+
+    def _adapter(self, name: str) -> JoinedAdapter:
+        if name not in self._adapters:
+            known = ", ".join(self._adapters) or "none; add_adapter(name, folder) makes one"
+            raise GenerationError(f"adapter={name!r} is not here. There is: {known}")
+        return self._adapters[name]
+
+    def _params(self, sampling: Sampling, num_prompts: int) -> list[SamplingParams]:
+        if sampling is None:
+            sampling = SamplingParams(**self.defaults.sampling)
+        if isinstance(sampling, SamplingParams):
+            return [sampling] * num_prompts
+        if len(sampling) != num_prompts:
+            raise GenerationError(f"{len(sampling)} sampling parameters for {num_prompts} prompts. Give one for each")
+        return list(sampling)
 
     def _first_token(self, name: str) -> int:
         """An empty prompt starts where documents start, or after one has ended."""
@@ -135,11 +177,18 @@ class LLM:
                     "Encode it with the model's own tokenizer"
                 )
 
-    def _answer(self, sequences: list[Sequence]) -> Iterator[tuple[Sequence, Piece]]:
+    def _answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
         if not sequences:
             return
         capacity = max(sequence.longest for sequence in sequences)
-        yield from answer(Runner(self.model, min(len(sequences), self.max_sequences), capacity), sequences)
+        batch = Batch(Runner(self.model, min(len(sequences), self.max_sequences), capacity))
+        for sequence in sequences:
+            batch.add(sequence)
+        while not batch.is_empty:
+            for _, event in batch.step():
+                if isinstance(event, GenerationError):
+                    raise event
+                yield event
 
 
 def _model_folder(folder: Path) -> Path:

@@ -7,13 +7,38 @@ FinishReason = Literal["stop", "length"]  # an end token or a stop text; max_tok
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens that an answer cost: those of its prompt, and its own, the end token included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """How likely the model held a token to be, as a natural logarithm; `top` has the likeliest ones, likeliest first.
+
+    Of the model's own logits, before temperature, penalties and filters.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Piece:
     """A step of an answer. `text` may be empty while a character or a possible stop text is incomplete; the texts of
-    all pieces joined are the answer, and so are the token ids. The last piece has a finish reason."""
+    all pieces joined are the answer, and so are the token ids. The last piece has a finish reason and the usage.
+
+    `logprobs`: one for each token id where they were asked for, else empty.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,3 +49,4 @@ class Output:
     token_ids: tuple[int, ...]
     prompt_token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    logprobs: tuple[Logprob, ...] = ()

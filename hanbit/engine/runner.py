@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from hanbit.engine.adapters import JoinedAdapter, of_rows
 from hanbit.engine.attend import CachedAttend
-from hanbit.engine.fuse import JoinedAttention
+from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import KVCache
-from hanbit.models.layers.decoder import Block, Decoder
-
-# Tokens of a prompt fed at once: bounds the memory of a long prompt and keeps matrices large enough for full speed.
-PREFILL_TOKENS = 1024
+from hanbit.models.layers.decoder import Decoder
 
 
 class Runner:
@@ -27,19 +25,23 @@ class Runner:
         self.attend = CachedAttend(self.cache, (attention.sliding_window for attention in attentions))
 
     @torch.inference_mode()
-    def prefill(self, row: int, tokens: Sequence[int]) -> torch.Tensor:
-        """Feed a whole prompt into `row`; logits [vocabulary] after its last token."""
-        for start in range(0, len(tokens), PREFILL_TOKENS):
-            end = min(start + PREFILL_TOKENS, len(tokens))
-            self.attend.prefill(row, start, end)
-            positions = torch.arange(start, end, device=self.device).unsqueeze(0)
-            hidden = self._trunk(torch.tensor([tokens[start:end]], device=self.device), positions)
-        return self.model.head(hidden[0, -1:])[0]
+    def prefill(
+        self, row: int, prompt: Sequence[int], start: int, end: int, adapter: JoinedAdapter | None = None
+    ) -> torch.Tensor | None:
+        """Feed positions start..end of a prompt into `row`, after those before; logits [vocabulary] once all is fed."""
+        self.attend.prefill(row, start, end)
+        self.attend.adapters = of_rows([adapter], self.device)
+        positions = torch.arange(start, end, device=self.device).unsqueeze(0)
+        hidden = self._trunk(torch.tensor([prompt[start:end]], device=self.device), positions)
+        return self.model.head(hidden[0, -1:])[0] if end == len(prompt) else None
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Feed one token to each of the first rows; logits [rows, vocabulary]."""
+    def decode(
+        self, tokens: Sequence[int], positions: Sequence[int], adapters: Sequence[JoinedAdapter | None] = ()
+    ) -> torch.Tensor:
+        """Feed one token to each of the first rows; logits [rows, vocabulary]. `adapters`: of each row, or of none."""
         self.attend.decode(positions)
+        self.attend.adapters = of_rows(adapters, self.device)
         places = torch.tensor(positions, device=self.device).unsqueeze(1)
         hidden = self._trunk(torch.tensor(tokens, device=self.device).unsqueeze(1), places)
         return self.model.head(hidden[:, -1])
@@ -51,6 +53,5 @@ class Runner:
 
 
 def _attention_of(block: torch.nn.Module) -> JoinedAttention:
-    assert isinstance(block, Block)
-    assert isinstance(block.attention, JoinedAttention)
+    assert isinstance(block, JoinedBlock)
     return block.attention

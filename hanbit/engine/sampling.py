@@ -4,8 +4,11 @@ Filters act in the order of transformers (temperature, top-k, top-p, min-p) and 
 (tests/engine/test_sampling.py). Tokens equal to the k-th in likelihood are the one difference: exactly k are kept here.
 """
 
+from collections.abc import Collection, Sequence
+
 import torch
 
+from hanbit.engine.output import Logprob
 from hanbit.engine.sampling_params import SamplingParams
 
 # Sorting 49,152 probabilities takes 3 ms, finding the largest 1,024 a tenth of it; nearly always they suffice.
@@ -21,6 +24,33 @@ def choose(logits: torch.Tensor, params: SamplingParams, uniform: float) -> int:
     # right=True never lands on a candidate of probability 0
     place = int(torch.searchsorted(sums, uniform * sums[-1], right=True))
     return int(ids[min(place, len(ids) - 1)])
+
+
+def adjusted(
+    logits: torch.Tensor, params: SamplingParams, answer: Sequence[int], forbidden: Collection[int]
+) -> torch.Tensor:
+    """logits [vocabulary] with penalties for what `answer` has, biases, and nothing for the forbidden ids.
+
+    The same tensor where nothing is asked for, a new one otherwise.
+    """
+    if not (params.logit_bias or forbidden or (params.has_penalties and answer)):
+        return logits
+    logits = logits.clone()
+    if params.has_penalties and answer:
+        ids, counts = torch.tensor(answer, device=logits.device).unique(return_counts=True)
+        logits[ids] -= params.presence_penalty + params.frequency_penalty * counts
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits.device)
+        logits[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device, dtype=logits.dtype)
+    logits[list(forbidden)] = float("-inf")
+    return logits
+
+
+def logprob_of(logits: torch.Tensor, token: int, count: int) -> Logprob:
+    """The token's log-probability and the `count` likeliest ones by logits [vocabulary]."""
+    logprobs = logits.float().log_softmax(0)
+    top = logprobs.topk(min(count, len(logprobs)))
+    return Logprob(token, float(logprobs[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
 
 
 def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:

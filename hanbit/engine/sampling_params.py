@@ -1,11 +1,13 @@
 """What a caller may ask of an answer; checked when it is made, so that nothing wrong reaches the engine. No torch."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hanbit.common.errors import GenerationError
+
+MOST_LOGPROBS = 20  # as OpenAI has it
 
 
 @dataclass(frozen=True)
@@ -16,23 +18,33 @@ class SamplingParams:
     top_k: only the k likeliest tokens; 0 (or -1) means all.
     top_p: only the smallest set of likeliest tokens whose probabilities sum to at least this.
     min_p: only tokens at least this share as likely as the likeliest.
+    presence_penalty: taken off the logit of every token that the answer already has.
+    frequency_penalty: taken off such a token's logit once for every time it is there.
+    logit_bias: added to the logits of these token ids; a large negative number forbids one.
     seed: the same seed gives the same answer, whatever else is being answered; None draws one.
     max_tokens: most tokens of the answer; None means as many as the context holds.
+    min_tokens: the model's own end token is not chosen before the answer has as many.
     stop: texts before which the answer ends.
     ignore_eos: go on after the model's own end token (for measurements).
+    logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     max_tokens: int | None = 256
+    min_tokens: int = 0
     stop: Sequence[str] = ()
     ignore_eos: bool = False
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        right = _is_number(self.temperature) and math.isfinite(self.temperature) and self.temperature >= 0
+        right = _is_finite(self.temperature) and self.temperature >= 0
         _check("temperature", self.temperature, right, "0 (greedy) or more")
         _check("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
         _check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
@@ -40,6 +52,13 @@ class SamplingParams:
         _check("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
         right = self.max_tokens is None or _is_whole(self.max_tokens, 1)
         _check("max_tokens", self.max_tokens, right, "a whole number from 1")
+        _check("min_tokens", self.min_tokens, _is_whole(self.min_tokens, 0), "a whole number from 0")
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
+        right = self.logprobs is None or (_is_whole(self.logprobs, 0) and self.logprobs <= MOST_LOGPROBS)
+        _check("logprobs", self.logprobs, right, f"a whole number from 0 to {MOST_LOGPROBS}")
+        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         object.__setattr__(self, "stop", _stops(self.stop))
         if self.top_k == -1:
             object.__setattr__(self, "top_k", 0)
@@ -48,9 +67,17 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
+    @property
+    def has_penalties(self) -> bool:
+        return self.presence_penalty != 0 or self.frequency_penalty != 0
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
 
 
 def _is_whole(value: Any, lowest: int) -> bool:
@@ -60,6 +87,14 @@ def _is_whole(value: Any, lowest: int) -> bool:
 def _check(name: str, value: Any, is_right: bool, rule: str) -> None:
     if not is_right:
         raise GenerationError(f"{name}={value!r} must be {rule}")
+
+
+def _biases(biases: Any) -> dict[int, float]:
+    _check("logit_bias", biases, isinstance(biases, Mapping), "token ids with a number each")
+    for id, bias in biases.items():
+        right = _is_whole(id, 0) and _is_finite(bias)
+        _check("logit_bias", {id: bias}, right, "token ids with a finite number each")
+    return dict(biases)
 
 
 def _stops(stop: Any) -> tuple[str, ...]:

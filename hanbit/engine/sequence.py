@@ -2,12 +2,16 @@
 
 import random
 from collections.abc import Sequence as Items
+from typing import TYPE_CHECKING
 
-from hanbit.engine.output import FinishReason, Output, Piece
+from hanbit.engine.output import FinishReason, Logprob, Output, Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.stop import StopText
 from hanbit.tokenizers.stream import TextStream
 from hanbit.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from hanbit.engine.adapters import JoinedAdapter
 
 
 class Sequence:
@@ -20,10 +24,12 @@ class Sequence:
         max_tokens: int,
         end_ids: frozenset[int],
         tokenizer: Tokenizer,
+        adapter: "JoinedAdapter | None" = None,
     ) -> None:
         self.prompt = tuple(prompt)
         self.params = params
         self.max_tokens = max_tokens
+        self.adapter = adapter
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._end_ids = frozenset() if params.ignore_eos else end_ids
@@ -31,6 +37,7 @@ class Sequence:
         self._text = TextStream(tokenizer)
         self._stop = StopText(params.stop)
         self._said: list[str] = []
+        self._logprobs: list[Logprob] = []
 
     @property
     def longest(self) -> int:
@@ -46,9 +53,15 @@ class Sequence:
         """The next random number of this sequence alone; greedy answers use none."""
         return 0.0 if self.params.is_greedy else self._random.random()
 
-    def accept(self, token: int) -> Piece:
+    @property
+    def forbidden_ids(self) -> frozenset[int]:
+        """Tokens that must not be chosen next: the end, before `min_tokens`."""
+        return self._end_ids if len(self.answer) < self.params.min_tokens else frozenset()
+
+    def accept(self, token: int, logprobs: tuple[Logprob, ...] = ()) -> Piece:
         """Take a chosen token: what can be said now, and whether this was the end."""
         self.answer.append(token)
+        self._logprobs += logprobs
         text = self._stop.push(self._text.push(token))
         if self._stop.is_stopped or token in self._end_ids:
             self.finish_reason = "stop"
@@ -57,11 +70,13 @@ class Sequence:
         if self.finish_reason is not None and not self._stop.is_stopped:
             text += self._rest()
         self._said.append(text)
-        return Piece(text, (token,), self.finish_reason)
+        usage = None if self.finish_reason is None else Usage(len(self.prompt), len(self.answer))
+        return Piece(text, (token,), self.finish_reason, usage, logprobs)
 
     def output(self) -> Output:
         assert self.finish_reason is not None, "the answer has not ended"
-        return Output("".join(self._said), tuple(self.answer), self.prompt, self.finish_reason)
+        said, logprobs = "".join(self._said), tuple(self._logprobs)
+        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs)
 
     def _rest(self) -> str:
         """Half a character that is never completed may itself complete a stop text."""

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hanbit.common.errors import GenerationError, ModelError
+from hanbit.engine import batch as batch_module
 from hanbit.engine import llm as llm_module
 from hanbit.engine import runner
 from hanbit.engine.llm import LLM
@@ -50,7 +51,7 @@ def test_prompts_of_mixed_lengths_together_get_the_greedy_tokens_of_transformers
 def test_a_prompt_read_in_chunks_gives_the_same_tokens(
     name: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "PREFILL_TOKENS", 5)
+    monkeypatch.setattr(batch_module, "PREFILL_TOKENS", 5)
     prompts = prompts_of(33, 12, 5)
     for prompt, output in zip(prompts, LLM(folder_of(name), device="cpu").generate(prompts, GREEDY), strict=True):
         assert output.token_ids == greedy_of_theirs(folder_of(name), prompt, 12)
