@@ -1,0 +1,201 @@
+"""One model that answers many callers at once, for a server: asyncio outside, one thread with the batch inside.
+
+The thread sleeps while there is nothing to answer. Pieces cross to the callers' event loops, one wake-up a step and
+loop; what callers want of the thread (join, leave, end) crosses back under one lock.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.engine.batch import Batch, Event
+from hanbit.engine.llm import LLM, Prompt
+from hanbit.engine.output import Piece
+from hanbit.engine.runner import Runner
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.sequence import Sequence
+
+# Tokens of a prompt read between two steps of running answers: what they wait is near a step of their own, and the
+# matrices are still read for enough tokens to be worth it.
+_PATIENCE = 128
+
+
+@dataclass(frozen=True)
+class Counts:
+    """`running` have a row, `waiting` will get one; the others are totals since the start. Prompt tokens count when an
+    answer is asked for."""
+
+    running: int = 0
+    waiting: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Service:
+    """One model answering many callers at once, on a thread of its own, until `close`.
+
+    `max_sequences` are answered at the same time, `max_waiting` more may wait.
+    """
+
+    def __init__(self, llm: LLM, *, max_sequences: int = 8, max_waiting: int = 256) -> None:
+        self.llm = llm
+        self.max_sequences, self.max_waiting = max_sequences, max_waiting
+        self._batch = Batch(Runner(llm.model, max_sequences, llm.context), _PATIENCE)
+        self._changed = threading.Condition()  # guards all below
+        self._callers: dict[Sequence, _Caller] = {}
+        self._arrived: list[Sequence] = []
+        self._left: list[Sequence] = []
+        self._is_closed = False
+        self._totals = Counts()
+        self._thread = threading.Thread(target=self._run, name="hanbit-engine", daemon=True)
+        self._thread.start()
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, adapter: str | None = None) -> "Answer":
+        """One answer, piece by piece, for the running event loop.
+
+        Raises GenerationError at once if the prompt cannot be served, EngineBusy if too many wait. Closing the
+        iterator, dropping it, or cancelling the task that waits for it ends the work within two steps.
+        """
+        sequence = self.llm.sequence(prompt, params, adapter=adapter)
+        caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
+        with self._changed:
+            if self._is_closed:
+                raise GenerationError("the engine has been closed")
+            if len(self._callers) >= self.max_sequences + self.max_waiting:
+                raise EngineBusy(f"{self.waiting} prompts wait for the engine already. Come again later")
+            self._callers[sequence] = caller
+            self._arrived.append(sequence)
+            self._add(prompt_tokens=len(sequence.prompt))
+            self._changed.notify()
+        return Answer(self, sequence, caller.events)
+
+    @property
+    def running(self) -> int:
+        return min(self._batch.num_running, len(self._callers))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._callers) - self.running
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    def counts(self) -> Counts:
+        with self._changed:
+            running = self.running
+            return replace(self._totals, running=running, waiting=len(self._callers) - running)
+
+    def close(self) -> None:
+        """End the thread; whoever waits for an answer gets GenerationError. Waits for the step being made."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Nobody waits for it any more; nothing if it has ended."""
+        with self._changed:
+            if self._callers.pop(sequence, None) is not None:
+                self._left.append(sequence)
+                self._add(cancelled=1)
+                self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while self._has_work():
+                self._deliver(self._batch.step())
+        finally:
+            with self._changed:
+                self._is_closed = True
+                sequences = list(self._callers)
+            self._deliver([(sequence, GenerationError("the engine has been closed")) for sequence in sequences])
+
+    def _has_work(self) -> bool:
+        """Sleep until there is something to do; False once closed. Lets those join and leave who asked for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._arrived or self._left or not self._batch.is_empty)
+            arrived, self._arrived = self._arrived, []
+            left, self._left = self._left, []
+        for sequence in arrived:
+            self._batch.add(sequence)
+        for sequence in left:
+            self._batch.remove(sequence)
+        return not self._is_closed
+
+    def _deliver(self, events: list[Event]) -> None:
+        """Hand each event to its caller's loop, unless it was cancelled during the step."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Sequence, _Caller, Piece | GenerationError]]] = {}
+        with self._changed:
+            for sequence, event in events:
+                caller = self._callers.get(sequence)
+                if caller is None:
+                    continue
+                by_loop.setdefault(caller.loop, []).append((sequence, caller, event))
+                self._count(event)
+                if isinstance(event, GenerationError) or event.finish_reason is not None:
+                    del self._callers[sequence]
+        for loop, handed in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_hand_over, [(caller.events, event) for _, caller, event in handed])
+            except RuntimeError:  # the loop has ended, and its callers with it
+                for sequence, _, _ in handed:
+                    self.cancel(sequence)
+
+    def _count(self, event: Piece | GenerationError) -> None:
+        if isinstance(event, GenerationError):
+            self._add(failed=1)
+        else:
+            self._add(generated_tokens=len(event.token_ids), finished=int(event.finish_reason is not None))
+
+    def _add(self, **amounts: int) -> None:
+        self._totals = replace(self._totals, **{key: getattr(self._totals, key) + n for key, n in amounts.items()})
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """Where an answer's events go. Not the answer itself: one that nobody holds must go away."""
+
+    loop: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[Piece | GenerationError]"
+
+
+class Answer(AsyncIterator[Piece]):
+    """The pieces of one answer as they come; the last has a finish reason. Raises GenerationError if it fails."""
+
+    def __init__(self, service: Service, sequence: Sequence, events: "asyncio.Queue[Piece | GenerationError]") -> None:
+        self._service, self._sequence, self._events = service, sequence, events
+        self._has_ended = False
+
+    async def __anext__(self) -> Piece:
+        if self._has_ended:
+            raise StopAsyncIteration
+        try:
+            event = await self._events.get()
+        except BaseException:  # the waiting task is cancelled
+            await self.aclose()
+            raise
+        if isinstance(event, GenerationError):
+            self._has_ended = True
+            raise event
+        self._has_ended = event.finish_reason is not None
+        return event
+
+    async def aclose(self) -> None:
+        """Ends the work on this answer; also what happens when nobody holds it any more."""
+        self._has_ended = True
+        self._service.cancel(self._sequence)
+
+    def __del__(self) -> None:
+        self._service.cancel(self._sequence)
+
+
+def _hand_over(pairs: list[tuple["asyncio.Queue[Piece | GenerationError]", Piece | GenerationError]]) -> None:
+    """Runs in the callers' event loop."""
+    for events, event in pairs:
+        events.put_nowait(event)
