@@ -1,0 +1,58 @@
+"""`backend: "hanbit"`: token ids to token ids, by the engine. Parameters: model_folder, adapter (a folder) if any.
+
+Inputs and parameters of a request say how tokens are chosen, by the names of SamplingParams; what neither says is as
+the model's makers chose. With `stream` every piece is a response of its own, else the whole answer is one.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from hanbit.repository.config import parameter, required_parameter
+from hanbit.server.engines import Engines
+from hanbit.server.request import InferRequest, InferResponse
+from hanbit.server.sampling import sampling_of, wants_stream
+from hanbit.server.tensors import tensor
+
+
+class Backend:
+    def __init__(self, config: ModelConfig, engines: Engines) -> None:
+        folder = Path(required_parameter(config, "model_folder"))
+        adapter = parameter(config, "adapter")
+        self._engines = engines
+        self.service = engines.take(folder)
+        self.adapter = config.name if adapter else None
+        try:
+            if adapter:
+                self.service.llm.add_adapter(config.name, Path(adapter))
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> "Backend":
+        return self
+
+    async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
+        params = sampling_of(request, self.service.llm.defaults.sampling)
+        prompt = request.inputs["input_ids"].data.tolist()
+        token_ids: list[int] = []
+        answer = self.service.stream(prompt, params, adapter=self.adapter)
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
+                if wants_stream(request):
+                    yield _response(list(piece.token_ids), piece.finish_reason)
+                else:
+                    token_ids += piece.token_ids
+        if not wants_stream(request):
+            yield _response(token_ids, piece.finish_reason)
+
+    def close(self) -> None:
+        self._engines.give_back(self.service)
+
+
+def _response(token_ids: list[int], finish_reason: str | None) -> InferResponse:
+    """`finish_reason` is empty until the answer ends."""
+    outputs = (tensor("output_ids", "INT32", token_ids), tensor("finish_reason", "BYTES", [finish_reason or ""]))
+    return InferResponse({one.name: one for one in outputs}, finish_reason is not None)

@@ -1,0 +1,57 @@
+"""Engines by folder: models of a repository that name the same folder share one, loaded once.
+
+`take` and `give_back` are called from loading threads; the lock also keeps one folder from being loaded twice.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanbit.engine.llm import LLM
+from hanbit.engine.service import Service
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """For every engine of a server. `max_waiting`: prompts that may wait beyond those being answered."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    max_sequences: int = 8
+    max_waiting: int = 256
+
+
+@dataclass
+class _Shared:
+    service: Service
+    users: int = 0
+
+
+class Engines:
+    def __init__(self, options: EngineOptions = EngineOptions()) -> None:
+        self.options = options
+        self._lock = threading.Lock()
+        self._shared: dict[Path, _Shared] = {}
+
+    def take(self, folder: Path | str) -> Service:
+        """The engine of a model folder. Raises ModelError, DataError, GenerationError as LLM does."""
+        key = Path(folder).resolve()
+        with self._lock:
+            if key not in self._shared:
+                self._shared[key] = _Shared(self._load(key))
+            self._shared[key].users += 1
+            return self._shared[key].service
+
+    def give_back(self, service: Service) -> None:
+        """The last user's leaving ends the engine and frees its memory."""
+        with self._lock:
+            key = next(key for key, shared in self._shared.items() if shared.service is service)
+            self._shared[key].users -= 1
+            if self._shared[key].users == 0:
+                del self._shared[key]
+                service.close()
+
+    def _load(self, folder: Path) -> Service:
+        options = self.options
+        llm = LLM(folder, dtype=options.dtype, device=options.device)
+        return Service(llm, max_sequences=options.max_sequences, max_waiting=options.max_waiting)

@@ -1,0 +1,126 @@
+"""A model made of models: each step runs as soon as the tensors that it reads exist.
+
+A step that answers in pieces starts a wave with every piece: the steps behind it run again, in the same run of theirs,
+so a detokenizer remembers half a character from one piece to the next. Waves are pulled by the reader: what nobody
+takes is not computed, and closing the iterator ends the work of every step.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from hanbit.server.model import ServedModel, single
+from hanbit.server.request import InferRequest, InferResponse, Run
+from hanbit.server.tensors import Tensor
+
+FindModel = Callable[[str, str], ServedModel]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """`reads`: the model's input -> tensor of the ensemble; `writes`: the model's output -> tensor of the ensemble."""
+
+    model: ServedModel
+    run: Run
+    reads: Mapping[str, str]
+    writes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Wave:
+    """Tensors by the ensemble's names, and the steps that have run."""
+
+    tensors: Mapping[str, Tensor]
+    done: frozenset[int]
+    is_last: bool
+
+
+class Ensemble:
+    """A backend. `find` gives the member of a name and version when a request comes."""
+
+    def __init__(self, config: ModelConfig, find: FindModel) -> None:
+        self._config = config
+        self._find = find
+
+    def start(self) -> Run:
+        """Raises RequestError if a member is away."""
+        steps = []
+        for step in self._config.ensemble_scheduling.step:
+            model = self._find(step.model_name, str(step.model_version) if step.model_version > 0 else "")
+            steps.append(_Step(model, model.start(), dict(step.input_map), dict(step.output_map)))
+        return _EnsembleRun(self._config, steps)
+
+    def close(self) -> None:
+        """Its members are models of their own."""
+
+
+class _EnsembleRun:
+    def __init__(self, config: ModelConfig, steps: list[_Step]) -> None:
+        self._inputs = {one.name for one in config.input}
+        self._outputs = [one.name for one in config.output]
+        self._steps = steps
+
+    async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
+        first = _Wave(request.inputs, frozenset(), request.is_last)
+        async with aclosing(self._flow(request, first)) as waves:
+            async for wave in waves:
+                outputs = {name: wave.tensors[name] for name in self._outputs if name in wave.tensors}
+                yield InferResponse(outputs, wave.is_last)
+
+    async def _flow(self, request: InferRequest, wave: _Wave) -> AsyncGenerator[_Wave]:
+        """Waves in which every step that can run has run."""
+        ready = [index for index in range(len(self._steps)) if self._is_ready(index, wave)]
+        at_once = [index for index in ready if not self._steps[index].model.is_decoupled]
+        if at_once:
+            wave = await self._run_together(request, at_once, wave)
+        elif not ready:
+            yield wave
+            return
+        flow = self._flow(request, wave) if at_once else self._run_in_pieces(request, ready[0], wave)
+        async with aclosing(flow):
+            async for one in flow:
+                yield one
+
+    async def _run_together(self, request: InferRequest, indices: list[int], wave: _Wave) -> _Wave:
+        runs = (single(self._responses(request, index, wave)) for index in indices)
+        if len(indices) == 1:  # the usual chain; no task, no turn of the loop
+            responses = [await next(runs)]
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(run) for run in runs]
+            responses = [task.result() for task in tasks]
+        for index, response in zip(indices, responses, strict=True):
+            wave = self._after(index, response, wave, wave.is_last)
+        return wave
+
+    async def _run_in_pieces(self, request: InferRequest, index: int, wave: _Wave) -> AsyncGenerator[_Wave]:
+        async with aclosing(self._responses(request, index, wave)) as responses:
+            async for response in responses:
+                after = self._after(index, response, wave, wave.is_last and response.is_last)
+                async with aclosing(self._flow(request, after)) as flow:
+                    async for one in flow:
+                        yield one
+
+    def _is_ready(self, index: int, wave: _Wave) -> bool:
+        """An ensemble's input that was not given is optional and will not come."""
+        if index in wave.done:
+            return False
+        return all(name in wave.tensors or name in self._inputs for name in self._steps[index].reads.values())
+
+    def _responses(self, request: InferRequest, index: int, wave: _Wave) -> AsyncGenerator[InferResponse]:
+        step = self._steps[index]
+        inputs = {
+            name: wave.tensors[source].renamed(name) for name, source in step.reads.items() if source in wave.tensors
+        }
+        parameters = request.parameters
+        return step.run.infer(
+            InferRequest(step.model.name, inputs, step.model.version, request.id, (), parameters, wave.is_last)
+        )
+
+    def _after(self, index: int, response: InferResponse, wave: _Wave, is_last: bool) -> _Wave:
+        writes = self._steps[index].writes
+        written = {writes[name]: one.renamed(writes[name]) for name, one in response.outputs.items() if name in writes}
+        return _Wave({**wave.tensors, **written}, wave.done | {index}, is_last)

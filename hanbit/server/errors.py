@@ -1,0 +1,69 @@
+"""What a request can come to, once for all protocols: a kind, and what HTTP and gRPC call it.
+
+Triton's mapping: not found 404, unavailable 503, unsupported 501, internal 500, everything else 400.
+"""
+
+import logging
+from typing import Literal
+
+import grpc
+
+from hanbit.common.errors import EngineBusy, HanbitError
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["invalid", "unauthorized", "not_found", "too_large", "busy", "unavailable", "unsupported", "internal"]
+
+_HTTP: dict[Kind, int] = {
+    "invalid": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "too_large": 413,
+    "busy": 503,
+    "unavailable": 503,
+    "unsupported": 501,
+    "internal": 500,
+}
+_GRPC: dict[Kind, grpc.StatusCode] = {
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
+    "not_found": grpc.StatusCode.NOT_FOUND,
+    "too_large": grpc.StatusCode.INVALID_ARGUMENT,
+    "busy": grpc.StatusCode.UNAVAILABLE,
+    "unavailable": grpc.StatusCode.UNAVAILABLE,
+    "unsupported": grpc.StatusCode.UNIMPLEMENTED,
+    "internal": grpc.StatusCode.INTERNAL,
+}
+
+
+class RequestError(Exception):
+    """A request that is not served. `busy`: full for now, try again; `unavailable`: a model or the server is away."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+    @property
+    def http_status(self) -> int:
+        return _HTTP[self.kind]
+
+    @property
+    def grpc_status(self) -> grpc.StatusCode:
+        return _GRPC[self.kind]
+
+
+def invalid(message: str) -> RequestError:
+    return RequestError("invalid", message)
+
+
+def as_request_error(problem: Exception) -> RequestError:
+    """Any exception as the client may see it. What nobody foresaw is logged here and told to no stranger."""
+    if isinstance(problem, RequestError):
+        return problem
+    if isinstance(problem, EngineBusy):
+        return RequestError("busy", str(problem))
+    if isinstance(problem, HanbitError):
+        return invalid(str(problem))
+    log.error("a request failed: %s", problem, exc_info=problem)
+    return RequestError("internal", "the server failed at this request; its log says why")

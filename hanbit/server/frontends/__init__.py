@@ -1,0 +1,1 @@
+"""One file per protocol over the same data plane."""

@@ -1,0 +1,104 @@
+"""One version of a model that is loaded: it checks what comes in, keeps count, and gives only what was asked for."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from hanbit.repository.config import ENSEMBLE, is_decoupled, is_ensemble, wire_datatype
+from hanbit.server.check import check_request, shape_of
+from hanbit.server.errors import invalid
+from hanbit.server.request import Backend, InferRequest, InferResponse, Run
+from hanbit.server.statistics import Statistics
+
+
+@dataclass
+class ServedModel:
+    config: ModelConfig
+    version: str
+    versions: tuple[str, ...]  # all that are served of this model
+    backend: Backend
+    statistics: Statistics = field(default_factory=Statistics)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def is_decoupled(self) -> bool:
+        return is_decoupled(self.config)
+
+    def start(self) -> Run:
+        """For one request, whose input may come in pieces."""
+        return _CountedRun(self, self.backend.start())
+
+    def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
+        """A request whose input is whole. Close the iterator to end the work."""
+        return self.start().infer(request)
+
+    def metadata(self) -> dict[str, Any]:
+        """Of the v2 protocol."""
+        platform = ENSEMBLE if is_ensemble(self.config) else self.config.platform or self.config.backend
+        return {
+            "name": self.name,
+            "versions": list(self.versions),
+            "platform": platform,
+            "inputs": [self._tensor_metadata(one) for one in self.config.input],
+            "outputs": [self._tensor_metadata(one) for one in self.config.output],
+        }
+
+    def _tensor_metadata(self, one: Any) -> dict[str, Any]:
+        return {
+            "name": one.name,
+            "datatype": wire_datatype(one.data_type),
+            "shape": shape_of(self.config, one.dims),
+        }
+
+
+class _CountedRun:
+    def __init__(self, model: ServedModel, run: Run) -> None:
+        self._model = model
+        self._run = run
+
+    async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
+        statistics, began = self._model.statistics, time.monotonic_ns()
+        wanted = {output.name for output in request.outputs}
+        index, before, is_answered = 0, began, False
+        try:
+            check_request(self._model.config, request)
+            async with aclosing(self._run.infer(request)) as responses:
+                async for response in responses:
+                    now = time.monotonic_ns()
+                    statistics.responded(index, now - before)
+                    index, before = index + 1, now
+                    if response.is_last:
+                        is_answered = True
+                        statistics.succeeded(now - began)
+                    yield _only(response, wanted) if wanted else response
+        except Exception:
+            statistics.fail.add(time.monotonic_ns() - began)
+            raise
+        except BaseException:  # cancelled, or nobody reads on
+            if not is_answered:
+                statistics.cancel.add(time.monotonic_ns() - began)
+            raise
+
+
+def _only(response: InferResponse, wanted: set[str]) -> InferResponse:
+    return replace(response, outputs={name: one for name, one in response.outputs.items() if name in wanted})
+
+
+async def single(responses: AsyncGenerator[InferResponse]) -> InferResponse:
+    """The one response of a request that must not have several."""
+    found: InferResponse | None = None
+    async with aclosing(responses):
+        async for response in responses:
+            if found is not None and response.outputs:
+                raise invalid("this model answers in several responses: ask it through a stream")
+            found = response if found is None or response.outputs else found
+    assert found is not None, "a run ends with a last response"
+    return found

@@ -1,0 +1,226 @@
+"""The catalogue: which models there are, which of them are loaded, and why one is not.
+
+All of it is used on the event loop; only the work of loading and closing happens in threads. A model that is loaded
+again serves its former self until the new one is whole, and keeps it if that fails.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from hanbit.common.errors import HanbitError, RepositoryError
+from hanbit.repository.config import is_ensemble
+from hanbit.repository.layout import RepositoryModel, model_names, read_model
+from hanbit.server.backends.find import backend_class
+from hanbit.server.backends.hanbit import Backend as HanbitBackend
+from hanbit.server.engines import Engines
+from hanbit.server.ensemble import Ensemble
+from hanbit.server.errors import RequestError, as_request_error
+from hanbit.server.language_model import LanguageModel
+from hanbit.server.model import ServedModel
+from hanbit.server.request import Backend
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """A line of the repository index. `state`: READY, LOADING, UNAVAILABLE, or empty if never asked for."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass
+class _Entry:
+    """`versions`: what is served, the newest last; `config` stays when a model is unloaded."""
+
+    versions: dict[str, ServedModel] = field(default_factory=dict)
+    state: str = ""
+    reason: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Catalogue:
+    """`can_change`: clients may load and unload models (`--model-control-mode explicit`)."""
+
+    def __init__(self, repositories: Sequence[Path], engines: Engines, can_change: bool = False) -> None:
+        self.repositories = tuple(repositories)
+        self.engines = engines
+        self.can_change = can_change
+        self._entries: dict[str, _Entry] = {}
+
+    def names(self) -> list[str]:
+        """Of every model in the repositories, loaded or not. Raises RepositoryError."""
+        found: set[str] = set()
+        for repository in self.repositories:
+            names = set(model_names(repository))
+            if found & names:
+                raise RepositoryError(f"model {min(found & names)!r} is in two repositories. Rename one of them")
+            found |= names
+        return sorted(found)
+
+    async def load_all(self, names: Iterable[str] | None = None) -> None:
+        """Every model, or those named; a model that fails keeps the others from nothing (see `index`)."""
+        for name in self.names() if names is None else names:
+            if self._entry(name).state == "":
+                try:
+                    await self.load(name)
+                except RequestError as problem:
+                    log.error("model %s is not loaded: %s", name, problem)
+
+    async def load(self, name: str) -> None:
+        """Load, or load again what has changed; an ensemble brings the members that are not there. RequestError."""
+        if name not in self.names():
+            raise RequestError("not_found", f"no model {name!r:.80} in the repository")
+        await self._load(name, ())
+
+    async def unload(self, name: str, with_members: bool = False) -> None:
+        """Requests that run go on to their end. `with_members`: an ensemble takes its members along."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.versions:
+            raise RequestError("not_found", f"model {name!r:.80} is not loaded")
+        async with entry.lock:
+            former, entry.versions = entry.versions, {}
+            entry.state, entry.reason = "UNAVAILABLE", "unloaded"
+        await _close(former)
+        members = {step.model_name for model in former.values() for step in model.config.ensemble_scheduling.step}
+        for member in sorted(members) if with_members else ():
+            if self._entry(member).versions:
+                await self.unload(member)
+
+    def find(self, name: str, version: str = "") -> ServedModel:
+        """The newest version if none is named. RequestError: not found, or known and away."""
+        entry = self._entries.get(name)
+        if entry is None or entry.state == "":
+            if entry is None and not any((repository / name).is_dir() for repository in self._safe(name)):
+                raise RequestError("not_found", f"there is no model {name!r:.80}; ask for /v2/repository/index")
+            raise RequestError("unavailable", f"model {name!r} is not loaded")
+        if not entry.versions:
+            raise RequestError("unavailable", f"model {name!r} is not ready: {entry.reason or entry.state.lower()}")
+        if not version:
+            return next(reversed(entry.versions.values()))
+        if version not in entry.versions:
+            raise RequestError("not_found", f"model {name!r} has no version {version!r:.40}: {list(entry.versions)}")
+        return entry.versions[version]
+
+    def served(self) -> list[ServedModel]:
+        return [model for _, entry in sorted(self._entries.items()) for model in entry.versions.values()]
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """An ensemble is ready if its members are. RequestError for a model that does not exist."""
+        try:
+            model = self.find(name, version)
+        except RequestError as problem:
+            if problem.kind == "unavailable":
+                return False
+            raise
+        return all(self._has_ready(step.model_name) for step in model.config.ensemble_scheduling.step)
+
+    @property
+    def all_ready(self) -> bool:
+        """Whatever was asked to be loaded is there."""
+        return all(entry.state in ("READY", "") or entry.reason == "unloaded" for entry in self._entries.values())
+
+    def index(self) -> list[State]:
+        lines = []
+        for name in self.names():
+            entry = self._entries.get(name, _Entry())
+            for version in entry.versions or [""]:
+                lines.append(State(name, version, entry.state, entry.reason))
+        return lines
+
+    def language_models(self) -> dict[str, LanguageModel]:
+        """By the names that chat protocols use: of the ensembles around an engine, and of engines in no ensemble."""
+        engines = {model.name: model for model in self.served() if isinstance(model.backend, HanbitBackend)}
+        found, inside = {}, set()
+        for ensemble in self.served():
+            for step in ensemble.config.ensemble_scheduling.step:
+                if step.model_name in engines:
+                    inside.add(step.model_name)
+                    found[ensemble.name] = _language_model(ensemble, engines[step.model_name])
+        found |= {name: _language_model(model, model) for name, model in engines.items() if name not in inside}
+        return found
+
+    async def close(self) -> None:
+        for entry in self._entries.values():
+            former, entry.versions = entry.versions, {}
+            await _close(former)
+
+    def _entry(self, name: str) -> _Entry:
+        return self._entries.setdefault(name, _Entry())
+
+    def _safe(self, name: str) -> tuple[Path, ...]:
+        """A name from outside becomes a path only if it is a name."""
+        return self.repositories if name in self.names() else ()
+
+    def _has_ready(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        return entry is not None and bool(entry.versions)
+
+    async def _load(self, name: str, above: tuple[str, ...]) -> None:
+        entry = self._entry(name)
+        async with entry.lock:
+            entry.state, entry.reason = "LOADING", ""
+            try:
+                model = self._read(name)
+                await self._load_members(model.config, (*above, name))
+                versions = await self._made(model)
+            except Exception as problem:
+                entry.state = "READY" if entry.versions else "UNAVAILABLE"
+                entry.reason = str(as_request_error(problem))
+                raise RequestError("invalid", f"model {name!r} cannot be loaded: {entry.reason}") from problem
+            former, entry.versions = entry.versions, versions
+            entry.state = "READY"
+        await _close(former)
+
+    def _read(self, name: str) -> RepositoryModel:
+        for repository in self.repositories:
+            if (repository / name).is_dir():
+                return read_model(repository, name)
+        raise RepositoryError(f"no repository has a model {name!r:.80}")
+
+    async def _load_members(self, config: ModelConfig, above: tuple[str, ...]) -> None:
+        for step in config.ensemble_scheduling.step:
+            if step.model_name in above:
+                raise RepositoryError(f"ensemble {config.name!r} is a part of itself: {' -> '.join(above)}")
+            if step.model_name not in self.names():
+                raise RepositoryError(f"ensemble {config.name!r} needs {step.model_name!r:.80}, which is not there")
+            if not self._has_ready(step.model_name):
+                await self._load(step.model_name, above)
+
+    async def _made(self, model: RepositoryModel) -> dict[str, ServedModel]:
+        versions = tuple(str(version) for version in model.versions)
+        made: dict[str, ServedModel] = {}
+        try:
+            for version in versions:
+                backend = await self._backend(model.config)
+                made[version] = ServedModel(model.config, version, versions, backend)
+        except BaseException:
+            await _close(made)
+            raise
+        return made
+
+    async def _backend(self, config: ModelConfig) -> Backend:
+        if is_ensemble(config):
+            return Ensemble(config, self.find)
+        return await asyncio.to_thread(backend_class(config), config, self.engines)
+
+
+def _language_model(asked: ServedModel, engine: ServedModel) -> LanguageModel:
+    assert isinstance(engine.backend, HanbitBackend)
+    return LanguageModel(asked.name, engine.backend.service, engine.backend.adapter, asked.created)
+
+
+async def _close(versions: dict[str, ServedModel]) -> None:
+    for model in versions.values():
+        try:
+            await asyncio.to_thread(model.backend.close)
+        except HanbitError as problem:
+            log.warning("model %s did not close: %s", model.name, problem)

@@ -1,0 +1,56 @@
+"""One inference as the data plane sees it, whatever protocol brought it."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hanbit.server.tensors import Tensor
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    name: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """`outputs`: the wanted ones, none named means all. `is_last`: no further piece of a streamed input follows."""
+
+    model: str
+    inputs: Mapping[str, Tensor]
+    version: str = ""
+    id: str = ""
+    outputs: tuple[RequestedOutput, ...] = ()
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    is_last: bool = True
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """`is_last`: the request has no further response. A frontend adds model, version and id."""
+
+    outputs: Mapping[str, Tensor]
+    is_last: bool = True
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Run(Protocol):
+    """One request's stay in a model.
+
+    A streamed input comes as several calls of `infer`, the last with `is_last`; what a model must remember between them
+    lives here. Every iterator ends with a response that `is_last`, unless it raises. Closing it ends the work.
+    """
+
+    def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]: ...
+
+
+class Backend(Protocol):
+    """A loaded model. Each file of backends/ has a class `Backend(config: ModelConfig, engines: Engines)`, made in a
+    thread since it may take its time; raises HanbitError if the model cannot be loaded."""
+
+    def start(self) -> Run: ...
+
+    def close(self) -> None: ...

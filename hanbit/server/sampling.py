@@ -1,0 +1,55 @@
+"""What a request asks of an answer, out of its tensors and parameters. Both go by the names of SamplingParams.
+
+Raises RequestError for what is no parameter, GenerationError for a value outside its range.
+"""
+
+from typing import Any
+
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.repository.language import SAMPLING
+from hanbit.server.errors import invalid
+from hanbit.server.request import InferRequest
+from hanbit.server.tensors import texts
+
+_NAMES = [field.name for field in SAMPLING]
+_STOPS = ("stop", "stop_words")
+_MOST_STOPS = 64
+_LONGEST_STOP = 1024  # characters
+# Of the protocol, not of the model; headers may be handed on by proxies.
+_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
+
+
+def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
+    """`defaults`: how the model's makers sample, for what the request leaves open."""
+    for name in request.parameters:
+        if name not in (*_NAMES, *_STOPS, *_RESERVED, "stream") and not name.startswith("triton_"):
+            raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join((*_NAMES, 'stop', 'stream'))}")
+    given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
+    return SamplingParams(**{**defaults, **given, "stop": stops_of(request)})
+
+
+def stops_of(request: InferRequest) -> list[str]:
+    """Texts that end the answer: `stop` and `stop_words` together; an empty one is none, as Triton's users write it."""
+    found: list[str] = []
+    for name in _STOPS:
+        if name in request.inputs:
+            found += texts(request.inputs[name])
+        elif name in request.parameters:
+            found.append(str(request.parameters[name]))
+    if len(found) > _MOST_STOPS or any(len(text) > _LONGEST_STOP for text in found):
+        raise invalid(f"at most {_MOST_STOPS} stop texts of at most {_LONGEST_STOP} characters each are taken")
+    return [text for text in found if text]
+
+
+def wants_stream(request: InferRequest) -> bool:
+    value = _value(request, "stream")
+    if not isinstance(value, bool | None):
+        raise invalid(f"stream={value!r:.40} must be true or false")
+    return bool(value)
+
+
+def _value(request: InferRequest, name: str) -> Any:
+    """The tensor's single element, else the parameter, else None."""
+    if name in request.inputs:
+        return request.inputs[name].data.reshape(-1)[0].item()
+    return request.parameters.get(name)

@@ -1,0 +1,79 @@
+"""What a model has done: counts and nanoseconds, as the statistics extension of the v2 protocol reports them."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Duration:
+    count: int = 0
+    ns: int = 0
+
+    def add(self, nanoseconds: int) -> None:
+        self.count += 1
+        self.ns += nanoseconds
+
+    def as_json(self) -> dict[str, int]:
+        return {"count": self.count, "ns": self.ns}
+
+
+@dataclass
+class Statistics:
+    """Of one model version since it was loaded. Changed on the event loop only."""
+
+    last_inference_ms: int = 0
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    cancel: Duration = field(default_factory=Duration)
+    infer: Duration = field(default_factory=Duration)
+    responses: dict[int, Duration] = field(default_factory=dict)
+
+    def succeeded(self, nanoseconds: int) -> None:
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.success.add(nanoseconds)
+        self.infer.add(nanoseconds)
+
+    def responded(self, index: int, nanoseconds: int) -> None:
+        """The time since the request began, or since the response before. Long answers are counted together."""
+        self.responses.setdefault(min(index, _MOST_INDICES), Duration()).add(nanoseconds)
+
+    def as_json(self, name: str, version: str, is_decoupled: bool) -> dict[str, Any]:
+        """Field names of the extension, which are those of the message `ModelStatistics` too."""
+        nothing = Duration().as_json()
+        found: dict[str, Any] = {
+            "name": name,
+            "version": version,
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.success.count,
+            "execution_count": self.success.count,
+            "inference_stats": {
+                "success": self.success.as_json(),
+                "fail": self.fail.as_json(),
+                "queue": {"count": self.success.count, "ns": 0},
+                "compute_input": {"count": self.success.count, "ns": 0},
+                "compute_infer": self.infer.as_json(),
+                "compute_output": {"count": self.success.count, "ns": 0},
+                "cache_hit": nothing,
+                "cache_miss": nothing,
+            },
+            "batch_stats": [],
+            "memory_usage": [],
+        }
+        if is_decoupled:
+            cancelled = self.cancel.as_json()
+            found["response_stats"] = {
+                str(index): {
+                    "compute_infer": duration.as_json(),
+                    "compute_output": {"count": duration.count, "ns": 0},
+                    "success": duration.as_json(),
+                    "fail": self.fail.as_json() if index == 0 else nothing,
+                    "empty_response": nothing,
+                    "cancel": cancelled if index == 0 else nothing,
+                }
+                for index, duration in sorted(self.responses.items())
+            }
+        return found
+
+
+_MOST_INDICES = 63
