@@ -20,7 +20,7 @@ class SamplingParams:
     min_p: only tokens at least this share as likely as the likeliest.
     presence_penalty: taken off the logit of every token that the answer already has.
     frequency_penalty: taken off such a token's logit once for every time it is there.
-    logit_bias: added to the logits of these token ids; a large negative number forbids one.
+    logit_bias: added to the logits of these token ids; -100 forbids one, as good as.
     seed: the same seed gives the same answer, whatever else is being answered; None draws one.
     max_tokens: most tokens of the answer; None means as many as the context holds.
     min_tokens: the model's own end token is not chosen before the answer has as many.
@@ -92,8 +92,8 @@ def _check(name: str, value: Any, is_right: bool, rule: str) -> None:
 def _biases(biases: Any) -> dict[int, float]:
     _check("logit_bias", biases, isinstance(biases, Mapping), "token ids with a number each")
     for id, bias in biases.items():
-        right = _is_whole(id, 0) and _is_finite(bias)
-        _check("logit_bias", {id: bias}, right, "token ids with a finite number each")
+        right = _is_whole(id, 0) and _is_finite(bias) and -100 <= bias <= 100
+        _check("logit_bias", {id: bias}, right, "token ids with a number from -100 to 100 each")
     return dict(biases)
 
 

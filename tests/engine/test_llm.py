@@ -118,6 +118,36 @@ def test_the_end_tokens_of_the_folder_end_an_answer(folder: Path, tmp_path: Path
     assert output.finish_reason == "stop"
 
 
+def test_min_tokens_keep_the_end_away_and_no_longer(folder: Path, tmp_path: Path) -> None:
+    (prompt,) = prompts_of(5)
+    shutil.copytree(folder, tmp_path / "model")
+    every = list(range(0, VOCABULARY, 2))  # any even token ends an answer
+    (tmp_path / "model/generation_config.json").write_text(f'{{"eos_token_id": {every}}}')
+    output = LLM(tmp_path / "model").generate([prompt], SamplingParams(temperature=0, min_tokens=6, max_tokens=40))[0]
+    assert all(token % 2 for token in output.token_ids[:6])
+    assert output.finish_reason == "stop"
+    theirs = theirs_of(folder).generate(
+        torch.tensor([prompt]), do_sample=False, min_new_tokens=6, max_new_tokens=40, eos_token_id=every, pad_token_id=0
+    )
+    assert output.token_ids == tuple(theirs[0, 5:].tolist())
+
+
+def test_logprobs_come_with_every_token_and_say_what_transformers_says(llm: LLM, folder: Path) -> None:
+    (prompt,) = prompts_of(5)
+    params = SamplingParams(seed=1, temperature=0.7, max_tokens=6, ignore_eos=True, logprobs=2, presence_penalty=1.0)
+    output = llm.generate([prompt], params)[0]
+    tokens = torch.tensor([[*prompt, *output.token_ids]])
+    with torch.no_grad():
+        wanted = theirs_of(folder)(tokens).logits[0, 4:-1].log_softmax(-1)
+    for place, (found, token) in enumerate(zip(output.logprobs, output.token_ids, strict=True)):
+        assert found.token_id == token
+        assert found.logprob == pytest.approx(float(wanted[place, token]), abs=1e-4)
+        assert [id for id, _ in found.top] == wanted[place].topk(2).indices.tolist()
+    assert output.logprobs == tuple(one for piece in llm.stream(prompt, params) for one in piece.logprobs)
+    with pytest.raises(GenerationError, match="logit_bias has token 500"):
+        llm.generate([prompt], SamplingParams(logit_bias={500: 1.0}))
+
+
 def test_closing_a_stream_leaves_nothing_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     caches = []
 

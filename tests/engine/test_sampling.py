@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers.generation import logits_process
 
-from hanbit.engine.sampling import candidates, choose
+from hanbit.engine.sampling import adjusted, candidates, choose, logprob_of
 from hanbit.engine.sampling_params import SamplingParams
 
 SETTINGS: list[dict[str, Any]] = [
@@ -99,3 +100,37 @@ def test_a_temperature_near_0_does_not_overflow() -> None:
 def test_a_token_of_probability_0_is_never_chosen(uniform: float) -> None:
     logits = torch.tensor([-torch.inf, 1.0, -torch.inf, 1.0, -torch.inf])
     assert choose(logits, SamplingParams(), uniform) in (1, 3)
+
+
+def test_penalties_follow_the_formula_of_openai() -> None:
+    logits, answer = logits_of(30), [4, 7, 4, 4, 29]
+    params = SamplingParams(presence_penalty=0.5, frequency_penalty=-0.25)
+    wanted = [float(logit) for logit in logits]
+    for token in range(30):
+        wanted[token] -= answer.count(token) * -0.25 + (answer.count(token) > 0) * 0.5
+    before = logits.clone()
+    torch.testing.assert_close(adjusted(logits, params, answer, ()), torch.tensor(wanted))
+    assert torch.equal(logits, before)
+    assert adjusted(logits, params, [], ()) is logits
+
+
+def test_biases_and_forbidden_ends_are_those_of_transformers() -> None:
+    logits, biases = logits_of(30), {3: 5.0, 28: -100.0, 9: 0.25}
+    theirs = logits_process.SequenceBiasLogitsProcessor([[[id], bias] for id, bias in biases.items()])
+    least = logits_process.MinNewTokensLengthLogitsProcessor(2, 4, [11, 5], device="cpu")
+    tokens = torch.tensor([[1, 2, 20]])
+    wanted = least(tokens, theirs(tokens, logits.unsqueeze(0)))[0]
+    assert torch.equal(adjusted(logits, SamplingParams(logit_bias=biases), [20], frozenset({11, 5})), wanted)
+
+
+def test_logprobs_are_the_logs_of_the_models_own_probabilities() -> None:
+    logits = logits_of(50)
+    wanted = F.softmax(logits.double(), dim=0).log()
+    found = logprob_of(logits, 7, 3)
+    assert found.token_id == 7
+    assert found.logprob == pytest.approx(float(wanted[7]), abs=1e-5)
+    assert [id for id, _ in found.top] == wanted.sort(descending=True).indices[:3].tolist()
+    assert [value for _, value in found.top] == pytest.approx(
+        wanted.sort(descending=True).values[:3].tolist(), abs=1e-5
+    )
+    assert logprob_of(logits, 7, 0).top == ()
