@@ -1,0 +1,8 @@
+"""OpenAI's chat and completions over the engines of the data plane, for its clients and for the page.
+
+request ─ parse ─▶ a class of `requests` ─ answers ─▶ engine ─ respond ─▶ JSON, or events
+"""
+
+from hanbit.server.frontends.openai.routes import routes
+
+__all__ = ["routes"]

@@ -1,0 +1,133 @@
+"""The engine's answers to one request: checked and begun together, heard as they come, ended together."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.engine.output import Piece, Usage
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.service import Answer
+from hanbit.server.frontends.openai.errors import Refusal
+from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
+from hanbit.server.language_model import LanguageModel
+
+_SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop", "ignore_eos")
+_MAKERS = ("temperature", "top_p", "top_k", "min_p")  # None: as the model's makers would have it
+
+
+def sampling(
+    asked: Answering, makers: Mapping[str, Any], max_tokens: int | None, logprobs: int | None
+) -> SamplingParams:
+    """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. Raises Refusal."""
+    given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
+    given = {name: value for name, value in given.items() if value is not None}
+    seed = None if asked.seed is None else asked.seed % 2**63
+    try:
+        return SamplingParams(
+            **{"temperature": 1.0, **makers, **given}, seed=seed, max_tokens=max_tokens, logprobs=logprobs
+        )
+    except GenerationError as problem:  # its messages begin with name=value
+        raise Refusal(str(problem), param=str(problem).partition("=")[0], code="invalid_value") from None
+
+
+class Answers:
+    """Choices 0 to n-1 answer the first prompt, the next n the second, and so on.
+
+    Iterating gives (choice, piece) in the order in which they come; `close` ends the work on all that are not over.
+    """
+
+    def __init__(self) -> None:
+        self._streams: list[Answer] = []
+        self._usages: dict[int, Usage] = {}
+
+    def add(self, stream: Answer) -> None:
+        self._streams.append(stream)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    async def close(self) -> None:
+        for stream in self._streams:
+            await stream.aclose()
+
+    async def __aiter__(self) -> AsyncGenerator[tuple[int, Piece], None]:
+        pieces = self._in_turn() if len(self._streams) == 1 else self._together()
+        async for choice, piece in pieces:
+            if piece.usage is not None:
+                self._usages[choice] = piece.usage
+            yield choice, piece
+
+    def usage(self, n: int) -> dict[str, int]:
+        """Of all choices that are over; a prompt counts once, however many answer it."""
+        prompt = sum(usage.prompt_tokens for choice, usage in self._usages.items() if choice % n == 0)
+        completion = sum(usage.completion_tokens for usage in self._usages.values())
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    async def _in_turn(self) -> AsyncGenerator[tuple[int, Piece], None]:
+        async for piece in self._streams[0]:
+            yield 0, piece
+
+    async def _together(self) -> AsyncGenerator[tuple[int, Piece], None]:
+        arrived: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue(len(self._streams))
+        tasks = [asyncio.create_task(_hear(choice, stream, arrived)) for choice, stream in enumerate(self._streams)]
+        try:
+            open_choices = len(tasks)
+            while open_choices:
+                choice, piece = await arrived.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                open_choices -= piece.finish_reason is not None
+                yield choice, piece
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _hear(choice: int, stream: Answer, arrived: "asyncio.Queue[tuple[int, Piece | Exception]]") -> None:
+    try:
+        async for piece in stream:
+            await arrived.put((choice, piece))
+    except Exception as problem:
+        await arrived.put((choice, problem))
+
+
+async def begin(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], params: SamplingParams, n: int, param: str
+) -> Answers:
+    """`param`: the field that the prompts came from, for errors. Either all are begun or none."""
+    if len(prompts) * n > MOST_CHOICES:
+        raise Refusal(
+            f"{len(prompts)} prompts with n={n} are more than {MOST_CHOICES} answers: ask in parts", param="n"
+        )
+    _check_lengths(prompts, model.service.llm.context, param)
+    answers = Answers()
+    try:
+        for prompt in prompts:
+            for index in range(n):
+                answers.add(model.service.stream(prompt, _seeded(params, index), adapter=model.adapter))
+    except EngineBusy:
+        await answers.close()
+        raise
+    except GenerationError as problem:
+        await answers.close()
+        raise Refusal(str(problem), param, "invalid_value") from None
+    return answers
+
+
+def _check_lengths(prompts: Sequence[Sequence[int]], context: int, param: str) -> None:
+    """The engine has the same rule; clients want its code, and many a long prompt is not worth the engine's time."""
+    for prompt in prompts:
+        if len(prompt) >= context:
+            raise Refusal(
+                f"{param} has {len(prompt)} tokens and the model's context holds {context}, the answer included. "
+                f"Shorten it by at least {len(prompt) - context + 1}",
+                param,
+                "context_length_exceeded",
+            )
+
+
+def _seeded(params: SamplingParams, index: int) -> SamplingParams:
+    """With a seed, choices differ from one another and stay the same from one request to the next."""
+    return params if params.seed is None else replace(params, seed=(params.seed + index) % 2**63)

@@ -1,0 +1,77 @@
+"""`/v1/completions`: prompts are continued, as they are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hanbit.engine.output import Piece
+from hanbit.server.frontends.body import read_body
+from hanbit.server.frontends.openai import logprobs
+from hanbit.server.frontends.openai.answers import begin, sampling
+from hanbit.server.frontends.openai.endpoint import Models, find
+from hanbit.server.frontends.openai.errors import Refusal
+from hanbit.server.frontends.openai.parse import parse
+from hanbit.server.frontends.openai.requests import CompletionRequest
+from hanbit.server.frontends.openai.respond import respond
+from hanbit.tokenizers.tokenizer import Tokenizer
+
+
+async def complete(models: Models, request: Request) -> Response:
+    asked = parse(CompletionRequest, await read_body(request))
+    model = find(models, asked.model)
+    llm = model.service.llm
+    if asked.echo and asked.logprobs is not None:
+        raise Refusal("logprobs of an echoed prompt are not computed: leave out echo or logprobs", "echo")
+    params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs)
+    prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)
+    answers = await begin(model, prompts, params, asked.n, "prompt")
+    return await respond(request, asked, answers, Completion(asked, llm.tokenizer))
+
+
+def _encoded(tokenizer: Tokenizer, asked: CompletionRequest) -> list[list[int]]:
+    return [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in asked.prompt]
+
+
+class Completion:
+    """One request's choices."""
+
+    prefix = "cmpl"
+    object = chunk_object = "text_completion"
+
+    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer) -> None:
+        self._asked, self._tokenizer = asked, tokenizer
+        self._told: Counter[int] = Counter()  # characters of tokens whose likelihood was told, by choice
+
+    def opening(self, choice: int) -> dict[str, Any] | None:
+        return _choice(choice, self._echo(choice), None, None) if self._asked.echo else None
+
+    def step(self, choice: int, piece: Piece) -> dict[str, Any] | None:
+        if not (piece.text or piece.finish_reason or piece.logprobs):
+            return None
+        return _choice(choice, piece.text, self._logprobs(choice, [piece]), piece.finish_reason)
+
+    def whole(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        text = self._echo(choice) + "".join(piece.text for piece in pieces)
+        return _choice(choice, text, self._logprobs(choice, pieces), pieces[-1].finish_reason)
+
+    def _echo(self, choice: int) -> str:
+        if not self._asked.echo:
+            return ""
+        prompt = self._asked.prompt[choice // self._asked.n]
+        return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
+
+    def _logprobs(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+        if self._asked.logprobs is None:
+            return None
+        told = [one for piece in pieces for one in piece.logprobs]
+        found = logprobs.of_completion(self._tokenizer, told, self._told[choice])
+        self._told[choice] += sum(map(len, found["tokens"]))
+        return found
+
+
+def _choice(choice: int, text: str, told: dict[str, Any] | None, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": choice, "text": text, "logprobs": told, "finish_reason": finish_reason}

@@ -1,0 +1,47 @@
+"""What every route does around its own work: find the model, read the body, turn an exception into an answer."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from hanbit.server.frontends.listening import ClientGone
+from hanbit.server.frontends.openai.errors import Refusal, as_refusal
+from hanbit.server.language_model import LanguageModel
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody is there to read it
+
+
+class Models(Protocol):
+    """What is needed of the data plane's catalogue: the language models that are ready, by name."""
+
+    def language_models(self) -> dict[str, LanguageModel]: ...
+
+
+def find(models: Models, name: str) -> LanguageModel:
+    """Raises Refusal with the names that there are."""
+    found = models.language_models()
+    if name not in found:
+        there = f"there is {', '.join(sorted(found))}" if found else "no language model is ready"
+        raise Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
+    return found[name]
+
+
+def guarded(handler: Handler) -> Handler:
+    """The handler, with any exception of its as an answer in OpenAI's shape, and an id that a user can quote."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except (ClientDisconnect, ClientGone):
+            response = Response(status_code=_CLIENT_CLOSED_REQUEST)
+        except Exception as problem:
+            response = as_refusal(problem).response()
+        response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
+        return response
+
+    return endpoint

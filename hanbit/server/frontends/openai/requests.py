@@ -1,0 +1,130 @@
+"""What may be asked for, as pydantic models. Types are strict ("0.5" is no number); ranges that the engine knows are
+checked by its SamplingParams, limits on amounts here.
+
+https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`, `min_tokens`,
+`ignore_eos` and the two token routes are vLLM's.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+MOST_CHOICES = 128  # answers of one request: prompts x n
+MOST_STOPS = 16
+LONGEST_STOP = 1000
+MOST_BIASES = 1024
+_WHOLE = 2**63  # integers of other languages hold no more
+
+Prompt = str | list[int]
+
+
+def _prompts(value: Any) -> list[Prompt]:
+    """A text, texts, token ids or lists of token ids -> prompts."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value) or all(_is_tokens(item) for item in value):
+            return value
+        if _is_tokens(value):
+            return [value]
+    raise PydanticCustomError("wrong", "must be a text, a list of texts, token ids, or a list of lists of token ids")
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < _WHOLE for item in value)
+
+
+def _text(value: Any) -> Any:
+    """Content in text parts -> one text, a line each."""
+    if not isinstance(value, list):
+        return value
+    for place, part in enumerate(value):
+        is_text = isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        if not is_text:
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise PydanticCustomError(
+                "wrong",
+                "part {place} is {kind}: parts of type text with a text are read",
+                {"place": place, "kind": f"{kind!r:.40}"},
+            )
+    return "\n".join(part["text"] for part in value)
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _biases(value: Any) -> Any:
+    """JSON's keys are texts, token ids are numbers."""
+    if not isinstance(value, dict) or not all(key.isascii() and key.isdigit() and len(key) < 19 for key in value):
+        raise PydanticCustomError("wrong", "must be an object with token ids as keys")
+    return {int(key): bias for key, bias in value.items()}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Message(Strict):
+    """`developer` is what newer clients call the system."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_text)]
+    name: str | None = None
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # padding of OpenAI's own; there is none here
+
+
+class Answering(Strict):
+    """What both ways of asking share. None leaves it to the model's makers, then to OpenAI's default."""
+
+    model: str
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float = 0
+    frequency_penalty: float = 0
+    logit_bias: Annotated[dict[int, float], BeforeValidator(_biases), Field(max_length=MOST_BIASES)] = {}
+    seed: int | None = Field(None, ge=-_WHOLE, lt=_WHOLE)
+    stop: Annotated[
+        list[Annotated[str, Field(max_length=LONGEST_STOP)]], BeforeValidator(_stops), Field(max_length=MOST_STOPS)
+    ] = []
+    min_tokens: int = Field(0, lt=_WHOLE)
+    ignore_eos: bool = False
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+
+class CompletionRequest(Answering):
+    prompt: Annotated[list[Prompt], PlainValidator(_prompts)] = [""]
+    max_tokens: int = Field(16, lt=_WHOLE)
+    logprobs: int | None = None
+    echo: bool = False
+
+
+class ChatRequest(Answering):
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1)]
+    max_tokens: int | None = Field(None, lt=_WHOLE)
+    max_completion_tokens: int | None = Field(None, lt=_WHOLE)
+    logprobs: bool = False
+    top_logprobs: int | None = None
+
+
+class TokenizeRequest(Strict):
+    """A text, or a conversation as the model's chat template puts it."""
+
+    model: str
+    prompt: str | None = None
+    messages: Annotated[list[Message], FailFast()] = []
+    add_special_tokens: bool = True
+
+
+class DetokenizeRequest(Strict):
+    model: str
+    tokens: Annotated[list[int], FailFast()]
