@@ -15,16 +15,19 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from hanbit.common.errors import HanbitError, RepositoryError
 from hanbit.repository.config import is_ensemble
 from hanbit.repository.layout import RepositoryModel, model_names, read_model
+from hanbit.server.admission import Admission
 from hanbit.server.backends.find import backend_class
 from hanbit.server.backends.hanbit import Backend as HanbitBackend
 from hanbit.server.engines import Engines
 from hanbit.server.ensemble import Ensemble
-from hanbit.server.errors import RequestError, as_request_error
+from hanbit.server.errors import RequestError, as_request_error, invalid
 from hanbit.server.language_model import LanguageModel
 from hanbit.server.model import ServedModel
 from hanbit.server.request import Backend
 
 log = logging.getLogger(__name__)
+
+_UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Catalogue:
         self.repositories = tuple(repositories)
         self.engines = engines
         self.can_change = can_change
+        self.admission = Admission()
+        self._has_started = False
         self._entries: dict[str, _Entry] = {}
 
     def names(self) -> list[str]:
@@ -73,7 +78,8 @@ class Catalogue:
                 try:
                     await self.load(name)
                 except RequestError as problem:
-                    log.error("model %s is not loaded: %s", name, problem)
+                    log.error("%s", problem)
+        self._has_started = True
 
     async def load(self, name: str) -> None:
         """Load, or load again what has changed; an ensemble brings the members that are not there. RequestError."""
@@ -88,12 +94,21 @@ class Catalogue:
             raise RequestError("not_found", f"model {name!r:.80} is not loaded")
         async with entry.lock:
             former, entry.versions = entry.versions, {}
-            entry.state, entry.reason = "UNAVAILABLE", "unloaded"
+            entry.state, entry.reason = "UNAVAILABLE", _UNLOADED
         await _close(former)
         members = {step.model_name for model in former.values() for step in model.config.ensemble_scheduling.step}
         for member in sorted(members) if with_members else ():
             if self._entry(member).versions:
                 await self.unload(member)
+
+    async def load_by_client(self, name: str) -> None:
+        """RequestError where clients may not."""
+        self._check_can_change()
+        await self.load(name)
+
+    async def unload_by_client(self, name: str, with_members: bool) -> None:
+        self._check_can_change()
+        await self.unload(name, with_members)
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """The newest version if none is named. RequestError: not found, or known and away."""
@@ -124,9 +139,10 @@ class Catalogue:
         return all(self._has_ready(step.model_name) for step in model.config.ensemble_scheduling.step)
 
     @property
-    def all_ready(self) -> bool:
-        """Whatever was asked to be loaded is there."""
-        return all(entry.state in ("READY", "") or entry.reason == "unloaded" for entry in self._entries.values())
+    def is_server_ready(self) -> bool:
+        """Whatever was asked to be loaded is there, and requests are let in."""
+        are_there = all(entry.state in ("READY", "") or entry.reason == _UNLOADED for entry in self._entries.values())
+        return self._has_started and are_there and not self.admission.is_draining
 
     def index(self) -> list[State]:
         lines = []
@@ -152,6 +168,10 @@ class Catalogue:
         for entry in self._entries.values():
             former, entry.versions = entry.versions, {}
             await _close(former)
+
+    def _check_can_change(self) -> None:
+        if not self.can_change:
+            raise invalid("clients may not load and unload models here; start with --model-control-mode explicit")
 
     def _entry(self, name: str) -> _Entry:
         return self._entries.setdefault(name, _Entry())

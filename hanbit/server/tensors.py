@@ -62,6 +62,11 @@ def dtype_of(datatype: str) -> Any:
     return _NUMPY[datatype]
 
 
+def item_bytes(datatype: str) -> int:
+    """Of one element on the wire; not for BYTES, whose elements differ."""
+    return 2 if datatype == "BF16" else np.dtype(dtype_of(datatype)).itemsize
+
+
 def num_elements(name: str, shape: Sequence[Any]) -> int:
     """The product of a shape's dims, each of which is looked at."""
     if len(shape) > _MOST_DIMS:
@@ -77,9 +82,9 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memory
     dtype = dtype_of(datatype)
     if datatype == "BYTES":
         return Tensor(name, datatype, tuple(shape), _as_objects(_split(name, raw, count), shape))
-    size = 2 if datatype == "BF16" else np.dtype(dtype).itemsize
-    if len(raw) != count * size:
-        raise invalid(f"tensor {name!r:.80} {datatype} {list(shape)} takes {count * size} bytes, not {len(raw)}")
+    size = count * item_bytes(datatype)
+    if len(raw) != size:
+        raise invalid(f"tensor {name!r:.80} {datatype} {list(shape)} takes {size} bytes, not {len(raw)}")
     if datatype == "BF16":
         data = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view(np.float32)
     elif datatype == "BOOL":

@@ -1,0 +1,100 @@
+"""Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    folder: Annotated[str | None, typer.Argument(help="Model folder, or a run folder: runs/demo.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER; may be given again.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", "--lora-modules", help="NAME=FOLDER of a LoRA adapter; may be given again."),
+    ] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="What FOLDER is called.", show_default="the folder's name")
+    ] = None,
+    model_repository: Annotated[
+        list[Path] | None, typer.Option(help="Folder of models as Triton has it; may be given again.")
+    ] = None,
+    http_port: Annotated[int, typer.Option(help="Of KServe v2, OpenAI and the page; 0: a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Of KServe v2 over gRPC; 0: a free one.")] = 8001,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    api_key: Annotated[
+        str | None, typer.Option(help="What clients must send.", envvar="HANBIT_API_KEY", show_envvar=True)
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a key.")] = False,
+    exit_timeout_secs: Annotated[
+        float, typer.Option(help="When told to end, how long answers being made may take.")
+    ] = 30.0,
+    model_control_mode: Annotated[
+        str, typer.Option(help="none: all models, for good; explicit: clients load and unload.")
+    ] = "none",
+    load_model: Annotated[
+        list[str] | None, typer.Option(help="With explicit: load this at the start; * is all.")
+    ] = None,
+    exit_on_error: Annotated[bool, typer.Option(help="End if a model cannot be loaded.")] = True,
+    max_sequences: Annotated[int, typer.Option(help="Prompts answered at the same time, per engine.")] = 8,
+    max_waiting: Annotated[int, typer.Option(help="Prompts that may wait; more are refused.")] = 256,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
+) -> None:
+    """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
+    from hanbit.common.errors import ConfigError
+    from hanbit.server.engines import EngineOptions
+    from hanbit.server.names import served_name
+    from hanbit.server.options import ServeOptions
+    from hanbit.server.run import run
+
+    models = pairs("--model", model)
+    if folder is not None:
+        name = served_model_name or served_name(Path(folder))
+        if name in models:
+            raise ConfigError(f"two models would be called {name!r}: name FOLDER with --served-model-name")
+        models = {name: Path(folder), **models}
+    elif served_model_name is not None:
+        raise ConfigError("--served-model-name names FOLDER, and there is none. With --model write NAME=FOLDER")
+    if model_control_mode not in ("none", "explicit"):
+        raise ConfigError(f"--model-control-mode {model_control_mode!r} must be none or explicit")
+    if load_model and model_control_mode == "none":
+        raise ConfigError("--load-model goes with --model-control-mode explicit; without it all models are loaded")
+    options = ServeOptions(
+        models=models,
+        adapters=pairs("--adapter", adapter),
+        repositories=tuple(model_repository or ()),
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        exit_timeout_seconds=exit_timeout_secs,
+        load=_chosen(load_model, model_control_mode),
+        clients_change_models=model_control_mode == "explicit",
+        fail_if_a_model_fails=exit_on_error,
+        api_key=api_key,
+        insecure=insecure,
+        engines=EngineOptions(dtype, device, max_sequences, max_waiting),
+    )
+    run(options, typer.echo)
+
+
+def pairs(flag: str, values: list[str] | None) -> dict[str, Path]:
+    """NAME=FOLDER, each name once. Raises ConfigError."""
+    from hanbit.common.errors import ConfigError
+
+    found: dict[str, Path] = {}
+    for value in values or ():
+        name, separator, folder = value.partition("=")
+        if not name or not separator or not folder:
+            raise ConfigError(f"{flag} {value!r} must be NAME=FOLDER, as in {flag} small=runs/demo")
+        if name in found:
+            raise ConfigError(f"{flag} names {name!r} twice")
+        found[name] = Path(folder)
+    return found
+
+
+def _chosen(load_model: list[str] | None, mode: str) -> tuple[str, ...] | None:
+    """Which models to load at the start; None is all."""
+    if mode == "none" or (load_model and "*" in load_model):
+        return None
+    return tuple(load_model or ())

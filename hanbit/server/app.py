@@ -1,0 +1,62 @@
+"""Every HTTP frontend in one ASGI application, behind one gate."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hanbit.server.access import check_key
+from hanbit.server.errors import RequestError
+from hanbit.server.frontends import kserve_http, openai
+from hanbit.server.frontends.openai.errors import as_refusal
+from hanbit.server.models import Catalogue
+
+_OPEN = "/v2/health/"
+
+
+def build_app(catalogue: Catalogue, api_key: str | None = None) -> Starlette:
+    return Starlette(
+        routes=[*kserve_http.routes(catalogue), *openai.routes(catalogue)],
+        middleware=[Middleware(_Gate, catalogue=catalogue, api_key=api_key)],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+class _Gate:
+    """Checks the key of every request but health checks, and counts work, so that a server ends without losing any."""
+
+    def __init__(self, app: ASGIApp, catalogue: Catalogue, api_key: str | None) -> None:
+        self._app, self._catalogue, self._api_key = app, catalogue, api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(_OPEN):
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_key(self._api_key, Request(scope).headers.get("authorization"))
+            if scope["method"] != "POST":
+                await self._app(scope, receive, send)
+                return
+            admission = self._catalogue.admission.one()
+            admission.__enter__()
+        except RequestError as problem:
+            await _as_response(problem, scope["path"])(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            admission.__exit__(None, None, None)
+
+
+def _as_response(problem: RequestError, path: str) -> Response:
+    """In the shape of the protocol that the path belongs to."""
+    return as_refusal(problem).response() if path.startswith("/v1/") else kserve_http.error_response(problem)
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    """A path or method that no route has."""
+    assert isinstance(problem, HTTPException)
+    message = f"{problem.detail}: {request.method} {request.url.path:.80}"
+    return kserve_http.json_response({"error": message}, problem.status_code)

@@ -1,0 +1,76 @@
+"""The gRPC server around its services: limits, the key, the standard health check."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc as services
+
+from hanbit.server.access import check_key
+from hanbit.server.errors import RequestError
+from hanbit.server.frontends.body import MOST_BYTES
+from hanbit.server.frontends.kserve_grpc import InferenceService
+from hanbit.server.models import Catalogue
+
+_SERVICE = "inference.GRPCInferenceService"
+_OPEN = (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", "/grpc.health.v1.Health/")
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the requests
+    ("grpc.keepalive_time_ms", 60_000),  # a half-open connection is noticed
+)
+
+
+class GrpcServer:
+    """`address`: host:port, taken when this is made. Raises RuntimeError if it cannot be had."""
+
+    def __init__(self, catalogue: Catalogue, address: str, api_key: str | None) -> None:
+        interceptors = [] if api_key is None else [_Gate(api_key)]
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        services.add_GRPCInferenceServiceServicer_to_server(InferenceService(catalogue), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.port: int = self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        await self.set_ready(False)
+        await self._server.start()
+
+    async def set_ready(self, is_ready: bool) -> None:
+        """What the standard health check says."""
+        states = health_pb2.HealthCheckResponse
+        for name in (health.OVERALL_HEALTH, _SERVICE):
+            await self._health.set(name, states.SERVING if is_ready else states.NOT_SERVING)
+
+    async def stop(self) -> None:
+        await self._server.stop(grace=None)
+
+
+class _Gate(grpc.aio.ServerInterceptor):
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        if details.method.startswith(_OPEN):
+            return await continuation(details)
+        try:
+            metadata = dict(details.invocation_metadata or ())
+            check_key(self._api_key, metadata.get("authorization"))
+        except RequestError as problem:
+            return _refusal(await continuation(details), problem)
+        return await continuation(details)
+
+
+def _refusal(handler: Any, problem: RequestError) -> Any:
+    """A handler of the same kind, since clients of streams read streams."""
+
+    async def refuse(request: Any, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(problem.grpc_status, problem.message)
+
+    if handler is not None and handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)

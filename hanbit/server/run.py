@@ -1,0 +1,197 @@
+"""A server's life: take the ports, open them, load the models, serve, let nothing in any more, finish, end.
+
+HTTP and gRPC run in one event loop over one catalogue. The ports are open while models load: health checks answer, and
+requests for a model that is not there yet are told so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from hanbit.common.errors import ServingError
+from hanbit.repository.deploy import deploy
+from hanbit.server.app import build_app
+from hanbit.server.engines import Engines
+from hanbit.server.grpc_server import GrpcServer
+from hanbit.server.models import Catalogue
+from hanbit.server.names import served_name
+from hanbit.server.options import ServeOptions
+from hanbit.server.ports import check_free, listen
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 75  # longer than a load balancer's minute
+
+
+def serve(model: Path | str | None = None, *, name: str | None = None, **options: Any) -> None:
+    """Serve a model folder until the process is told to end; `options` as ServeOptions has them."""
+    chosen = ServeOptions(**options)
+    if model is not None:
+        chosen = replace(chosen, models={name or served_name(Path(model)): Path(model), **chosen.models})
+    run(chosen, log.info)
+
+
+def run(options: ServeOptions, announce: Callable[[str], None]) -> None:
+    """`announce` gets the line that says where the server is, once it is ready.
+
+    Returns after SIGTERM or SIGINT, when what was being answered has been answered, or the patience has ended. Raises
+    ConfigError, ServingError, RepositoryError before anything is served.
+    """
+    options.check()
+    with (
+        _repositories(options) as repositories,
+        contextlib.closing(_http_socket(options)) as http,
+        asyncio.Runner(loop_factory=_new_loop) as runner,
+    ):
+        runner.run(Server(options, repositories, http).run(announce))
+
+
+class Server:
+    """`http`: a listening socket. Made for one event loop, which `run` is awaited in."""
+
+    def __init__(self, options: ServeOptions, repositories: list[Path], http: socket.socket) -> None:
+        self._options = options
+        self.catalogue = Catalogue(repositories, Engines(options.engines), options.clients_change_models)
+        self._socket = http
+        self._http = _Uvicorn(_http_config(self.catalogue, options))
+        self._is_to_end = asyncio.Event()
+
+    def end(self) -> None:
+        """As a signal does; called again, it cuts off what is still being answered."""
+        self._is_to_end.set()
+
+    async def run(self, announce: Callable[[str], None]) -> None:
+        self.catalogue.names()  # a repository that is none is said before ports are opened
+        grpc = GrpcServer(self.catalogue, _address(self._options), self._options.api_key)
+        await grpc.start()
+        self._listen_to_signals()
+        serving = asyncio.create_task(self._http.serve([self._socket]))
+        try:
+            await self._until_ended(self._load(grpc, announce), serving)
+            await self._until_ended(self._is_to_end.wait(), serving)
+            await grpc.set_ready(False)
+            await self._drain()
+        finally:
+            self._http.should_exit = True
+            await grpc.stop()
+            await serving
+            await self.catalogue.close()
+
+    async def _load(self, grpc: GrpcServer, announce: Callable[[str], None]) -> None:
+        options = self._options
+        nothing_yet = () if options.clients_change_models and not options.models else None
+        await self.catalogue.load_all(nothing_yet if options.load is None else options.load)
+        failed = [line for line in self.catalogue.index() if line.state == "UNAVAILABLE"]
+        if failed and options.fail_if_a_model_fails:
+            reasons = "\n".join(f"  {line.name}: {line.reason}" for line in failed)
+            raise ServingError(f"{len(failed)} of the models cannot be loaded:\n{reasons}")
+        await grpc.set_ready(self.catalogue.is_server_ready)
+        announce(self._ready_line(grpc.port))
+
+    def _ready_line(self, grpc_port: int) -> str:
+        host = _in_url(self._options.host)
+        port = self._socket.getsockname()[1]
+        names = ", ".join(sorted(self.catalogue.language_models())) or "no language model"
+        return f"ready: {names} at http://{host}:{port} (KServe v2, OpenAI under /v1) and gRPC {host}:{grpc_port}"
+
+    async def _until_ended(self, work: Any, serving: asyncio.Task[None]) -> None:
+        """Until the work is done, or the server is told to end; a failure of the HTTP server is ours."""
+        task, end = asyncio.ensure_future(work), asyncio.create_task(self._is_to_end.wait())
+        try:
+            await asyncio.wait({task, end, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                raise ServingError("the HTTP server ended by itself; its log says why")
+            if task.done():
+                task.result()
+        finally:
+            for one in (task, end):
+                one.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        running = self.catalogue.admission.num_running
+        if running:
+            log.info("ending: %d requests are still answered, for %g s at most", running, self._patience)
+        draining = asyncio.create_task(self.catalogue.admission.drain(self._patience))
+        self._is_to_end.clear()
+        again = asyncio.create_task(self._is_to_end.wait())  # a second signal: now
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        for one in (draining, again):
+            one.cancel()
+        left = self.catalogue.admission.num_running
+        if left:
+            log.warning("ending: %d requests were cut off", left)
+
+    @property
+    def _patience(self) -> float:
+        return self._options.exit_timeout_seconds
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: its owner ends us
+                loop.add_signal_handler(one, self.end)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Ends when we say so."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _http_config(catalogue: Catalogue, options: ServeOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(catalogue, options.api_key),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,  # our own drain comes before
+    )
+
+
+def _http_socket(options: ServeOptions) -> socket.socket:
+    check_free(options.host, options.grpc_port, "--grpc-port")
+    return listen(options.host, options.http_port, "--http-port")
+
+
+def _address(options: ServeOptions) -> str:
+    return f"{_in_url(options.host)}:{options.grpc_port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.contextmanager
+def _repositories(options: ServeOptions) -> Iterator[list[Path]]:
+    """Those given; and models that were given as folders are deployed into one that lives as long as the server."""
+    if not options.models:
+        yield list(options.repositories)
+        return
+    with tempfile.TemporaryDirectory(prefix="hanbit-serve-") as folder:
+        for name, model in options.models.items():
+            deploy(model, name, folder, options.adapters)
+        yield [Path(folder), *options.repositories]
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
