@@ -9,19 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hanbit.convert.convert import convert
     from hanbit.data.prepare import prepare
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
+    from hanbit.server.run import serve
     from hanbit.train.run import train
+    from hanbit.train.tune import tune
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "prepare", "train"]
+__all__ = ["LLM", "SamplingParams", "convert", "prepare", "serve", "train", "tune"]
 
 _HOMES = {
     "LLM": "hanbit.engine.llm",
     "SamplingParams": "hanbit.engine.sampling_params",
+    "convert": "hanbit.convert.convert",
     "prepare": "hanbit.data.prepare",
+    "serve": "hanbit.server.run",
     "train": "hanbit.train.run",
+    "tune": "hanbit.train.tune",
 }
 
 

@@ -1,6 +1,6 @@
 """The run folder: every path in it, and the lock that keeps two runs apart.
 
-runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  report.html  model/  hanbit.json
+runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  report.html  model/ or adapter/  hanbit.json
 """
 
 import fcntl
@@ -46,6 +46,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
 
     def log_of(self, rank: int) -> Path:
         return self.path / "logs" / f"rank_{rank}.log"

@@ -40,7 +40,15 @@ def unfillable(recipe: Recipe, vocabulary: int | None) -> list[Problem]:
 
 def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Problem]:
     """Of a recipe whose `auto` values are filled (model.vocabulary may still be unknown)."""
-    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (_heads, _tensor, _pipeline, _batch, _context, _rates)
+    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
+        _heads,
+        _tensor,
+        _pipeline,
+        _batch,
+        _context,
+        _rates,
+        _tuning,
+    )
     found = [problem for one in checks for problem in one(recipe)]
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
 
@@ -59,7 +67,10 @@ def _head_dim(recipe: Recipe) -> Iterator[Problem]:
 
 def _length_of_training(recipe: Recipe) -> Iterator[Problem]:
     steps, tokens = recipe.training.steps, recipe.training.tokens
-    if steps == "auto" and tokens is None:
+    if steps == "auto" and recipe.tuning is not None:
+        rule = "training.steps=auto: conversations have no fixed number of tokens to count steps from"
+        yield Problem("training.steps", rule, "Set training.steps, and leave training.tokens out")
+    elif steps == "auto" and tokens is None:
         yield Problem("training.steps", "training.steps=auto needs training.tokens", "Set one of them")
     if steps != "auto" and tokens is not None:
         rule = f"training.steps={steps} and training.tokens={tokens} both say how long to train"
@@ -177,6 +188,19 @@ def _rates(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(lowest, str) and lowest > optimizer.learning_rate:
         rule = f"optimizer.min_learning_rate={lowest} is more than optimizer.learning_rate={optimizer.learning_rate}"
         yield Problem("optimizer.min_learning_rate", rule, f"Use at most {optimizer.learning_rate}, or auto")
+
+
+def _tuning(recipe: Recipe) -> Iterator[Problem]:
+    """What is not proven beside LoRA, or says the same thing twice."""
+    if recipe.tuning is None:
+        return
+    if recipe.training.compile:
+        rule = "training.compile=true together with tuning is not proven equal to the uncompiled run"
+        yield Problem("training.compile", rule, "Leave it out")
+    if recipe.training.initial_model is not None:
+        start, base = recipe.training.initial_model, recipe.tuning.model
+        rule = f"training.initial_model={start} and tuning.model={base} both name a model to start from"
+        yield Problem("training.initial_model", rule, "Keep tuning.model")
 
 
 def _divides(key: str, value: int, other_key: str, other: int) -> Problem:

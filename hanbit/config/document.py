@@ -82,6 +82,8 @@ def _words(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array" and "items" in schema:
+        return f"list of {_words(schema['items'])}"
     if schema["type"] == "array":
         return f"list of {schema['maxItems']}: {_words(schema['prefixItems'][0])}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}

@@ -13,6 +13,7 @@ from hanbit.config.section import Auto, Count, Section
 NotNegative = Annotated[float, Field(ge=0)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Target = Literal["query", "key", "value", "output", "gate", "up", "down"]
 
 
 class TokenizerSection(Section):
@@ -29,7 +30,8 @@ class DataSection(Section):
     """What to train and validate on."""
 
     train: str = Field(
-        description="Folder that `hanbit prepare` made, or prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`)."
+        description="Folder that `hanbit prepare` made, or prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`)"
+        "; for tuning a .jsonl file of conversations."
     )
     validation: str | None = Field(
         None, description="Same, for validation; null: the last part of train, cut by `split`."
@@ -39,6 +41,9 @@ class DataSection(Section):
     )
     verify: bool = Field(
         True, description="Compare token files with the SHA-256 in their manifest before the first step."
+    )
+    too_long: Literal["refuse", "truncate"] = Field(
+        "refuse", description="Conversations beyond `batch.sequence_length`; truncate: their ends are cut off."
     )
 
 
@@ -138,6 +143,18 @@ class LoggingSection(Section):
     tensorboard: bool = Field(False, description="Also write `tb/` (extra `hanbit[tensorboard]`).")
 
 
+class TuningSection(Section):
+    """What `hanbit tune` adds to a base model that stays as it is."""
+
+    method: Literal["lora"] = Field("lora", description="lora: low-rank additions to linear layers (arXiv 2106.09685).")
+    model: str = Field(description="Model folder of the base; the section `model` is read from it.")
+    rank: int = Field(16, ge=1, le=4096, description="Width of the additions.")
+    alpha: float = Field(32.0, gt=0, description="Additions are scaled by alpha / rank.")
+    targets: list[Target] | Literal["all"] = Field(
+        "all", description="Linear layers that get an addition; all: every one inside the blocks."
+    )
+
+
 class Recipe(Section):
     """One run, whole."""
 
@@ -149,6 +166,7 @@ class Recipe(Section):
     runs: str = Field("runs", description="Folder that holds the run folders.")
     model: ModelConfig
     tokenizer: TokenizerSection = TokenizerSection()
+    tuning: TuningSection | None = None
     data: DataSection
     parallel: ParallelSection = ParallelSection()
     batch: BatchSection

@@ -55,6 +55,15 @@ class Samples:
             self._refuse_outside(int(batch.min()), int(batch.max()), self._vocabulary)
         return batch
 
+    def pairs(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, [len(indices), sequence_length] int64 each: a batch, and the same one further on."""
+        batch = self.batch(indices)
+        return batch[:, :-1], batch[:, 1:]
+
+    def count_targets(self, first: int, count: int) -> int:
+        """Targets of `count` samples from global index `first` on: every token is one."""
+        return count * self.sequence_length
+
     def check_vocabulary(self, size: int) -> None:
         """Refuse tokens that a model with `size` embedding rows cannot look up; later batches are checked too.
 

@@ -22,10 +22,11 @@ def initial_value(config: ModelConfig, name: str, shape: tuple[int, ...], seed: 
     deviation = config.initial_deviation
     if name.endswith(_RESIDUAL_OUTPUTS):
         deviation /= (2 * config.layers) ** 0.5
-    generator = torch.Generator("cpu").manual_seed(_seed_of(name, seed))
+    generator = torch.Generator("cpu").manual_seed(seed_of(name, seed))
     return torch.empty(shape, device="cpu").normal_(0.0, deviation, generator=generator)
 
 
-def _seed_of(name: str, seed: int) -> int:
+def seed_of(name: str, seed: int) -> int:
+    """The seed of one parameter's generator."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -26,11 +26,15 @@ from hanbit.parallel.tensor import cut_parameters, swap_leaves
 
 @dataclass(frozen=True)
 class Options:
-    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too."""
+    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too.
+
+    ignored_targets: targets below 0 may be there, and count nothing.
+    """
 
     shard: Literal[0, 2, 3] = 0
     recompute: bool = False
     compile: bool = False
+    ignored_targets: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class ParallelModel:
     pieces: dict[str, Piece]
     shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads
     tied_names: tuple[str, ...]  # weights that the first and the last stage both hold
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn; the others are a frozen base's."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
 
     def fill(self, full_tensor: Callable[[str, tuple[int, ...]], torch.Tensor]) -> None:
         """Set every parameter from `full_tensor(name, shape)`, which gives the whole tensor; one is alive at a time."""
@@ -63,7 +72,8 @@ def parallelize(
     pieces = cut_parameters(model, plan, units, grid.tensor)
     _tie(model)
     swap_leaves(model, plan, pieces, grid.tensor)
-    stage = Stage(model, attend, grid.pipeline, grid.tensor, _first_id(model, pieces))
+    first_id = _first_id(model, pieces)
+    stage = Stage(model, attend, grid.pipeline, grid.tensor, first_id, options.ignored_targets)
     _prepare_blocks(model, plan, options)
     if options.shard and grid.data.size > 1:
         _shard_over_data(stage, plan, grid, options)

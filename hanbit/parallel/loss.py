@@ -18,14 +18,24 @@ CHUNK_BYTES = 16_000_000  # of float32 logits; measured best of 8 to 128 MB with
 
 
 def next_token_loss(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, axis: Axis, first_id: int = 0
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    axis: Axis,
+    first_id: int = 0,
+    has_ignored: bool = False,
 ) -> torch.Tensor:
     """The summed loss, a scalar in float32.
 
     hidden: [..., hidden], as the output projection takes it; weight: [local vocabulary, hidden], token ids `first_id`
     onwards; targets: [...] int64 over the whole vocabulary. Matrix products run in autocast's dtype where it is on.
+    has_ignored: targets below 0 count nothing, and no logits are made for them.
     """
-    return _NextTokenLoss.apply(hidden.flatten(0, -2), weight, targets.flatten(), axis, first_id)
+    hidden, targets = hidden.flatten(0, -2), targets.flatten()
+    if has_ignored:
+        kept = targets >= 0
+        hidden, targets = hidden[kept], targets[kept]
+    return _NextTokenLoss.apply(hidden, weight, targets, axis, first_id)
 
 
 class _NextTokenLoss(torch.autograd.Function):
@@ -37,47 +47,55 @@ class _NextTokenLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        needs_gradient = context.needs_input_grad[0] or context.needs_input_grad[1]
+        needs_gradient, needs_weight = any(context.needs_input_grad[:2]), context.needs_input_grad[1]
         with torch.autocast(kind, enabled=False):
             loss, gradients = _loss_and_gradients(
-                hidden.to(dtype), weight.to(dtype), targets, axis, first_id, needs_gradient
+                hidden.to(dtype), weight.to(dtype), targets, axis, first_id, needs_gradient, needs_weight
             )
         context.axis = axis
         if gradients is not None:
-            context.save_for_backward(gradients[0].to(hidden.dtype), gradients[1].to(weight.dtype))
+            weight_gradient = None if gradients[1] is None else gradients[1].to(weight.dtype)
+            context.save_for_backward(gradients[0].to(hidden.dtype), weight_gradient)
         return loss
 
     @staticmethod
     def backward(context: Any, *upstream: torch.Tensor) -> Any:
         hidden_gradient, weight_gradient = context.saved_tensors
         hidden_gradient = all_reduce(hidden_gradient, context.axis, Purpose.HEAD_ENTER)
-        return hidden_gradient * upstream[0], weight_gradient.mul_(upstream[0]), None, None, None
+        weight_gradient = None if weight_gradient is None else weight_gradient.mul_(upstream[0])
+        return hidden_gradient * upstream[0], weight_gradient, None, None, None
 
 
 def _loss_and_gradients(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, axis: Axis, first_id: int, needs_gradient: bool
-) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-    """Loss [], and the gradients of hidden [tokens, hidden] and of weight [local vocabulary, hidden]."""
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    axis: Axis,
+    first_id: int,
+    needs_gradient: bool,
+    needs_weight: bool,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None] | None]:
+    """Loss [], and the gradients of hidden [tokens, hidden] and of weight [local vocabulary, hidden] unless frozen."""
     rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
-    weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
+    weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
     memory = torch.empty(min(rows, len(hidden)), weight.shape[0], dtype=hidden.dtype, device=hidden.device)
     for start in range(0, len(hidden), rows):
         part = hidden[start : start + rows]
         logits = torch.mm(part, weight.T, out=memory[: len(part)]).float()
         loss += _chunk_loss(logits, targets[start : start + rows], axis, first_id, needs_gradient)
-        if hidden_gradient is None or weight_gradient is None:
+        if hidden_gradient is None:
             continue
         slope = logits.to(hidden.dtype)
         torch.mm(slope, weight, out=hidden_gradient[start : start + rows])
+        if weight_gradient is None:
+            continue
         if weight_gradient.dtype == slope.dtype:
             weight_gradient.addmm_(slope.T, part)
         else:
             weight_gradient += slope.T @ part
-    if hidden_gradient is None or weight_gradient is None:
-        return loss, None
-    return loss, (hidden_gradient, weight_gradient)
+    return loss, None if hidden_gradient is None else (hidden_gradient, weight_gradient)
 
 
 def _chunk_loss(

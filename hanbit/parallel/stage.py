@@ -19,15 +19,27 @@ Attend = Callable[[int], Callable[..., torch.Tensor]]
 
 
 class Stage(nn.Module):
-    """`model`: a family's module, cut to this stage. `first_id`: the first token id of our part of the head."""
+    """`model`: a family's module, cut to this stage. `first_id`: the first token id of our part of the head.
 
-    def __init__(self, model: nn.Module, attend: Attend, pipeline: Axis, tensor: Axis, first_id: int = 0) -> None:
+    has_ignored: targets below 0 are of tokens that no one learns to say, and may be there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        attend: Attend,
+        pipeline: Axis,
+        tensor: Axis,
+        first_id: int = 0,
+        has_ignored: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.attend = attend
         self.pipeline = pipeline
         self.tensor = tensor
         self.first_id = first_id
+        self.has_ignored = has_ignored
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         """inputs: token ids [batch, time] on the first stage, else hidden [batch, time, hidden]; targets: as ids.
@@ -42,7 +54,7 @@ class Stage(nn.Module):
             return hidden
         assert targets is not None, "the last stage needs targets"
         hidden, weight = model.final(hidden), model.output.weight
-        return next_token_loss(hidden, weight, targets, self.tensor, self.first_id).reshape(1)
+        return next_token_loss(hidden, weight, targets, self.tensor, self.first_id, self.has_ignored).reshape(1)
 
 
 def cut_layers(model: nn.Module, plan: Plan, pipeline: Axis) -> None:
@@ -65,4 +77,4 @@ def untie_ends(model: nn.Module, plan: Plan, pipeline: Axis) -> None:
         module_name, short = copy.rsplit(".", 1)
         module = model.get_submodule(module_name)
         weight = getattr(module, short)
-        module.register_parameter(short, nn.Parameter(torch.empty_like(weight)))
+        module.register_parameter(short, nn.Parameter(torch.empty_like(weight), weight.requires_grad))

@@ -1,6 +1,7 @@
 """Forward and backward over the micro-batches of one step, and the gradient sums that follow."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class MicroBatches:
         self.scale = 1.0
         self.replicas = None
         if model.grid.data.size > 1 and not self.is_sharded:
-            self.replicas = Replicas(list(model.parameters.values()), model.grid.data, count)
+            self.replicas = Replicas(list(model.trained.values()), model.grid.data, count)
         self.schedule = None
         if model.grid.pipeline.size > 1:
             self.schedule = Schedule1F1B(
@@ -53,19 +54,29 @@ class MicroBatches:
         losses: list[torch.Tensor] = []
         with self._arithmetic():
             if self.schedule is None:
-                for batch, target in zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True):
+                for batch, target in self._micro_batches(inputs, targets):
                     losses.append(self._scaled(self.model.stage(batch, target)))
             else:
                 self._call(self.schedule.eval, inputs, targets, losses)
         return self._total(losses)
 
     def _loop(self, inputs: torch.Tensor, targets: torch.Tensor, losses: list[torch.Tensor]) -> None:
-        for index, (batch, target) in enumerate(zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True)):
+        for index, (batch, target) in enumerate(self._micro_batches(inputs, targets)):
             if self.is_sharded:
                 self._sync_only_last(index)
             loss = self._scaled(self.model.stage(batch, target))
             loss.backward()
             losses.append(loss.detach())
+
+    def _micro_batches(
+        self, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each only as wide as its last target that counts: attention is causal, what is behind it changes nothing."""
+        for batch, target in zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True):
+            width = target.shape[1]
+            if self.model.stage.has_ignored:
+                width = max(1, int(((target >= 0).any(0) * torch.arange(1, width + 1, device=target.device)).max()))
+            yield batch[:, :width], target[:, :width]
 
     def _sync_only_last(self, index: int) -> None:
         stage: Any = self.model.stage
@@ -98,7 +109,7 @@ class MicroBatches:
         if self.replicas is not None:
             self.replicas.begin()
             return
-        for parameter in self.model.parameters.values():
+        for parameter in self.model.trained.values():
             parameter.grad = None
 
     def _finish_gradients(self) -> None:

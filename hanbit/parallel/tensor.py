@@ -6,6 +6,9 @@ embeddings look up only their own ids; the output projection's slice goes to `pa
 `module.__class__ = ...` keeps everything else of the module as it was.
 """
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,14 +19,21 @@ from hanbit.parallel.grid import Axis
 from hanbit.parallel.pieces import Piece, cut_by_rule, whole
 
 
-class Row(nn.Linear):
-    """Input features are cut: each rank has a part of the sum; the bias is added once, after it."""
+class RowSum:
+    """Input features are cut: each rank's `product` is a part of the sum; the bias is added once, after it."""
 
     axis: Axis
+    bias: Any
+    product: Callable[[torch.Tensor], torch.Tensor]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        output = leave(F.linear(hidden, self.weight), self.axis, Purpose.ROW_LEAVE)
+        output = leave(self.product(hidden), self.axis, Purpose.ROW_LEAVE)
         return output if self.bias is None else output + self.bias
+
+
+class Row(RowSum, nn.Linear):
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden, self.weight)
 
 
 class VocabularyEmbedding(nn.Embedding):
@@ -52,7 +62,8 @@ def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Ax
             count = units[rule.unit] if rule.unit else 1
             pieces[name] = cut_by_rule(whole(name, tuple(parameter.shape)), rule, count, axis)
             if pieces[name].size != tuple(parameter.shape):
-                module.register_parameter(short, nn.Parameter(parameter.new_empty(pieces[name].size)))
+                cut = nn.Parameter(parameter.new_empty(pieces[name].size), parameter.requires_grad)
+                module.register_parameter(short, cut)
     return pieces
 
 
@@ -70,13 +81,18 @@ def swap_leaves(model: nn.Module, plan: Plan, pieces: dict[str, Piece], axis: Ax
 
 def _swap_leaf(module: nn.Module, word: Word, weight: Piece, axis: Axis) -> None:
     if word is Word.ROW:
-        module.__class__ = Row
+        module.__class__ = _row_of(type(module))
     elif word is Word.VOCABULARY and isinstance(module, nn.Embedding):
         module.__class__ = VocabularyEmbedding
         module.first_id = weight.offset[0]  # type: ignore[assignment]
     else:
         return
     module.axis = axis  # type: ignore[assignment]
+
+
+def _row_of(original: type[nn.Module]) -> type[nn.Module]:
+    """A linear layer that says what its product is (LoRA's) keeps it, and only sums it."""
+    return Row if original is nn.Linear else cast(Any, type(f"Row{original.__name__}", (RowSum, original), {}))
 
 
 def _make_region(module: nn.Module, axis: Axis) -> None:

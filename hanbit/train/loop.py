@@ -10,6 +10,7 @@ from types import FrameType
 import torch
 
 from hanbit.common.errors import TrainingError
+from hanbit.data.answers import Answers
 from hanbit.data.samples import Samples
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
 from hanbit.parallel.collectives import Purpose, sum_over_world
@@ -80,7 +81,8 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     """One optimizer step; the numbers for metrics.jsonl, and whether any process was asked to stop."""
     began = time.perf_counter()
     inputs, targets = next_batch(training)
-    share = training.batches.forward_backward(inputs, targets, training.tokens_per_step)
+    num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
+    share = training.batches.forward_backward(inputs, targets, num_targets)
     norm = gradient_norm(training.model)
     loss, is_stopping = _report(training, share, is_stopping)
     if not math.isfinite(loss) or not torch.isfinite(norm):
@@ -98,9 +100,9 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
         "loss": loss,
         "learning_rate": learning_rate,
         "grad_norm": norm.item(),
-        "tokens": training.step * training.tokens_per_step,
+        "tokens": training.tokens_seen,
         "step_seconds": seconds,
-        "tokens_per_second": training.tokens_per_step / seconds,
+        "tokens_per_second": num_targets / seconds,
     }, is_stopping
 
 
@@ -109,14 +111,14 @@ def next_batch(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
     return _batch(training, training.samples, training.samples_seen)
 
 
-def _batch(training: Training, samples: Samples, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(training: Training, samples: Samples | Answers, first: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Samples `first` onwards are shared out over the data axis in order; peers of other axes get the same ones."""
     data = training.model.grid.data
     count = training.recipe.batch.global_batch // data.size
     start = first + data.rank * count
-    tokens = torch.from_numpy(samples.batch(range(start, start + count)))
-    tokens = tokens.to(training.model.grid.device, non_blocking=True)
-    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    inputs, targets = (torch.from_numpy(array).contiguous() for array in samples.pairs(range(start, start + count)))
+    device = training.model.grid.device
+    return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
 def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, bool]:
@@ -148,7 +150,7 @@ def validation_loss(training: Training) -> float | None:
     for index in range(count):
         assert samples is not None
         inputs, targets = _batch(training, samples, index * size)
-        share = training.batches.evaluate(inputs, targets, training.tokens_per_step)
+        share = training.batches.evaluate(inputs, targets, samples.count_targets(index * size, size))
         losses.append(_report(training, share, False)[0])
     return sum(losses) / count if count else None
 

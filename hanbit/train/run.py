@@ -17,7 +17,7 @@ import torch
 
 from hanbit.checkpoint.export import export_model
 from hanbit.common.atomic import write_json, write_text
-from hanbit.common.errors import ConfigError, DataError, RunFolderError
+from hanbit.common.errors import ConfigError, RunFolderError
 from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
@@ -26,11 +26,12 @@ from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, resolve
 from hanbit.config.write import to_yaml
-from hanbit.data.samples import Samples, open_samples
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
 from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.train import state
+from hanbit.train.adapter import export_adapter, model_of
+from hanbit.train.data import open_data, tokenizer_folder
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, check_tensorboard, read_metrics
 from hanbit.train.progress import TrainingProgress
@@ -56,7 +57,13 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
     Raises ConfigError, DataError, CheckpointError, RunFolderError before any step where something does not fit,
     TrainingError when the loss is no longer a number.
     """
-    loaded = Loaded(source, {}) if isinstance(source, Recipe) else load_recipe(source, overrides)
+    return run_recipe(
+        Loaded(source, {}) if isinstance(source, Recipe) else load_recipe(source, overrides, model_of=model_of)
+    )
+
+
+def run_recipe(loaded: Loaded) -> Result:
+    """A recipe that is loaded, from its resolution to its result."""
     plan = _resolved(loaded)
     grid = _join(plan.recipe)
     folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
@@ -82,14 +89,6 @@ def _resolved(loaded: Loaded) -> Resolved:
     vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
     device = choose_device(recipe.training.device).type
     return resolve(recipe, world_size=world_size(), vocabulary=vocabulary, device=device, origins=loaded.origins)
-
-
-def tokenizer_folder(recipe: Recipe) -> Path | None:
-    """The tokenizer that the data was made with: the one the recipe names, or the one beside the token files."""
-    if recipe.tokenizer.path is not None:
-        return Path(recipe.tokenizer.path)
-    beside = Path(recipe.data.train) / "tokenizer"
-    return beside if beside.is_dir() else None
 
 
 def _join(recipe: Recipe) -> Grid:
@@ -148,7 +147,9 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     stop = StopRequest()
     stop.listen()
     metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
-    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, training.tokens_per_step)
+    per_epoch = training.samples.count_targets(0, len(training.samples))
+    tokens_per_step = max(1, per_epoch * recipe.batch.global_batch // len(training.samples))
+    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, tokens_per_step)
     try:
         with progress:
             is_finished = train_steps(training, folder.checkpoints, metrics, progress, stop)
@@ -162,7 +163,7 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
 
 def build(recipe: Recipe, grid: Grid) -> Training:
     """Open the data and build every part; nothing is started, numbers are fresh or the initial model's."""
-    samples, validation = _open_data(recipe, grid)
+    samples, validation = open_data(recipe, grid)
     model = build_model(recipe, grid)
     fill_model(recipe, model)
     return Training(
@@ -176,32 +177,9 @@ def build(recipe: Recipe, grid: Grid) -> Training:
     )
 
 
-def _open_data(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
-    """Rank 0 compares the content with its hashes; all check what costs little."""
-    data, length, seed = recipe.data, recipe.batch.sequence_length, recipe.training.seed
-    verify = data.verify and grid.rank == 0
-    with together(DataError):
-        split = 0.0 if data.validation else data.split
-        train = open_samples(data.train, length, seed=seed, split=split, verify=verify)
-        validation = None
-        if data.validation:
-            validation = open_samples(data.validation, length, seed=seed, verify=verify)
-        elif data.split:
-            validation = open_samples(data.train, length, seed=seed, part="validation", split=split, verify=False)
-        for samples in (train, validation):
-            if samples is not None:
-                samples.check_vocabulary(known(recipe.model.vocabulary))
-    if validation is not None and len(validation) < recipe.batch.global_batch and grid.rank == 0:
-        logger.warning(
-            "no validation: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or name "
-            "data.validation", len(validation), recipe.batch.global_batch,
-        )  # fmt: skip
-    return train, validation
-
-
 def _start_or_resume(training: Training, folder: RunFolder, grid: Grid) -> None:
     found = state.find(folder.checkpoints, grid)
-    here = {name: math.prod(piece.shape) for name, piece in training.model.pieces.items()}
+    here = {name: math.prod(training.model.pieces[name].shape) for name in training.model.trained}
     count = sum({name: size for stage in from_all(here) for name, size in stage.items()}.values())
     if found is None:
         logger.info("starting %s: %d steps, %s parameters", folder.path, training.steps, readable_count(count))
@@ -219,12 +197,22 @@ def _conclude(recipe: Recipe, folder: RunFolder, is_finished: bool) -> None:
     """Rank 0 at the end: the exported model, the report, the manifest of the run."""
     if is_finished and recipe.checkpoint.export:
         newest = folder.checkpoints / (folder.checkpoints / "latest").read_text(encoding="utf-8").strip()
-        export_model(newest, folder.model, recipe.model, tokenizer_folder(recipe))
-        logger.info("model %s", folder.model)
+        if recipe.tuning is None:
+            export_model(newest, folder.model, recipe.model, tokenizer_folder(recipe))
+            logger.info("model %s", folder.model)
+        else:
+            export_adapter(newest, folder.adapter, recipe)
+            logger.info("adapter %s", folder.adapter)
     write_report(folder)
     logger.info("report %s", folder.report)
     files = [path.name for path in (folder.config, folder.environment, folder.metrics, folder.report)]
-    write_manifest(folder.path, "run", files, is_finished=is_finished, parents=[recipe.data.train])
+    write_manifest(
+        folder.path,
+        "run",
+        files,
+        is_finished=is_finished,
+        parents=[recipe.data.train, *([recipe.tuning.model] if recipe.tuning else [])],
+    )
     rows = [row for row in read_metrics(folder.metrics) if "step_seconds" in row]
     logger.info("%d steps took %s", len(rows), readable_seconds(sum(row["step_seconds"] for row in rows)))
 

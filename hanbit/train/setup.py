@@ -2,14 +2,15 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from torch import nn
 
 from hanbit.checkpoint.model_folder import read_tensors
 from hanbit.common.errors import ConfigError
 from hanbit.config.model import ModelConfig
 from hanbit.config.recipe import Recipe
+from hanbit.data.answers import Answers
 from hanbit.data.samples import Samples
 from hanbit.models.initial import initial_value
 from hanbit.models.layers.attend import causal
@@ -20,6 +21,7 @@ from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.grid import Grid
 from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.step import MicroBatches
+from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ class Training:
     optimizer: AdamW
     schedule: Schedule
     batches: MicroBatches
-    samples: Samples
-    validation: Samples | None
+    samples: Samples | Answers
+    validation: Samples | Answers | None
     step: int = 0
     samples_seen: int = 0
 
@@ -43,8 +45,9 @@ class Training:
         return known(self.recipe.training.steps)
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.recipe.batch.global_batch * self.recipe.batch.sequence_length
+    def tokens_seen(self) -> int:
+        """Targets so far: all tokens, or in tuning those of answers."""
+        return self.samples.count_targets(0, self.samples_seen)
 
 
 def known(value: int | str) -> int:
@@ -55,15 +58,20 @@ def known(value: int | str) -> int:
 
 def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
     """This process's part of the model, without its numbers."""
-    family = family_of(recipe.model)
+    family, tuning = family_of(recipe.model), recipe.tuning
+    plan = family.plan
     with torch.device("meta"):
-        model = family.build(recipe.model)
+        model: nn.Module = family.build(recipe.model)
+    if tuning is not None:
+        targets = None if tuning.targets == "all" else tuning.targets
+        plan = add_lora(model, plan, tuning.rank, tuning.alpha / tuning.rank, targets)
     options = Options(
         shard=recipe.parallel.shard,
         recompute=recipe.training.recompute == "full",
         compile=recipe.training.compile,
+        ignored_targets=tuning is not None,
     )
-    return parallelize(model, family.plan, units_of(recipe.model), grid, causal(), options)
+    return parallelize(model, plan, units_of(recipe.model), grid, causal(), options)
 
 
 def units_of(config: ModelConfig) -> dict[str, int]:
@@ -74,29 +82,33 @@ def units_of(config: ModelConfig) -> dict[str, int]:
 
 def fill_model(recipe: Recipe, model: ParallelModel) -> None:
     """The numbers to start from: a model folder's, or fresh ones that depend on the seed and the name alone."""
-    if recipe.training.initial_model is None:
-        seed = recipe.training.seed
+    seed, tuning = recipe.training.seed, recipe.tuning
+    start = recipe.training.initial_model if tuning is None else tuning.model
+    if start is None:
         model.fill(lambda name, shape: initial_value(recipe.model, name, shape, seed))
         return
-    folder = Path(recipe.training.initial_model)
-    tensors = read_tensors(folder)
-    missing = sorted(set(model.parameters) - set(tensors))
+    key = "training.initial_model" if tuning is None else "tuning.model"
+    tensors = read_tensors(start)
+    missing = sorted(name for name in model.parameters if name not in tensors and not is_lora(name))
     if missing:
-        raise ConfigError(f"training.initial_model={folder} has no {missing[0]}: it is of another shape than model")
-    model.fill(lambda name, shape: _checked(folder, name, tensors[name], shape))
+        raise ConfigError(f"{key}={start} has no {missing[0]}: it is of another shape than model")
 
+    def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if is_lora(name):
+            return initial_matrix(name, shape, seed)
+        found = tuple(tensors[name].shape)
+        if found != shape:
+            raise ConfigError(f"{key}={start}: {name} is {found}, the recipe wants {shape}")
+        return tensors[name]
 
-def _checked(folder: Path, name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if tuple(tensor.shape) != shape:
-        raise ConfigError(f"training.initial_model={folder}: {name} is {tuple(tensor.shape)}, the recipe wants {shape}")
-    return tensor
+    model.fill(value)
 
 
 def build_optimizer(recipe: Recipe, model: ParallelModel) -> AdamW:
     settings = recipe.optimizer
     return AdamW(
-        {name: local_tensor(parameter) for name, parameter in model.parameters.items()},
-        decayed={name for name, piece in model.pieces.items() if len(piece.shape) >= 2},
+        {name: local_tensor(parameter) for name, parameter in model.trained.items()},
+        decayed={name for name in model.trained if len(model.pieces[name].shape) >= 2},
         settings=Settings(settings.betas, settings.epsilon, settings.weight_decay),
     )
 

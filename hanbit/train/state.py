@@ -9,8 +9,10 @@ import torch
 from hanbit.checkpoint.load import load_tensors, newest_checkpoint, read_state
 from hanbit.checkpoint.save import save_checkpoint
 from hanbit.common.errors import CheckpointError
+from hanbit.data.answers import Answers
 from hanbit.parallel.grid import Grid
 from hanbit.parallel.pieces import Piece, local_tensor
+from hanbit.train.adapter import base_digest
 from hanbit.train.setup import Training
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def resume(training: Training, folder: Path) -> None:
 def _tensors(training: Training) -> dict[str, tuple[Piece, torch.Tensor]]:
     optimizer, pieces = training.optimizer, training.model.pieces
     tensors = {}
-    for name, parameter in training.model.parameters.items():
+    for name, parameter in training.model.trained.items():  # a frozen base is its own folder's to keep
         tensors[f"parameter/{name}"] = (pieces[name], local_tensor(parameter))
         tensors[f"first_moment/{name}"] = (pieces[name], optimizer.first_moment[name])
         tensors[f"second_moment/{name}"] = (pieces[name], optimizer.second_moment[name])
@@ -55,6 +57,7 @@ def _state(training: Training) -> dict[str, Any]:
         "optimizer_steps": training.optimizer.steps_done,
         "model": training.recipe.model.model_dump(mode="json"),
         "order": _order(training),
+        "tuning": _tuning(training),
     }
 
 
@@ -65,17 +68,33 @@ def _order(training: Training) -> dict[str, Any]:
         "sequence_length": recipe.batch.sequence_length,
         "seed": recipe.training.seed,
         "samples_per_epoch": len(training.samples),
+        **({"conversations": training.samples.digest} if isinstance(training.samples, Answers) else {}),
     }
+
+
+def _tuning(training: Training) -> dict[str, Any]:
+    """What the trained matrices belong to; empty for a run that trains all of the model."""
+    tuning = training.recipe.tuning
+    return (
+        {}
+        if tuning is None
+        else {**tuning.model_dump(mode="json", exclude={"model"}), "base": base_digest(tuning.model)}
+    )
 
 
 def _check_same_run(training: Training, state: dict[str, Any], folder: Path) -> None:
     """Refuse another model's checkpoint, or one whose sample numbers mean other tokens."""
-    ours = {"model": training.recipe.model.model_dump(mode="json"), "order": _order(training)}
+    ours = {
+        "model": training.recipe.model.model_dump(mode="json"),
+        "order": _order(training),
+        "tuning": _tuning(training),
+    }
+    theirs = {section: state.get(section, {}) for section in ours}
     different = [
-        f"{section}.{key}={state[section].get(key)!r} (this recipe: {values.get(key)!r})"
+        f"{section}.{key}={theirs[section].get(key)!r} (this recipe: {values.get(key)!r})"
         for section, values in ours.items()
-        for key in sorted({*values, *state[section]})
-        if values.get(key) != state[section].get(key)
+        for key in sorted({*values, *theirs[section]})
+        if values.get(key) != theirs[section].get(key)
     ]
     if different:
         raise CheckpointError(

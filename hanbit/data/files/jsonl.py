@@ -15,16 +15,17 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 def documents(path: Path, text_key: str) -> Iterator[tuple[str, int]]:
     for line in read_lines(path):
         if line.text.strip():
-            yield _text_of(_parsed(line, path), path, line.number, text_key), line.end
+            yield _text_of(parsed(line, path), path, line.number, text_key), line.end
 
 
-def _parsed(line: Line, path: Path) -> dict[str, Any]:
+def parsed(line: Line, path: Path) -> dict[str, Any]:
+    """The object of a line; DataError with file:line on anything else."""
     try:
         value = json.loads(line.text)
     except (ValueError, RecursionError) as problem:
         raise DataError(f"{path}:{line.number}: not JSON ({problem}). Every line holds one object") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}:{line.number}: a JSON {type(value).__name__}, expected an object with a text key")
+        raise DataError(f"{path}:{line.number}: a JSON {type(value).__name__}, expected an object")
     return value
 
 

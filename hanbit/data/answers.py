@@ -1,0 +1,155 @@
+"""Conversations as training samples: the chat template's text as tokens, and which of them the assistant says.
+
+Only the assistant's answers are targets, to their end token included; everything else is -1, which the loss leaves
+out. Where an answer begins and ends is found by rendering the conversation up to it: what a model is given when it is
+asked (`add_generation_prompt`) is a prefix of the whole, and so are its tokens. Rows are padded on the right to one
+length; documents never share a row, so that none attends to another.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hanbit.common.errors import DataError, GenerationError
+from hanbit.data.conversations import Conversation, Messages, read_conversations
+from hanbit.data.order import permuted
+from hanbit.data.samples import Part
+from hanbit.tokenizers import chat
+from hanbit.tokenizers.tokenizer import Tokenizer
+
+IGNORED = -1
+TooLong = Literal["refuse", "truncate"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`tokens` [n] int64; `is_answer` [n] bool."""
+
+    tokens: np.ndarray
+    is_answer: np.ndarray
+
+
+def encode(conversation: Conversation, tokenizer: Tokenizer) -> Sample:
+    """Raises DataError where the template refuses the conversation, or changes what it has said before."""
+    messages, place = conversation.messages, conversation.place
+    whole = _rendered(tokenizer, messages, place, is_asked=False)
+    tokens = tokenizer.encode(whole, add_special_tokens=False)
+    is_answer = np.zeros(len(tokens), bool)
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        asked = _rendered(tokenizer, messages[:index], place, is_asked=True)
+        answered = _rendered(tokenizer, messages[: index + 1], place, is_asked=False).rstrip()
+        if not (answered.startswith(asked) and whole.startswith(answered)):
+            raise DataError(
+                f"{place}: the chat template of {tokenizer.source} writes an earlier message otherwise once a later "
+                "one is there, so what the model would be asked is not what it learns. Give each answer a line"
+            )
+        first, last = (_common(tokenizer.encode(text, add_special_tokens=False), tokens) for text in (asked, answered))
+        is_answer[first:last] = True
+    return Sample(np.array(tokens, np.int64), is_answer)
+
+
+def _rendered(tokenizer: Tokenizer, messages: Messages, place: str, *, is_asked: bool) -> str:
+    try:
+        return chat.render(tokenizer, messages, add_generation_prompt=is_asked)
+    except GenerationError as problem:
+        raise DataError(f"{place}: {problem}") from None
+
+
+def _common(part: list[int], whole: list[int]) -> int:
+    """How many tokens two lists share from the start; less than `part` only where a token spans the border."""
+    same = (one == other for one, other in zip(part, whole, strict=False))
+    return next((place for place, is_same in enumerate(same) if not is_same), min(len(part), len(whole)))
+
+
+class Answers:
+    """Numbered samples, as `hanbit.data.samples.Samples` has them; sample g is `permutation(seed, g // n)[g % n]`."""
+
+    def __init__(self, samples: Sequence[Sample], sequence_length: int, seed: int | None, pad_id: int) -> None:
+        self.samples, self.sequence_length, self._seed, self._pad_id = samples, sequence_length, seed, pad_id
+        self._counts = np.array([sample.is_answer[1:].sum() for sample in samples], np.int64)
+
+    def __len__(self) -> int:
+        """Samples of one epoch."""
+        return len(self.samples)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all tokens and answers, in order: what a resumed run must find again."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(
+                len(sample.tokens).to_bytes(8, "little") + sample.tokens.tobytes() + sample.is_answer.tobytes()
+            )
+        return digest.hexdigest()
+
+    def pairs(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, [len(indices), sequence_length] int64 each; owned by the caller."""
+        shape = (len(indices), self.sequence_length)
+        inputs, targets = np.full(shape, self._pad_id, np.int64), np.full(shape, IGNORED, np.int64)
+        for row, place in enumerate(self._places(np.asarray(indices, np.int64))):
+            sample = self.samples[place]
+            count = len(sample.tokens) - 1
+            inputs[row, :count] = sample.tokens[:-1]
+            targets[row, :count] = np.where(sample.is_answer[1:], sample.tokens[1:], IGNORED)
+        return inputs, targets
+
+    def count_targets(self, first: int, count: int) -> int:
+        """Answer tokens of `count` samples from global index `first` on: what their loss is divided by."""
+        return self._targets_before(first + count) - self._targets_before(first)
+
+    def _targets_before(self, index: int) -> int:
+        """Whole epochs have each sample once."""
+        begun = index // len(self) * len(self)
+        places = self._places(np.arange(begun, index, dtype=np.int64))
+        return int(index // len(self) * self._counts.sum() + self._counts[places].sum())
+
+    def _places(self, indices: np.ndarray) -> np.ndarray:
+        epochs, positions = np.divmod(indices, len(self))
+        if self._seed is not None:
+            for epoch in np.unique(epochs):
+                chosen = epochs == epoch
+                positions[chosen] = permuted(positions[chosen], len(self), self._seed, int(epoch))
+        return positions
+
+
+def open_answers(
+    path: Path | str,
+    tokenizer: Tokenizer,
+    sequence_length: int,
+    *,
+    seed: int,
+    part: Part = "train",
+    split: float = 0.0,
+    too_long: TooLong = "refuse",
+) -> Answers:
+    """One part of a file of conversations; the arguments are `open_samples`'s. Raises DataError with file:line."""
+    conversations = read_conversations(path)
+    kept = min(len(conversations) - 1, max(1, round(len(conversations) * split))) if split > 0 else 0
+    border = len(conversations) - kept
+    chosen = conversations[:border] if part == "train" else conversations[border:]
+    if not chosen:
+        raise DataError(
+            f"{path} has {len(conversations)} conversation(s), data.split={split} leaves none to validate on"
+        )
+    samples = [fitted(encode(one, tokenizer), sequence_length, too_long, one.place) for one in chosen]
+    pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.end_id or 0
+    return Answers(samples, sequence_length, seed if part == "train" else None, pad_id)
+
+
+def fitted(sample: Sample, sequence_length: int, too_long: TooLong, place: str) -> Sample:
+    """The sample, cut where it is too long and that is wished for. Raises DataError with the place otherwise."""
+    room, length = sequence_length + 1, len(sample.tokens)
+    if length > room and too_long == "refuse":
+        raise DataError(
+            f"{place}: the conversation has {length} tokens, batch.sequence_length={sequence_length} holds {room}. "
+            f"Raise it to {length - 1}, shorten the line, or cut such ends off with data.too_long=truncate"
+        )
+    if not sample.is_answer[1:room].any():
+        raise DataError(f"{place}: batch.sequence_length={sequence_length} leaves nothing of the answer. Raise it")
+    return Sample(sample.tokens[:room], sample.is_answer[:room])

@@ -1,0 +1,73 @@
+"""What a run reads: token files, or conversations to tune on, each with its part for validation."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hanbit.common.errors import DataError
+from hanbit.config.recipe import Recipe
+from hanbit.data.answers import Answers, open_answers
+from hanbit.data.samples import Samples, open_samples
+from hanbit.parallel.agree import together
+from hanbit.parallel.grid import Grid
+from hanbit.tokenizers.load import load as load_tokenizer
+from hanbit.train.setup import known
+
+logger = logging.getLogger(__name__)
+
+
+def open_data(recipe: Recipe, grid: Grid) -> tuple[Samples | Answers, Samples | Answers | None]:
+    """(train, validation); raises DataError on every process alike."""
+    train, validation = _conversations(recipe) if recipe.tuning else _token_files(recipe, grid)
+    if validation is not None and len(validation) < recipe.batch.global_batch and grid.rank == 0:
+        logger.warning(
+            "no validation: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or name "
+            "data.validation", len(validation), recipe.batch.global_batch,
+        )  # fmt: skip
+    return train, validation
+
+
+def tokenizer_folder(recipe: Recipe) -> Path | None:
+    """The tokenizer of the data: the one the recipe names, the base model's, or the one beside the token files."""
+    if recipe.tokenizer.path is not None:
+        return Path(recipe.tokenizer.path)
+    if recipe.tuning is not None:
+        return Path(recipe.tuning.model)
+    beside = Path(recipe.data.train) / "tokenizer"
+    return beside if beside.is_dir() else None
+
+
+def _conversations(recipe: Recipe) -> tuple[Answers, Answers | None]:
+    """Every process reads all of them: they are few, and each rank can then count the answers of a global batch."""
+    data, folder = recipe.data, tokenizer_folder(recipe)
+    assert folder is not None
+    tokenizer = load_tokenizer(folder)
+    options: dict[str, Any] = {"seed": recipe.training.seed, "too_long": data.too_long}
+    length = recipe.batch.sequence_length
+    with together(DataError):
+        split = 0.0 if data.validation else data.split
+        train = open_answers(data.train, tokenizer, length, split=split, **options)
+        validation = None
+        if data.validation:
+            validation = open_answers(data.validation, tokenizer, length, **{**options, "seed": None})
+        elif split:
+            validation = open_answers(data.train, tokenizer, length, part="validation", split=split, **options)
+    return train, validation
+
+
+def _token_files(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
+    """Rank 0 compares the content with its hashes; all check what costs little."""
+    data, length, seed = recipe.data, recipe.batch.sequence_length, recipe.training.seed
+    verify = data.verify and grid.rank == 0
+    with together(DataError):
+        split = 0.0 if data.validation else data.split
+        train = open_samples(data.train, length, seed=seed, split=split, verify=verify)
+        validation = None
+        if data.validation:
+            validation = open_samples(data.validation, length, seed=seed, verify=verify)
+        elif data.split:
+            validation = open_samples(data.train, length, seed=seed, part="validation", split=split, verify=False)
+        for samples in (train, validation):
+            if samples is not None:
+                samples.check_vocabulary(known(recipe.model.vocabulary))
+    return train, validation
