@@ -46,6 +46,7 @@ def command(
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="if there is one")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA folder in peft's layout, put on the model.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
@@ -62,15 +63,17 @@ def command(
     from hanbit.engine.sampling_params import SamplingParams
 
     llm = LLM(model, dtype=dtype, device=device)
+    if adapter is not None:
+        llm.add_adapter(adapter, adapter)
     params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})
     is_chat = llm.tokenizer.chat_template is not None if chat is None else chat
     start = [] if system is None else [{"role": "system", "content": system}]
     if is_conversation:
-        _converse(llm, params, start if is_chat else None)
+        _converse(llm, params, start if is_chat else None, adapter)
         return
     text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
     tokens = llm.chat_prompt([*start, {"role": "user", "content": text}]) if is_chat else text
-    answer = _Answer(llm.stream(tokens, params))
+    answer = _Answer(llm.stream(tokens, params, adapter=adapter))
     if as_json:
         typer.echo(json.dumps(answer.facts(), ensure_ascii=False))
     elif no_stream:
@@ -156,7 +159,7 @@ class _Answer:
         return f"{len(self._token_ids)} tokens, first after {(self._first - self._began) * 1000:.0f} ms{rate}"
 
 
-def _converse(llm: "LLM", params: "SamplingParams", messages: list[dict[str, str]] | None) -> None:
+def _converse(llm: "LLM", params: "SamplingParams", messages: list[dict[str, str]] | None, adapter: str | None) -> None:
     """Lines of the user and answers in turn; for a base model (None) every line is a text to continue."""
     from hanbit.common.errors import GenerationError
 
@@ -167,7 +170,7 @@ def _converse(llm: "LLM", params: "SamplingParams", messages: list[dict[str, str
         if not text.strip():
             continue
         try:
-            _reply(llm, params, text, messages)
+            _reply(llm, params, text, messages, adapter)
         except GenerationError as problem:
             typer.echo(str(problem), err=True)
 
@@ -182,11 +185,13 @@ def _line() -> str | None:
     return None if text.strip() == "/exit" else text
 
 
-def _reply(llm: "LLM", params: "SamplingParams", text: str, messages: list[dict[str, str]] | None) -> None:
+def _reply(
+    llm: "LLM", params: "SamplingParams", text: str, messages: list[dict[str, str]] | None, adapter: str | None
+) -> None:
     """Answer, and remember both sides if this is a chat and the answer came about."""
     turn = {"role": "user", "content": text}
     prompt = text if messages is None else _fitting(llm, params, messages, turn)
-    answer = _Answer(llm.stream(prompt, params))
+    answer = _Answer(llm.stream(prompt, params, adapter=adapter))
     try:
         answer.speak()
     except KeyboardInterrupt:

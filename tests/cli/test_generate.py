@@ -17,6 +17,7 @@ from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
 from tests.engine.folders import write_folder
+from tests.engine.test_adapters import write_adapter
 
 APP = typer.Typer()
 APP.command()(generate.command)
@@ -51,6 +52,15 @@ def test_the_streamed_text_is_the_answer_and_the_numbers_go_to_stderr(folder: Pa
     assert f"{len(answer.token_ids)} tokens, first after" in result.stderr
     assert "tokens/s" in result.stderr
     assert run(folder, "The quick", *SEEDED, "--no-stream").stdout == answer.text + "\n"
+
+
+def test_an_adapter_folder_is_put_on_the_model(folder: Path, tmp_path: Path) -> None:
+    write_adapter(folder, tmp_path / "polite", 1, ["q_proj", "down_proj"])
+    llm = LLM(folder)
+    llm.add_adapter("polite", tmp_path / "polite")
+    result = run(folder, "The quick", *SEEDED, "--no-stream", "--adapter", tmp_path / "polite")
+    assert result.stdout == llm.generate(["The quick"], PARAMS, adapter="polite")[0].text + "\n"
+    assert result.stdout != run(folder, "The quick", *SEEDED, "--no-stream").stdout
 
 
 def test_json_holds_the_answer_and_nothing_else_is_printed(folder: Path) -> None:
@@ -171,9 +181,9 @@ def test_ctrl_c_cuts_an_answer_short_and_the_talk_goes_on(
     typed += ["The", "The"]
     stream, calls = LLM.stream, []
 
-    def interrupted(self: LLM, *arguments: Any) -> Iterator[Piece]:
+    def interrupted(self: LLM, *arguments: Any, **options: Any) -> Iterator[Piece]:
         calls.append(arguments)
-        for index, piece in enumerate(stream(self, *arguments)):
+        for index, piece in enumerate(stream(self, *arguments, **options)):
             if len(calls) == 1 and index == 2:
                 raise KeyboardInterrupt
             yield piece
