@@ -62,7 +62,7 @@ class Turns(TrainerCallback):
             self.left -= 1
             if self.left == 0:
                 seconds = time.perf_counter() - self.began
-                print(json.dumps({"seconds": seconds, "losses": self.losses}), flush=True)
+                print(json.dumps({"seconds": seconds, "results": self.losses}), flush=True)
                 self.wait()
 
 

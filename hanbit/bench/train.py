@@ -139,7 +139,7 @@ def _write_peer_files(folder: Path, recipe: Recipe, plan: Plan) -> None:
 def _check_same_work(contestants: list[Contestant]) -> None:
     first = contestants[0]
     for other in contestants[1:]:
-        for step, (ours, theirs) in enumerate(zip(first.losses, other.losses, strict=True), 1):
+        for step, (ours, theirs) in enumerate(zip(first.results, other.results, strict=True), 1):
             if abs(ours - theirs) > LOSS_TOLERANCE * abs(theirs):
                 raise LaunchError(
                     f"step {step}: {first.name} has loss {ours}, {other.name} {theirs}: not the same work"

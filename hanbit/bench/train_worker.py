@@ -91,7 +91,7 @@ def main() -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         losses = [step() for _ in range(json.loads(line)["steps"])]
-        print(json.dumps({"seconds": time.perf_counter() - began, "losses": losses}), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - began, "results": losses}), flush=True)
 
 
 if __name__ == "__main__":

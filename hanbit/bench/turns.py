@@ -1,8 +1,9 @@
 """Several programs take turns on one machine, so that its mood meets all of them alike.
 
 Protocol of a contestant, on its standard input and output, one JSON object a line: it prints {"ready": ...} once,
-then for every line `{"steps": n}` it reads it does n steps and prints {"seconds": s, "losses": [...]}; it ends at the
-end of its input. Lines that are no JSON object (other people's programs talk) are passed over.
+then for every line `{"steps": n}` it reads it does n steps and prints {"seconds": s, "results": [...]}; it ends at the
+end of its input. Results show that all did the same work: losses, tokens. Lines that are no JSON object (other people's
+programs talk) are passed over.
 """
 
 import json
@@ -22,7 +23,7 @@ class Contestant:
     command: Sequence[str]
     environment: dict[str, str]
     seconds: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    results: list[float] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -40,14 +41,14 @@ def take_turns(contestants: Sequence[Contestant], rounds: int, steps: int, warm_
             contestant.facts = _answer(running[-1], contestant, "ready", logs)
         for contestant, process in zip(contestants, running, strict=True):
             _ask(process, warm_up)
-            contestant.losses += _answer(process, contestant, "seconds", logs)["losses"]
+            contestant.results += _answer(process, contestant, "seconds", logs)["results"]
         for turn in range(rounds):
             pairs = list(zip(contestants, running, strict=True))
             for contestant, process in pairs if turn % 2 == 0 else pairs[::-1]:
                 _ask(process, steps)
                 answer = _answer(process, contestant, "seconds", logs)
                 contestant.seconds.append(answer["seconds"] / steps)
-                contestant.losses += answer["losses"]
+                contestant.results += answer["results"]
     finally:
         for process in running:
             process.kill()

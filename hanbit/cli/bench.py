@@ -78,6 +78,32 @@ def train(
 
 
 @app.command()
+def generate(
+    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
+    peer_python: Annotated[str, typer.Option(help="Python that has transformers.")] = sys.executable,
+    peer: Annotated[Path, typer.Option(help="The peer's script.")] = Path("benchmarks/peers/hf_generate.py"),
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Answers of each contestant.")] = 7,
+    threads: Annotated[int | None, typer.Option(help="Of each contestant.", show_default="torch's choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Decode tokens per second of one sequence beside transformers' generate, taking turns; tokens must be equal."""
+    from hanbit.bench.generate import Plan, measure, table
+
+    plan = Plan(model, peer, peer_python, prompt_tokens, new_tokens, rounds, threads)
+    rows = table(measure(plan), new_tokens)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:12} {row['decode_tokens_per_second']:7.1f} tok/s {row['token_milliseconds']:8.2f} ms/tok   "
+            f"hanbit is {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to {row['highest']:.3f})"
+        )
+
+
+@app.command()
 def prepare(
     tokenizer: Annotated[str, typer.Argument(help="Folder or tokenizer.json.")],
     rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 7,
