@@ -5,7 +5,7 @@ config.json  model.safetensors (or shards, an index)  generation_config.json  to
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,15 @@ def save_model(
     tensors: Mapping[str, torch.Tensor],
     tokenizer_folder: Path | None,
     facts: dict[str, Any],
+    finish: Callable[[Path], dict[str, Any]] | None = None,
 ) -> None:
     """Write a folder that `transformers` loads. An earlier model in its place is kept until the new one is whole.
 
     tensors: whole, by our names, of one dtype; read one shard at a time, so a lazy mapping needs memory for one shard.
-    `facts` go into hanbit.json. Raises ModelError where no architecture can say what `config` says, where a name or
-    shape is not the model's, where `folder` holds anything but a model made by hanbit, and when the disk refuses.
+    `facts` go into hanbit.json. `finish` is called with the folder that is about to take the place, all but hanbit.json
+    in it: it may add files, gives more facts, and by raising keeps what was there. Raises ModelError where no
+    architecture can say what `config` says, where a name or shape is not the model's, where `folder` holds anything but
+    a model made by hanbit, and when the disk refuses.
     """
     target = Path(folder).resolve()
     described = family_of(config).huggingface.config_to(config)
@@ -91,6 +94,7 @@ def save_model(
         write_json(temporary / _CONFIG, {**described, "dtype": dtype, "torch_dtype": dtype, **ends})
         write_json(temporary / "generation_config.json", {"_from_model_config": True, **ends})
         write_text(temporary / "README.md", model_card(target, config, facts))
+        facts = {**facts, **(finish(temporary) if finish else {})}
         write_manifest(temporary, KIND, sorted(path.name for path in temporary.iterdir()), **facts)
 
 

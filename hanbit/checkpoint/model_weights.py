@@ -159,7 +159,8 @@ def write_weights(folder: Path, config: ModelConfig, tensors: Mapping[str, torch
     if odd:
         state = "missing" if odd[0] in shapes else "not one of this model's"
         raise ModelError(f"cannot save the model: tensor {odd[0]} is {state}")
-    dtype = tensors[next(iter(shapes))].dtype
+    smallest = min(shapes, key=lambda name: torch.Size(shapes[name]).numel())  # a lazy mapping makes it for this alone
+    dtype = tensors[smallest].dtype
     shards = _planned(config, shapes, dtype.itemsize)
     names = [WEIGHTS]
     if len(shards) > 1:

@@ -20,7 +20,8 @@ class Decoder(nn.Module):
         super().__init__()
         assert isinstance(config.vocabulary, int)
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.hidden)
+        # nn.Embedding(...) draws first values that nobody needs; on the meta device that loads the compiler, 2 s
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, config.hidden), freeze=False)
         self.layers = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm
         self.output = nn.Linear(config.hidden, config.vocabulary, bias=False)

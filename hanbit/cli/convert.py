@@ -1,0 +1,81 @@
+"""Make a model folder of another format: a GGUF file, a packaged one, a hub's model."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
+    from hanbit.convert.convert import Converted
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .gguf file, a model folder, package:NAME (a file in an installed package), or org/name."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Model folder to make.")],
+    to: Annotated[str, typer.Option(help="Format of the target: hf, Hugging Face's layout.")] = "hf",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16; auto: float32 of quantised numbers, else a folder's own.")
+    ] = "auto",
+    keep_blocks: Annotated[
+        bool, typer.Option("--keep-blocks", help="Also keep the quantised blocks as they are (model.blocks).")
+    ] = False,
+    no_proof: Annotated[
+        bool, typer.Option("--no-proof", help="Do not read both again and compare tensors and logits.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a model folder of another format; the proof compares every tensor, then logits.
+
+    Asked for what is there and whole, it does nothing.
+    """
+    from hanbit.convert.convert import convert
+
+    progress = None if as_json else _Lines()
+    made = convert(source, target, to=to, dtype=dtype, keep_blocks=keep_blocks, proof=not no_proof, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
+    else:
+        _show(made)
+
+
+def _show(made: "Converted") -> None:
+    from hanbit.common.units import readable_bytes
+
+    size = readable_bytes(sum(path.stat().st_size for path in made.folder.iterdir()))
+    typer.echo(f"{made.source}: {made.described}")
+    if made.was_there:
+        typer.echo(f"{made.folder} is whole already: nothing to write ({size}, {made.dtype})")
+    else:
+        typer.echo(f"{made.folder}: {size} of {made.dtype}, in {made.seconds:.1f} s without the proof")
+    if made.proof is None:
+        typer.echo("not proven")
+        return
+    took = f" in {made.proof_seconds:.1f} s" if made.proof_seconds else ", earlier"
+    typer.echo(
+        f"proven{took}: {made.proof['tensors']} tensors equal, logits over {made.proof['logit_tokens']} tokens differ "
+        f"by at most {made.proof['logits_difference']:.1e} (the largest is {made.proof['largest_logit']:.1f})"
+    )
+
+
+class _Lines:
+    """Progress on stderr: one line a stage, where a stage takes longer than two seconds one every two seconds."""
+
+    def __init__(self) -> None:
+        self._stage, self._next = "", 0.0
+
+    def __call__(self, stage: str, share: float) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now < self._next:
+            return
+        shown = "" if stage != self._stage else f" {share:.0%}"
+        self._stage, self._next = stage, now + 2.0
+        typer.echo(f"{stage}{shown}", file=sys.stderr)

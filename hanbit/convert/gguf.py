@@ -1,0 +1,115 @@
+"""A GGUF file of Llama's shape as the tensors of a model folder, dequantised one at a time when asked for.
+
+llama.cpp rotates Llama's features in neighbouring pairs and its converter reorders the rows of query and key to suit;
+Hugging Face's order, which is ours, is put back here. Qwen's files have it already.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hanbit.checkpoint.model_weights import shapes_of
+from hanbit.common.errors import FormatError
+from hanbit.convert.gguf_config import architecture_of, config_of
+from hanbit.convert.gguf_metadata import Metadata
+from hanbit.convert.gguf_rotary import FREQUENCIES
+from hanbit.formats.gguf.file import GGUFFile
+
+_PLAIN = {
+    "embedding.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
+    "output.weight": "output.weight",
+}
+_MODULES = {
+    "attention.query": "attn_q",
+    "attention.key": "attn_k",
+    "attention.value": "attn_v",
+    "attention.output": "attn_output",
+    "attention.query_norm": "attn_q_norm",
+    "attention.key_norm": "attn_k_norm",
+    "mlp.gate": "ffn_gate",
+    "mlp.up": "ffn_up",
+    "mlp.down": "ffn_down",
+    "attention_norm": "attn_norm",
+    "mlp_norm": "ffn_norm",
+}
+
+
+class GGUFModel:
+    """Opened and checked: every tensor of the model is there in its shape, and no other. Raises FormatError."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = GGUFFile(path)
+        self.metadata = Metadata(self.file)
+        self.architecture_name, self.architecture = architecture_of(self.metadata)
+        self.config = config_of(self.file)
+        self.shapes = shapes_of(self.config)
+        self._check()
+
+    def tensors(self, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+        """By our names, made when asked for."""
+        return _Tensors(self, dtype)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """float32, by our name."""
+        return self._ordered(name, self.file.numbers(gguf_name(name)))
+
+    def blocks(self, name: str) -> np.ndarray:
+        """uint8 [rows, bytes of a row], by our name; rows keep their blocks whole and stand in our order."""
+        return self._ordered(name, self.file.blocks(gguf_name(name)))
+
+    def _ordered(self, name: str, rows: np.ndarray) -> np.ndarray:
+        config, module = self.config, name.split(".")[-2]
+        assert isinstance(config.key_value_heads, int)
+        heads = {"query": config.heads, "key": config.key_value_heads}.get(module)
+        if heads is None or not self.architecture.is_interleaved:
+            return rows
+        pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])  # [heads, head_dim / 2, 2, ...]
+        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+    def _check(self) -> None:
+        places = self.file.places
+        for name, shape in self.shapes.items():
+            place = places.get(gguf_name(name))
+            if place is None:
+                raise FormatError(f"{self.file.path} has no tensor {gguf_name(name)}: it is not a whole model")
+            if place.shape != shape:
+                found = f"{place.name} of shape {list(place.shape)}"
+                raise FormatError(f"{self.file.path} has {found}, its metadata ask for {list(shape)}")
+        left = sorted(set(places) - {gguf_name(name) for name in self.shapes} - {FREQUENCIES})
+        if left:
+            raise FormatError(f"{self.file.path} has a tensor {left[0]!r:.100} that this model has no place for")
+
+
+def gguf_name(name: str) -> str:
+    if name in _PLAIN:
+        return _PLAIN[name]
+    _, index, rest = name.split(".", 2)
+    module, short = rest.rsplit(".", 1)
+    return f"blk.{index}.{_MODULES[module]}.{short}"
+
+
+class _Tensors(Mapping[str, torch.Tensor]):
+    def __init__(self, model: GGUFModel, dtype: torch.dtype) -> None:
+        self._model, self._dtype = model, dtype
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._model.shapes:
+            raise KeyError(name)
+        numbers = self._model.numbers(name)
+        tensor = torch.from_numpy(numbers if numbers.flags.writeable else numbers.copy()).to(self._dtype)
+        lowest, highest = torch.aminmax(tensor)
+        if not (torch.isfinite(lowest) and torch.isfinite(highest)):  # a NaN anywhere becomes both
+            raise FormatError(
+                f"{self._model.file.path}: tensor {gguf_name(name)} has numbers that {self._dtype} does not hold. "
+                "The file is damaged, or the dtype too narrow: try float32"
+            )
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.shapes)
+
+    def __len__(self) -> int:
+        return len(self._model.shapes)
