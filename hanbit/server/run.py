@@ -64,6 +64,8 @@ class Server:
         self._socket = http
         self._http = _Uvicorn(_http_config(self.catalogue, options))
         self._is_to_end = asyncio.Event()
+        self.http_port: int = http.getsockname()[1]
+        self.grpc_port = options.grpc_port
 
     def end(self) -> None:
         """As a signal does; called again, it cuts off what is still being answered."""
@@ -72,6 +74,7 @@ class Server:
     async def run(self, announce: Callable[[str], None]) -> None:
         self.catalogue.names()  # a repository that is none is said before ports are opened
         grpc = GrpcServer(self.catalogue, _address(self._options), self._options.api_key)
+        self.grpc_port = grpc.port
         await grpc.start()
         self._listen_to_signals()
         serving = asyncio.create_task(self._http.serve([self._socket]))
@@ -95,13 +98,13 @@ class Server:
             reasons = "\n".join(f"  {line.name}: {line.reason}" for line in failed)
             raise ServingError(f"{len(failed)} of the models cannot be loaded:\n{reasons}")
         await grpc.set_ready(self.catalogue.is_server_ready)
-        announce(self._ready_line(grpc.port))
+        announce(self._ready_line())
 
-    def _ready_line(self, grpc_port: int) -> str:
+    def _ready_line(self) -> str:
         host = _in_url(self._options.host)
-        port = self._socket.getsockname()[1]
         names = ", ".join(sorted(self.catalogue.language_models())) or "no language model"
-        return f"ready: {names} at http://{host}:{port} (KServe v2, OpenAI under /v1) and gRPC {host}:{grpc_port}"
+        places = f"http://{host}:{self.http_port} (KServe v2, OpenAI under /v1) and gRPC {host}:{self.grpc_port}"
+        return f"ready: {names} at {places}"
 
     async def _until_ended(self, work: Any, serving: asyncio.Task[None]) -> None:
         """Until the work is done, or the server is told to end; a failure of the HTTP server is ours."""

@@ -113,7 +113,8 @@ def from_list(name: str, datatype: str, shape: Sequence[int], values: Sequence[A
         return Tensor(name, datatype, tuple(shape), _as_objects(_encoded(name, flat), shape))
     _check_kind(name, datatype, np.dtype(dtype), flat)
     try:
-        data = np.array(flat, dtype=dtype)
+        with np.errstate(over="ignore"):  # an infinity that nobody sent is refused below
+            data = np.array(flat, dtype=dtype)
     except (OverflowError, ValueError, TypeError):
         raise invalid(f"tensor {name!r:.80} has an element that does not fit {datatype}") from None
     if data.dtype.kind == "f" and np.isinf(data).sum() > sum(map(math.isinf, flat)):

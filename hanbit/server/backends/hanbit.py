@@ -10,8 +10,12 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from hanbit.common.errors import GenerationError
+from hanbit.engine.output import Piece
+from hanbit.engine.sampling_params import SamplingParams
 from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
+from hanbit.server.errors import RequestError
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.sampling import sampling_of, wants_stream
 from hanbit.server.tensors import tensor
@@ -36,17 +40,24 @@ class Backend:
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         params = sampling_of(request, self.service.llm.defaults.sampling)
-        prompt = request.inputs["input_ids"].data.tolist()
+        in_pieces = wants_stream(request)
         token_ids: list[int] = []
-        answer = self.service.stream(prompt, params, adapter=self.adapter)
-        async with aclosing(answer) as pieces:
+        async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params)) as pieces:
             async for piece in pieces:
-                if wants_stream(request):
-                    yield _response(list(piece.token_ids), piece.finish_reason)
-                else:
-                    token_ids += piece.token_ids
-        if not wants_stream(request):
-            yield _response(token_ids, piece.finish_reason)
+                token_ids += piece.token_ids
+                if in_pieces or piece.finish_reason is not None:
+                    yield _response(token_ids, piece.finish_reason)
+                    token_ids = []
+
+    async def _pieces(self, prompt: list[int], params: SamplingParams) -> AsyncGenerator[Piece]:
+        try:
+            async with aclosing(self.service.stream(prompt, params, adapter=self.adapter)) as answer:
+                async for piece in answer:
+                    yield piece
+        except GenerationError as problem:
+            if self.service.is_closed:  # the model is being unloaded: no fault of the request
+                raise RequestError("unavailable", str(problem)) from problem
+            raise
 
     def close(self) -> None:
         self._engines.give_back(self.service)

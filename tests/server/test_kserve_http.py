@@ -1,0 +1,165 @@
+"""KServe v2 over HTTP, asked by NVIDIA's own client; answers are those of the engine on the same folder."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tritonclient.http as client
+
+from hanbit import LLM, SamplingParams
+from tests.server.asking import PROMPT, Http, inputs, text_of
+from tests.server.served import Served
+
+GREEDY = SamplingParams(temperature=0, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def triton(served: Served) -> Iterator[client.InferenceServerClient]:
+    with client.InferenceServerClient(served.http) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> Http:
+    return Http(served.http)
+
+
+def whole(llm: LLM, params: SamplingParams = GREEDY, adapter: str | None = None) -> str:
+    return llm.generate([PROMPT], params, adapter=adapter)[0].text
+
+
+def test_server_and_models_say_what_they_are(triton: client.InferenceServerClient) -> None:
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    assert triton.is_model_ready("small")
+    assert triton.is_model_ready("small", "1")
+    assert triton.get_server_metadata()["name"] == "hanbit"
+    metadata = triton.get_model_metadata("small")
+    assert metadata["versions"] == ["1"]
+    assert metadata["platform"] == "ensemble"
+    assert {"name": "text_input", "datatype": "BYTES", "shape": [1]} in metadata["inputs"]
+    config = triton.get_model_config("small")
+    assert [step["model_name"] for step in config["ensemble_scheduling"]["step"]] == [
+        "small_tokenize",
+        "small_model",
+        "small_detokenize",
+    ]
+    assert config["input"][0]["dims"] == [1]
+    assert triton.get_model_config("small_model")["model_transaction_policy"] == {"decoupled": True}
+
+
+def test_index_lists_every_model(triton: client.InferenceServerClient) -> None:
+    index = {line["name"]: line for line in triton.get_model_repository_index()}
+    assert set(index) == {
+        "small", "small_tokenize", "small_model", "small_detokenize", "tuned", "tuned_model",
+    }  # fmt: skip
+    assert all(line["state"] == "READY" and line["version"] == "1" for line in index.values())
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_infer_gives_the_engines_answer(binary: bool, triton: client.InferenceServerClient, llm: LLM) -> None:
+    outputs = [client.InferRequestedOutput("text_output", binary_data=binary)]
+    result = triton.infer("small", inputs(client, binary, max_tokens=24), outputs=outputs, request_id="mine")
+    assert text_of(result) == whole(llm)
+    assert result.get_response()["id"] == "mine"
+    assert [output["name"] for output in result.get_response()["outputs"]] == ["text_output"]
+
+
+def test_outputs_that_are_not_chosen_all_come(triton: client.InferenceServerClient) -> None:
+    result = triton.infer("small", inputs(client, max_tokens=3))
+    assert result.as_numpy("finish_reason").tolist() == [b"length"]
+
+
+def test_adapter_is_a_model_by_its_own_name(triton: client.InferenceServerClient, llm: LLM) -> None:
+    tuned = text_of(triton.infer("tuned", inputs(client, max_tokens=24)))
+    assert tuned == whole(llm, adapter="tuned")
+    assert tuned != whole(llm)
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests_are_read(algorithm: str, triton: client.InferenceServerClient, llm: LLM) -> None:
+    result = triton.infer("small", inputs(client, max_tokens=24), request_compression_algorithm=algorithm)
+    assert text_of(result) == whole(llm)
+
+
+def test_sampling_is_by_the_tensors(triton: client.InferenceServerClient, llm: LLM) -> None:
+    asked = inputs(client, max_tokens=16, temperature=0.9, top_k=40, top_p=0.5)
+    seed = client.InferInput("seed", [1], "UINT64")
+    seed.set_data_from_numpy(np.array([7], dtype=np.uint64))
+    params = SamplingParams(temperature=float(np.float32(0.9)), top_k=40, top_p=0.5, seed=7, max_tokens=16)
+    assert text_of(triton.infer("small", [*asked, seed])) == whole(llm, params)
+
+
+def test_stop_texts_end_the_answer_before_them(http: Http, llm: LLM) -> None:
+    full = whole(llm)
+    stop = full[len(full) // 2 :][:2]
+    params = SamplingParams(temperature=0, max_tokens=24, stop=[stop])
+    body = {"text_input": PROMPT, "temperature": 0, "max_tokens": 24, "stop": [stop], "stop_words": ["never said"]}
+    found = http.ask("/v2/models/small/generate", body).json()
+    assert found["text_output"] == whole(llm, params) == full[: full.index(stop)]
+    assert found["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_generate_answers_plain_json(nested: bool, http: Http, llm: LLM) -> None:
+    asked = {"temperature": 0, "max_tokens": 24}
+    body = {"text_input": PROMPT, "id": "a"} | ({"parameters": asked} if nested else asked)
+    found = http.ask("/v2/models/small/generate", body).json()
+    assert found["text_output"] == whole(llm)
+    assert found["id"] == "a"
+
+
+def test_streamed_pieces_make_the_whole_answer_and_no_half_character(http: Http, llm: LLM) -> None:
+    body = {"text_input": PROMPT, "temperature": 0, "max_tokens": 200}
+    reply = http.ask("/v2/models/small/generate_stream", body)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    events = reply.events()
+    assert len(events) == 200
+    text = "".join(event["text_output"] for event in events)
+    assert text == whole(llm, SamplingParams(temperature=0, max_tokens=200))
+    assert [event["finish_reason"] for event in events][-2:] == ["", "length"]
+
+
+def test_steps_of_the_ensemble_can_be_asked_one_by_one(triton: client.InferenceServerClient, llm: LLM) -> None:
+    ids = triton.infer("small_tokenize", inputs(client)[:1]).as_numpy("input_ids")
+    assert ids.tolist() == llm.tokenizer.encode(PROMPT)
+    prompt = client.InferInput("input_ids", list(ids.shape), "INT32")
+    prompt.set_data_from_numpy(ids)
+    answer = triton.infer("small_model", [prompt, *inputs(client, max_tokens=24)[1:]]).as_numpy("output_ids")
+    assert tuple(answer) == llm.generate([PROMPT], GREEDY)[0].token_ids
+    tokens = client.InferInput("output_ids", list(answer.shape), "INT32")
+    tokens.set_data_from_numpy(answer)
+    assert text_of(triton.infer("small_detokenize", [tokens])) == whole(llm)
+
+
+def test_raw_body_is_the_input_that_is_needed(http: Http, llm: LLM) -> None:
+    response = http.ask("/v2/models/small_tokenize/infer", PROMPT.encode(), Inference_Header_Content_Length="0")
+    size = int(response.headers["Inference-Header-Content-Length"])
+    assert np.frombuffer(response.content[size:], "<i4").tolist() == llm.tokenizer.encode(PROMPT)
+
+
+def test_statistics_count_what_was_asked(served: Served, triton: client.InferenceServerClient) -> None:
+    before = _counts(triton)
+    triton.infer("small", inputs(client, max_tokens=2))
+    with pytest.raises(client.InferenceServerException):
+        triton.infer("small", inputs(client, max_tokens=-2))
+    after = _counts(triton)
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
+    assert {entry["name"] for entry in triton.get_inference_statistics()["model_stats"]} >= {"small", "small_model"}
+
+
+def _counts(triton: client.InferenceServerClient) -> list[int]:
+    (found,) = triton.get_inference_statistics("small")["model_stats"]
+    return [found["inference_stats"][key]["count"] for key in ("success", "fail")]
+
+
+def test_bodies_over_the_limit_are_refused_packed_and_unpacked(http: Http) -> None:
+    bomb = gzip.compress(b" " * (65 * 2**20))
+    cut = zlib.compress(b"{}")[:-3]
+    wrong = [(b" " * (64 * 2**20 + 1), "identity", 413), (bomb, "gzip", 413), (cut, "deflate", 400)]
+    for content, encoding, status in wrong:
+        reply = http.ask("/v2/models/small/infer", content, Content_Encoding=encoding)
+        assert reply.status == status
+        assert set(reply.json()) == {"error"}
