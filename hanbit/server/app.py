@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hanbit.server.access import check_key
 from hanbit.server.errors import RequestError
-from hanbit.server.frontends import kserve_http, openai
+from hanbit.server.frontends import kserve_http, openai, page
 from hanbit.server.frontends.openai.errors import as_refusal
 from hanbit.server.models import Catalogue
 
@@ -18,20 +18,21 @@ _OPEN = "/v2/health/"
 
 def build_app(catalogue: Catalogue, api_key: str | None = None) -> Starlette:
     return Starlette(
-        routes=[*kserve_http.routes(catalogue), *openai.routes(catalogue)],
+        routes=[*kserve_http.routes(catalogue), *openai.routes(catalogue), *page.routes(catalogue)],
         middleware=[Middleware(_Gate, catalogue=catalogue, api_key=api_key)],
         exception_handlers={HTTPException: _refused},
     )
 
 
 class _Gate:
-    """Checks the key of every request but health checks, and counts work, so that a server ends without losing any."""
+    """Checks the key of every request but health checks and the page's files; counts work, so that none gets lost when
+    the server ends."""
 
     def __init__(self, app: ASGIApp, catalogue: Catalogue, api_key: str | None) -> None:
         self._app, self._catalogue, self._api_key = app, catalogue, api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_OPEN):
+        if scope["type"] != "http" or scope["path"].startswith(_OPEN) or scope["path"] in page.FILES:
             await self._app(scope, receive, send)
             return
         try:
