@@ -51,7 +51,7 @@ def parse_config(text: str, source: str) -> ModelConfig:
 
 
 def config_text(config: ModelConfig) -> str:
-    return text_format.MessageToString(config)
+    return text_format.MessageToString(config, as_utf8=True)
 
 
 def is_ensemble(config: ModelConfig) -> bool:

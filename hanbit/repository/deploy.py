@@ -94,16 +94,16 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _write(repository: Path, config: ModelConfig) -> None:
+    text = f"{_MARK}\n{config_text(config)}"
+    target = repository / config.name
+    if target.exists():  # its version folder is there and empty
+        write_text(target / NAME, text)
+        return
     temporary = repository / f".{config.name}.{uuid.uuid4().hex[:8]}.tmp"
-    target, old = repository / config.name, temporary.with_suffix(".old")
     try:
         (temporary / "1").mkdir(parents=True)
-        write_text(temporary / NAME, f"{_MARK}\n{config_text(config)}")
-        fsync_path(temporary)
-        if target.exists():
-            target.rename(old)
+        write_text(temporary / NAME, text)
         temporary.rename(target)
         fsync_path(repository)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -45,7 +45,8 @@ class GrpcServer:
             await self._health.set(name, states.SERVING if is_ready else states.NOT_SERVING)
 
     async def stop(self) -> None:
-        await self._server.stop(grace=None)
+        """What is being answered gets a moment to say its last."""
+        await self._server.stop(grace=1)
 
 
 class _Gate(grpc.aio.ServerInterceptor):

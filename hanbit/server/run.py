@@ -84,10 +84,10 @@ class Server:
             await grpc.set_ready(False)
             await self._drain()
         finally:
+            await self.catalogue.close()  # whoever still waits is told so by the engines
             self._http.should_exit = True
             await grpc.stop()
             await serving
-            await self.catalogue.close()
 
     async def _load(self, grpc: GrpcServer, announce: Callable[[str], None]) -> None:
         options = self._options
