@@ -43,10 +43,8 @@ def command(
 ) -> None:
     """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
     from hanbit.common.errors import ConfigError
-    from hanbit.server.engines import EngineOptions
     from hanbit.server.names import served_name
-    from hanbit.server.options import ServeOptions
-    from hanbit.server.run import run
+    from hanbit.server.options import EngineOptions, ServeOptions
 
     models = pairs("--model", model)
     if folder is not None:
@@ -75,6 +73,10 @@ def command(
         insecure=insecure,
         engines=EngineOptions(dtype, device, max_sequences, max_waiting),
     )
+    options.check()
+
+    from hanbit.server.run import run  # torch: not before it is known that there is something to do
+
     run(options, typer.echo)
 
 

@@ -1,5 +1,7 @@
 """Every HTTP frontend in one ASGI application, behind one gate."""
 
+import contextlib
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -35,20 +37,15 @@ class _Gate:
         if scope["type"] != "http" or scope["path"].startswith(_OPEN) or scope["path"] in page.FILES:
             await self._app(scope, receive, send)
             return
-        try:
-            check_key(self._api_key, Request(scope).headers.get("authorization"))
-            if scope["method"] != "POST":
-                await self._app(scope, receive, send)
-                return
-            admission = self._catalogue.admission.one()
-            admission.__enter__()
-        except RequestError as problem:
-            await _as_response(problem, scope["path"])(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            admission.__exit__(None, None, None)
+        app: ASGIApp = self._app
+        with contextlib.ExitStack() as work:
+            try:
+                check_key(self._api_key, Request(scope).headers.get("authorization"))
+                if scope["method"] == "POST":
+                    work.enter_context(self._catalogue.admission.one())
+            except RequestError as problem:
+                app = _as_response(problem, scope["path"])
+            await app(scope, receive, send)
 
 
 def _as_response(problem: RequestError, path: str) -> Response:

@@ -9,16 +9,7 @@ from pathlib import Path
 
 from hanbit.engine.llm import LLM
 from hanbit.engine.service import Service
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """For every engine of a server. `max_waiting`: prompts that may wait beyond those being answered."""
-
-    dtype: str = "auto"
-    device: str = "auto"
-    max_sequences: int = 8
-    max_waiting: int = 256
+from hanbit.server.options import EngineOptions
 
 
 @dataclass
@@ -28,7 +19,7 @@ class _Shared:
 
 
 class Engines:
-    def __init__(self, options: EngineOptions = EngineOptions()) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self._lock = threading.Lock()
         self._shared: dict[Path, _Shared] = {}

@@ -1,4 +1,4 @@
-"""What a server is started with; checked before a port is taken or a model is read."""
+"""What a server is started with; checked before a port is taken or a model is read. No torch."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanbit.common.errors import ConfigError
-from hanbit.server.engines import EngineOptions
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """For every engine of a server. `max_waiting`: prompts that may wait beyond those being answered."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    max_sequences: int = 8
+    max_waiting: int = 256
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import pytest
 import tritonclient.grpc as client
 
 from hanbit.cli.main import run
-from tests.cli.test_main import hanbit
 from tests.server.asking import Http, inputs, text_of
 from tests.server.served import write_long_folder
 
@@ -97,30 +96,29 @@ def test_told_to_end_it_finishes_what_it_answers_and_takes_nothing_new(folder: P
         assert list(tmp_path.iterdir()) == []  # the temporary repository is gone
 
 
-def test_patience_ends_and_a_repository_serves_two_servers(folder: Path, tmp_path: Path) -> None:
+def test_patience_ends_and_a_repository_serves_two_servers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository = tmp_path / "models"
-    done = hanbit("deploy", str(folder), "m", "--model-repository", str(repository))
-    assert done.returncode == 0, done.stderr
-    assert f"hanbit serve --model-repository {repository}" in done.stdout
+    assert run(["deploy", str(folder), "m", "--model-repository", str(repository)]) == 0
+    assert f"hanbit serve --model-repository {repository}" in capsys.readouterr().out
     arguments = ["--model-repository", str(repository), "--exit-timeout-secs", "0.2"]
     with process(tmp_path, *arguments) as first, process(tmp_path, *arguments) as second:
-        answers = [
-            Http(one.http).ask("/v2/models/m/generate", {"text_input": "The", "temperature": 0})
-            for one in (first, second)
-        ]
+        body = {"text_input": "The", "temperature": 0, "max_tokens": 20}
+        answers = [Http(one.http).ask("/v2/models/m/generate", body) for one in (first, second)]
         assert answers[0].content == answers[1].content
         response = begin_answer(first.http, 4000)
         first.process.send_signal(signal.SIGINT)
+        assert b"the engine has been closed" in response.read().split(b"\n")[-3]
         code, errors = first.ended()
         assert code == 0
         assert "ending: 1 requests were cut off" in errors
         assert "Traceback" not in errors
-        assert b"the engine has been closed" in response.read().split(b"\n")[-3]
         port = second.http.rpartition(":")[2]
-        third = hanbit("serve", "--model-repository", str(repository), "--http-port", port, "--grpc-port", "0")
-        assert third.returncode == 1
-        assert f"port {port} is in use by process {second.process.pid} (" in third.stderr
-        assert "choose another with --http-port" in third.stderr
+        assert run(["serve", *arguments, "--http-port", port, "--grpc-port", "0"]) == 1
+        error = capsys.readouterr().err
+        assert f"port {port} is in use by process {second.process.pid} (" in error
+        assert "choose another with --http-port" in error
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(

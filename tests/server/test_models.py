@@ -9,9 +9,10 @@ import tritonclient.http as client
 from tritonclient.utils import InferenceServerException
 
 from hanbit.repository.deploy import deploy
-from hanbit.server.engines import EngineOptions, Engines
+from hanbit.server.engines import Engines
 from hanbit.server.errors import RequestError
 from hanbit.server.models import Catalogue
+from hanbit.server.options import EngineOptions
 from hanbit.server.request import InferRequest
 from hanbit.server.tensors import tensor
 from tests.server.asking import inputs, text_of
