@@ -18,7 +18,7 @@ FLOORS = {
     "train": 5, "engine": 5, "convert": 5,
     "evaluate": 6, "planner": 6, "speech": 6,
     "server": 7,
-    "studio": 8, "bench": 8,
+    "studio": 8, "bench": 8, "demo": 8,
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = {"common", "config", "tokenizers", "launch", "repository", "grants", "studio"}
