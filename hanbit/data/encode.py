@@ -81,7 +81,7 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
 
 
 def _encoder(tokenizer: Tokenizer, dtype: np.dtype) -> Callable[[Batch], Encoded]:
-    end, core = tokenizer.require_end_id(), tokenizer.core
+    end, core = tokenizer.require_end_id(), tokenizer.core_for_documents()
 
     def encode(batch: Batch) -> Encoded:
         tokens: list[int] = []

@@ -1,5 +1,6 @@
 """One tokenizer as the rest of the house sees it: text to ids and back, and the ids with a role."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -69,8 +70,21 @@ class Tokenizer:
     def token_of(self, id: int) -> str | None:
         return self.core.id_to_token(id)
 
+    def core_for_documents(self) -> tokenizers.Tokenizer:
+        """A copy of `core` to which text is text: `<|endoftext|>` written in a document does not end it.
+
+        What the tokenizer adds without marking it special (a tag, a run of spaces) stays one token.
+        """
+        core = copy.deepcopy(self.core)  # the switch is one per tokenizer, and prompts need the other way
+        core.encode_special_tokens = True
+        return core
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Ids of one text. `add_special_tokens` lets the tokenizer's own template add begin and end."""
+        """Ids of one text. `add_special_tokens` lets the tokenizer's own template add begin and end.
+
+        A special token written in the text becomes its id: chat templates write them. For text of strangers that must
+        stay text, see `core_for_documents`.
+        """
         return self.core.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:

@@ -73,6 +73,17 @@ def test_tokens_equal_those_of_a_plain_loop(tmp_path: Path, sources: list[str], 
     assert len(open_samples(tmp_path / "out", 16, seed=0)) == (made.tokens - 1) // 16
 
 
+def test_a_special_token_written_in_a_document_is_text(tmp_path: Path, tokenizer: str) -> None:
+    text = "the token <|endoftext|> ends a document, <|im_end|> a turn"
+    (tmp_path / "a.txt").write_text(text)
+    prepare([str(tmp_path / "a.txt")], tmp_path / "out", tokenizer)
+    file, core = open_token_file(tmp_path / "out" / "tokens"), load(tokenizer)
+    *tokens, end = file.document(0).tolist()
+    assert end == core.end_id
+    assert not core.special_ids & set(tokens)
+    assert core.decode(tokens) == text
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_changes_no_byte(
     tmp_path: Path, sources: list[str], tokenizer: str, workers: int
