@@ -104,6 +104,27 @@ def generate(
 
 
 @app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Milliseconds to the first streamed token over HTTP beside the engine's own, taking turns."""
+    from hanbit.bench.serve import measure, table
+
+    rows = table(measure(model, prompt_tokens, rounds))
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:10} {row['first_token_milliseconds']:9.2f} ms to the first token   "
+            f"adds {row['added_milliseconds']:6.2f} ms ({row['lowest']:.2f} to {row['highest']:.2f})"
+        )
+
+
+@app.command()
 def prepare(
     tokenizer: Annotated[str, typer.Argument(help="Folder or tokenizer.json.")],
     rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 7,
