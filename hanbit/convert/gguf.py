@@ -99,14 +99,13 @@ class _Tensors(Mapping[str, torch.Tensor]):
         if name not in self._model.shapes:
             raise KeyError(name)
         numbers = self._model.numbers(name)
-        tensor = torch.from_numpy(numbers if numbers.flags.writeable else numbers.copy()).to(self._dtype)
-        lowest, highest = torch.aminmax(tensor)
-        if not (torch.isfinite(lowest) and torch.isfinite(highest)):  # a NaN anywhere becomes both
+        most = torch.finfo(self._dtype).max
+        if not -most <= numbers.min() <= numbers.max() <= most:  # a NaN anywhere becomes both
             raise FormatError(
                 f"{self._model.file.path}: tensor {gguf_name(name)} has numbers that {self._dtype} does not hold. "
                 "The file is damaged, or the dtype too narrow: try float32"
             )
-        return tensor
+        return torch.from_numpy(np.require(numbers, requirements="W")).to(self._dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.shapes)

@@ -59,7 +59,7 @@ class _Compared:
 
     def pull(self, name: str) -> torch.Tensor:
         tensor = self._source[name]
-        numbers = torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type)))
+        numbers = torch.from_numpy(np.require(gguf.dequantize(tensor.data, tensor.tensor_type), requirements="W"))
         self._left.discard(name)
         if name == "rope_freqs.weight":
             return numbers  # not a tensor of the target: logits are its proof
@@ -68,7 +68,8 @@ class _Compared:
         if not torch.equal(rounded, self._as_in_gguf(name, stored)):
             raise ModelError(f"proof failed: {self._names[name]} of {self._folder} is not {name} of the source")
         self.num_compared += 1
-        self.largest_rounding = max(self.largest_rounding, float((rounded.float() - numbers).abs().max()))
+        if rounded is not numbers:
+            self.largest_rounding = max(self.largest_rounding, float((rounded.float() - numbers).abs().max()))
         self._report("comparing tensors", 1 - len(self._left) / len(self._source))
         return rounded.float()
 
@@ -174,12 +175,10 @@ def _turned_in_halves(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor
 
 
 def _attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """One query head after another; q [tokens, heads, head_dim] -> [tokens, heads * head_dim]."""
+    """q [tokens, heads, head_dim] -> [tokens, heads * head_dim]; neighbouring query heads share a key head."""
     tokens, heads, width = q.shape
-    group = heads // k.shape[1]
+    k, v = (part.repeat_interleave(heads // k.shape[1], dim=1) for part in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q, k) / width**0.5
     is_later = torch.ones(tokens, tokens).triu(1).bool()
-    outputs = []
-    for head in range(heads):
-        scores = q[:, head] @ k[:, head // group].T / width**0.5
-        outputs.append(scores.masked_fill(is_later, -torch.inf).softmax(-1) @ v[:, head // group])
-    return torch.cat(outputs, dim=-1)
+    weights = scores.masked_fill(is_later, -torch.inf).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, v).flatten(-2)

@@ -303,7 +303,7 @@ def test_smollm2_answers_as_transformers_does_reading_the_same_file(tmp_path: Pa
     print(f"transformers took {time.monotonic() - started:.0f} s to read the file")
     tokens = torch.tensor([prompt])
     written = theirs.generate(tokens, max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
-    assert written[: len(answer.token_ids)] == answer.token_ids
+    assert written[: len(answer.token_ids)] == list(answer.token_ids)
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
     with torch.no_grad():
         torch.testing.assert_close(reloaded(tokens).logits, theirs(tokens).logits, rtol=1e-4, atol=1e-3)
