@@ -8,11 +8,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup demo test test-all check bench clean
 
 help:
-	@echo "make demo      prepare text, train on 4 processes of this CPU, let the model speak (about 2 minutes)"
+	@echo "make demo      train from scratch, adapt a real model, serve it, ask it through other people's clients (5 minutes)"
 	@echo "make setup     only the environment: .venv with the versions of constraints.txt"
 	@echo "make test      the tests, without the slow ones      make test-all  all of them"
 	@echo "make check     lint, format, types, import rule      make bench     exactness, kills and speed, printed (half an hour)"
-	@echo "make clean     removes the demo's results (data/demo, runs/demo)"
+	@echo "make clean     removes the demo's results (data/demo, models/smollm2, its runs)"
 
 setup: $(READY)
 
@@ -29,9 +29,7 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/hanbit prepare python-docs korean-law --output data/demo --vocabulary 4096
-	$(BIN)/hanbit launch --cluster local --processes 4 train demo parallel.tensor=2 parallel.pipeline=2
-	$(BIN)/hanbit generate runs/demo/model "The for statement is used to" --max-tokens 60 --seed 1
+	$(BIN)/hanbit demo
 
 # One thread per process that a test starts: more threads than cores only wait for each other. loadfile: what a file
 # of tests has started or computed for all its tests is not done twice.
@@ -55,4 +53,4 @@ bench: $(READY)
 	$(BIN)/hanbit bench kills
 
 clean:
-	rm -rf data/demo runs/demo
+	rm -rf data/demo models/smollm2 runs/demo runs/smollm2-json-lora
