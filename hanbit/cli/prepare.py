@@ -98,6 +98,7 @@ def _show_result(result: "Prepared", vocabulary: int | None, is_trained: bool, a
             "folder": str(result.folder),
             "tokens": result.tokens,
             "documents": result.documents,
+            "left_out": result.left_out,
             "vocabulary_size": result.vocabulary_size,
             "new_tokens": result.new_tokens,
             "seconds": round(result.seconds, 3),
@@ -111,9 +112,11 @@ def _show_result(result: "Prepared", vocabulary: int | None, is_trained: bool, a
     if result.new_tokens == 0:
         typer.echo(f"{result.folder} is whole already: nothing to do ({readable_count(result.tokens)} tokens)")
         return
+    left_out = f" ({result.left_out} blank or null left out)" if result.left_out else ""
     typer.echo(
-        f"{result.folder}: {readable_count(result.tokens)} tokens of {result.documents} documents, vocabulary "
-        f"{result.vocabulary_size}, in {readable_seconds(result.seconds)} ({readable_count(speed)} tokens/s)\n"
+        f"{result.folder}: {readable_count(result.tokens)} tokens of {result.documents} documents{left_out}, "
+        f"vocabulary {result.vocabulary_size}, in {readable_seconds(result.seconds)} "
+        f"({readable_count(speed)} tokens/s)\n"
         f"  tokens.bin  tokens.idx  tokenizer/  hanbit.json"
     )
 

@@ -27,6 +27,7 @@ class Position:
 @dataclass(frozen=True)
 class Batch:
     texts: list[str]
+    left_out: int  # documents since the batch before that are blank or null
     after: Position
     done_bytes: int  # of all sources, read so far
 
@@ -35,6 +36,7 @@ class Batch:
 class Encoded:
     tokens: np.ndarray  # [tokens], uint16 or int32
     lengths: np.ndarray  # [documents] int32, the end-of-document id counted
+    left_out: int
     after: Position
     done_bytes: int
 
@@ -42,21 +44,24 @@ class Encoded:
 def batches(sources: list[Source], start: Position) -> Iterator[Batch]:
     """Documents with something in them, from `start` on, in batches of about 256 K characters."""
     texts: list[str] = []
-    size, before, at, end = 0, sum(source.bytes for source in sources[: start.source]), start, 0
+    size, left_out, before, at, end = 0, 0, sum(source.bytes for source in sources[: start.source]), start, 0
     for index, source in enumerate(sources[start.source :], start.source):
         at, end = Position(index, 0), 0
         for text, end in source.documents():
             at = Position(index, at.document + 1)
-            if (at.document <= start.document and index == start.source) or not text or text.isspace():
+            if at.document <= start.document and index == start.source:
+                continue
+            if not text or text.isspace():
+                left_out += 1
                 continue
             texts.append(text)
             size += len(text)
             if size >= _BATCH_CHARACTERS:
-                yield Batch(texts, at, before + end)
-                texts, size = [], 0
+                yield Batch(texts, left_out, at, before + end)
+                texts, size, left_out = [], 0, 0
         before += source.bytes
-    if texts:
-        yield Batch(texts, at, before)
+    if texts or left_out:
+        yield Batch(texts, left_out, at, before)
 
 
 def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, workers: int) -> Iterator[Encoded]:
@@ -91,7 +96,7 @@ def _encoder(tokenizer: Tokenizer, dtype: np.dtype) -> Callable[[Batch], Encoded
             tokens += ids
             tokens.append(end)
             lengths.append(len(ids) + 1)
-        return Encoded(np.array(tokens, dtype), np.array(lengths, "<i4"), batch.after, batch.done_bytes)
+        return Encoded(np.array(tokens, dtype), np.array(lengths, "<i4"), batch.left_out, batch.after, batch.done_bytes)
 
     return encode
 

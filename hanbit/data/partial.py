@@ -37,6 +37,7 @@ class State:
     position: Position = field(default_factory=Position)
     tokens: int = 0
     documents: int = 0
+    left_out: int = 0  # documents that are blank or null
     largest_token: int = -1
     complete: bool = False  # all text is in, and the index is written
 
@@ -89,6 +90,7 @@ class Partial:
         """Make everything added so far survive the process."""
         if not self._pending:
             return
+        highest = (int(encoded.tokens.max()) for encoded in self._pending if len(encoded.tokens))
         self._append(_TOKENS, [encoded.tokens for encoded in self._pending])
         self._append(_LENGTHS, [encoded.lengths for encoded in self._pending])
         self._save(
@@ -97,7 +99,8 @@ class Partial:
                 position=self._pending[-1].after,
                 tokens=self.state.tokens + self._pending_tokens,
                 documents=self.state.documents + sum(len(encoded.lengths) for encoded in self._pending),
-                largest_token=max(self.state.largest_token, *(int(encoded.tokens.max()) for encoded in self._pending)),
+                left_out=self.state.left_out + sum(encoded.left_out for encoded in self._pending),
+                largest_token=max([self.state.largest_token, *highest]),
             )
         )
         self._pending, self._pending_tokens = [], 0

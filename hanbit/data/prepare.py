@@ -42,11 +42,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A whole token folder. `new_tokens` is 0 if there was nothing to do, less than `tokens` after a resume."""
+    """A whole token folder. `left_out`: documents that are blank or null.
+
+    `new_tokens` is 0 if there was nothing to do, less than `tokens` after a resume.
+    """
 
     folder: Path
     tokens: int
     documents: int
+    left_out: int
     vocabulary_size: int
     new_tokens: int
     seconds: float
@@ -96,7 +100,8 @@ def _make(request: Request, workers: int, progress: Callable[[Progress], None], 
         _write_manifest(request, work, tokenizer)
         partial.remove_left_over(output)
     state, new = work.state, work.state.tokens - before
-    return Prepared(output, state.tokens, state.documents, tokenizer.vocabulary_size, new, _since(started))
+    vocabulary = tokenizer.vocabulary_size
+    return Prepared(output, state.tokens, state.documents, state.left_out, vocabulary, new, _since(started))
 
 
 def _write_tokens(
@@ -145,6 +150,7 @@ def _write_manifest(request: Request, work: Partial, tokenizer: Tokenizer) -> No
         [bin_path(Path(STEM)).name, idx_path(Path(STEM)).name, *tokenizer_files],
         tokens=work.state.tokens,
         documents=work.state.documents,
+        left_out=work.state.left_out,
         largest_token=work.state.largest_token,
         vocabulary_size=tokenizer.vocabulary_size,
         end_id=tokenizer.require_end_id(),
@@ -157,7 +163,10 @@ def _write_manifest(request: Request, work: Partial, tokenizer: Tokenizer) -> No
 
 def _unchanged(request: Request, facts: dict[str, Any], started: float) -> Prepared:
     partial.refuse_other_settings(facts["settings"], request.settings, request.output)
-    return Prepared(request.output, facts["tokens"], facts["documents"], facts["vocabulary_size"], 0, _since(started))
+    left_out = facts.get("left_out", 0)  # folders of older versions do not count them
+    return Prepared(
+        request.output, facts["tokens"], facts["documents"], left_out, facts["vocabulary_size"], 0, _since(started)
+    )
 
 
 def _empty(request: Request) -> DataError:

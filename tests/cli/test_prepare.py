@@ -41,6 +41,13 @@ def test_the_closing_line_says_tokens_speed_and_files_and_the_second_time_nothin
     assert "is whole already: nothing to do" in CliRunner().invoke(APP, arguments).stdout
 
 
+def test_rows_without_text_are_counted_in_the_closing_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "대한민국은 민주공화국이다."}\n{"text": null}\n')
+    arguments = [str(path), "--output", str(tmp_path / "out"), "--vocabulary", "300"]
+    assert "of 1 documents (1 blank or null left out)" in CliRunner().invoke(APP, arguments).stdout
+
+
 def test_a_tokenizer_smaller_than_asked_is_said(tmp_path: Path, source: str) -> None:
     result = CliRunner().invoke(APP, [source, "--output", str(tmp_path / "out"), "--vocabulary", "5000"])
     assert "of 5000 tokens; the text has no more pairs that repeat" in result.stdout

@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from hanbit.common.errors import ConfigError, DataError
 from hanbit.data import encode, partial
@@ -82,6 +84,25 @@ def test_a_special_token_written_in_a_document_is_text(tmp_path: Path, tokenizer
     assert end == core.end_id
     assert not core.special_ids & set(tokens)
     assert core.decode(tokens) == text
+
+
+def test_nulls_and_blanks_are_left_out_and_counted_across_a_kill_too(tmp_path: Path, tokenizer: str) -> None:
+    texts = [text for document in DOCUMENTS for text in (document, None)] + ["", " \n", None]
+    parquet.write_table(pyarrow.table({"text": pyarrow.array(texts, pyarrow.string())}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": "b"}\n{"text": null}\n')
+    sources = [str(tmp_path / "a.parquet"), str(tmp_path / "b.jsonl")]
+
+    def stop(progress: object) -> None:
+        if progress.tokens > 3000:  # type: ignore[attr-defined]
+            raise Cut
+
+    with pytest.raises(Cut):
+        prepare(sources, tmp_path / "out", tokenizer, progress=stop)
+    made = prepare(sources, tmp_path / "out", tokenizer)
+    assert 0 < made.new_tokens < made.tokens
+    assert (made.documents, made.left_out) == (201, 205)
+    assert prepare(sources, tmp_path / "out", tokenizer).left_out == 205
+    assert json.loads((tmp_path / "out" / "hanbit.json").read_text())["left_out"] == 205
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -1,4 +1,6 @@
-"""One JSON object a line, the document under one key (`text` unless another is named). Blank lines are skipped."""
+"""One JSON object a line, the document under one key (`text` unless another is named).
+
+Blank lines are skipped, null is an empty text."""
 
 import difflib
 import json
@@ -31,6 +33,8 @@ def parsed(line: Line, path: Path) -> dict[str, Any]:
 
 def _text_of(value: dict[str, Any], path: Path, number: int, key: str) -> str:
     text = value.get(key)
+    if text is None and key in value:
+        return ""
     if not isinstance(text, str):
         found = f"key {key!r} holds a {type(text).__name__}" if key in value else f"no key {key!r}"
         near = difflib.get_close_matches(key, [name for name, item in value.items() if isinstance(item, str)], 1, 0.0)

@@ -1,4 +1,6 @@
-"""Parquet: one document a row, under one string column (`text` unless another is named), streamed in small batches."""
+"""Parquet: one document a row, under one string column (`text` unless another is named), streamed in small batches.
+
+A null is an empty text: a row of a scraped table without its text is no reason to end hours of work."""
 
 import contextlib
 from collections.abc import Iterator
@@ -43,16 +45,15 @@ def _check_column(file: parquet.ParquetFile, path: Path, name: str) -> None:
 
 
 def _is_string(kind: pyarrow.DataType) -> bool:
-    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+    """Text in any of Arrow's ways; pandas' categories are dictionaries."""
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return _is_string(kind.value_type)
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def _text_of(value: pyarrow.Scalar, path: Path, row: int, name: str) -> str:
     try:
-        text = value.as_py()
+        return value.as_py() or ""
     except UnicodeDecodeError as problem:
         raise DataError(f"{path}: row {row} of column {name!r} is not UTF-8 ({problem}). Convert the text") from None
-    if text is None:
-        raise DataError(
-            f"{path}: row {row} of column {name!r} is null. Leave such rows out, or give them an empty text"
-        )
-    return text
