@@ -38,7 +38,7 @@ def show(
     from hanbit.config.load import load_recipe
     from hanbit.config.write import to_yaml
 
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = load_recipe(recipe, overrides or [], model_of=_model_of)
     vocabulary = _vocabulary(loaded.recipe)
     count = processes or _processes(loaded.recipe)
     resolved = _filled(loaded, count, vocabulary)
@@ -61,12 +61,21 @@ def document(page: Annotated[Path, typer.Argument(help="Usually docs/recipes.md.
     write_text(page, with_tables(page.read_text(encoding="utf-8")))
 
 
+def _model_of(folder: str) -> dict[str, Any]:
+    """The shape of the model that a recipe tunes; torch is loaded for such a recipe only."""
+    from hanbit.train.adapter import model_of
+
+    return model_of(folder)
+
+
 def _vocabulary(recipe: "Recipe") -> int | None:
     """The size of the tokenizer that training would find; None while there is none."""
     from hanbit.tokenizers.load import load
 
     if recipe.tokenizer.path is not None:
         return load(recipe.tokenizer.path).vocabulary_size
+    if recipe.tuning is not None:
+        return load(recipe.tuning.model).vocabulary_size
     beside = Path(recipe.data.train) / "tokenizer"
     return load(beside).vocabulary_size if beside.is_dir() else None
 

@@ -31,7 +31,7 @@ class DataSection(Section):
 
     train: str = Field(
         description="Folder that `hanbit prepare` made, or prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`)"
-        "; for tuning a .jsonl file of conversations."
+        "; for tuning a .jsonl file of conversations, or json-answers, a small set of hanbit's own."
     )
     validation: str | None = Field(
         None, description="Same, for validation; null: the last part of train, cut by `split`."

@@ -20,6 +20,8 @@ from hanbit.data.lines import read_lines
 ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
+_OWN = Path(__file__).parent / "instructions"
+
 Messages = list[dict[str, str]]
 
 
@@ -32,14 +34,24 @@ class Conversation:
 
 
 def read_conversations(path: Path | str) -> list[Conversation]:
-    """Every line of a .jsonl or .jsonl.gz file; blank ones are skipped. Raises DataError with file:line."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} is not a file. Name a .jsonl file of conversations: data.train=FILE")
+    """Every line of a .jsonl or .jsonl.gz file, or of one of hanbit's own sets by name; blank ones are skipped.
+
+    Raises DataError with file:line.
+    """
+    path = _found(Path(path))
     found = [_conversation(parsed(line, path), f"{path}:{line.number}") for line in _lines(path)]
     if not found:
         raise DataError(f"{path} is empty. Give it a conversation a line, as docs/tuning.md shows")
     return found
+
+
+def _found(path: Path) -> Path:
+    if path.is_file():
+        return path
+    names = sorted(file.stem for file in _OWN.glob("*.jsonl"))
+    if str(path) in names:
+        return _OWN / f"{path}.jsonl"
+    raise DataError(f"{path} is not a file of conversations. Name a .jsonl file, or one of {', '.join(names)}")
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""Floor 6: what a model can do, in numbers."""
