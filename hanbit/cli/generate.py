@@ -71,7 +71,7 @@ def command(
     if is_conversation:
         _converse(llm, params, start if is_chat else None, adapter)
         return
-    text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
+    text = _piped() if prompt is None or prompt == "-" else prompt
     tokens = llm.chat_prompt([*start, {"role": "user", "content": text}]) if is_chat else text
     answer = _Answer(llm.stream(tokens, params, adapter=adapter))
     if as_json:
@@ -97,6 +97,20 @@ def _check(flags: dict[str, Any], is_conversation: bool, as_json: bool, chat: bo
         raise ConfigError("--json prints one answer: give a PROMPT, or - to read it from stdin")
     if system is not None and chat is False:
         raise ConfigError("--system is a message of a chat; with --no-chat there is none. Leave one of them out")
+
+
+def _piped() -> str:
+    """Standard input, as UTF-8 whatever the terminal's language is."""
+    from hanbit.common.errors import GenerationError
+
+    content = sys.stdin.buffer.read()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise GenerationError(
+            f"standard input: byte 0x{content[problem.start]:02x} at place {problem.start + 1} is not UTF-8. "
+            "Convert it, for example with `iconv -f CP949 -t UTF-8`"
+        ) from None
 
 
 class _Answer:
@@ -182,6 +196,9 @@ def _line() -> str | None:
     except (EOFError, KeyboardInterrupt):
         typer.echo()
         return None
+    except UnicodeDecodeError as problem:
+        typer.echo(f"that line is not UTF-8 ({problem}); it is left out", err=True)
+        return ""
     return None if text.strip() == "/exit" else text
 
 

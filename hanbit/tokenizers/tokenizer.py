@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import tokenizers
 
-from hanbit.common.errors import DataError
+from hanbit.common.errors import DataError, GenerationError
 
 
 class Tokenizer:
@@ -83,9 +83,13 @@ class Tokenizer:
         """Ids of one text. `add_special_tokens` lets the tokenizer's own template add begin and end.
 
         A special token written in the text becomes its id: chat templates write them. For text of strangers that must
-        stay text, see `core_for_documents`.
+        stay text, see `core_for_documents`. Raises GenerationError for half a surrogate pair, which is how Python holds
+        a byte of the command line that is not UTF-8, and JSON an emoji cut in two.
         """
-        return self.core.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            return self.core.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError:  # the library says no more than that it wants text
+            raise _not_unicode(text) from None
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Ids of many texts, on all cores (without offsets, which is what makes it fast)."""
@@ -99,3 +103,13 @@ class Tokenizer:
     def _id(self, role: str) -> int | None:
         content = self.roles.get(role)
         return None if content is None else self.core.token_to_id(content)
+
+
+def _not_unicode(text: str) -> GenerationError:
+    place = next((place for place, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+    assert place is not None, f"the tokenizer takes no {type(text).__name__}"
+    code = ord(text[place])
+    found = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a surrogate pair (\\u{code:04x})"
+    return GenerationError(
+        f"the text has {found} at character {place + 1}, which is not UTF-8. Convert it, or take that out"
+    )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,21 @@ def test_json_holds_the_answer_and_nothing_else_is_printed(folder: Path) -> None
 def test_stdin_is_a_prompt(folder: Path, arguments: list[str]) -> None:
     piped = run(folder, *arguments, *SEEDED, stdin="The quick")
     assert piped.stdout == run(folder, "The quick", *SEEDED).stdout
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stdin", "message"),
+    [
+        ("-", b"ab\xff\xfe", "standard input: byte 0xff at place 3 is not UTF-8"),
+        ("ab\udcff", None, "byte 0xff at character 3, which is not UTF-8"),  # as Python holds such an argument
+        ("\ud83d", None, r"half a surrogate pair \(\\ud83d\) at character 1"),
+    ],
+)
+def test_a_prompt_that_is_not_utf_8_is_one_error(folder: Path, prompt: str, stdin: bytes | None, message: str) -> None:
+    result = CliRunner().invoke(APP, [str(folder), prompt], input=stdin)
+    assert isinstance(result.exception, GenerationError)
+    assert re.search(message, str(result.exception))
+    assert result.stdout == ""
 
 
 def test_stop_may_be_given_again_and_cuts(folder: Path) -> None:
