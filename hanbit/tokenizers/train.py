@@ -75,7 +75,8 @@ def save(core: Tokenizer, folder: Path) -> None:
     """Write `core` as a Hugging Face folder; `folder` exists already. A document ends, and begins after, END_TOKEN."""
     if core.token_to_id(END_TOKEN) is None:
         raise DataError(f"the tokenizer for {folder} has no {END_TOKEN} token; was it made by `train`?")
-    core.save(str(folder / TOKENIZER_FILE))
+    # not core.save: it tells of a full disk by a bare Exception, this by OSError
+    (folder / TOKENIZER_FILE).write_text(core.to_str(pretty=True), encoding="utf-8")
     roles = {"bos_token": END_TOKEN, "eos_token": END_TOKEN, "pad_token": END_TOKEN}
     write_json(folder / SPECIAL_FILE, roles)
     write_json(

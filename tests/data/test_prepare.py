@@ -304,6 +304,18 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path: Path, sources: 
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
+def test_a_disk_that_is_full_while_a_trained_tokenizer_is_saved_is_said(tmp_path: Path, sources: list[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    arguments = [sources, str(tmp_path / "out"), None, 300]
+    process = context.Process(target=_prepare_with_a_limit, args=(4096, arguments, results))
+    process.start()
+    message = results.get(timeout=60)
+    process.join()
+    assert "the disk refuses more (File too large" in message
+    assert prepare(*arguments).vocabulary_size == 300  # type: ignore[arg-type]
+
+
 def test_an_empty_corpus_is_refused(tmp_path: Path, tokenizer: str) -> None:
     (tmp_path / "a.txt").write_text(" \n\n")
     for wanted in ({"tokenizer": tokenizer}, {"vocabulary": 300}):
