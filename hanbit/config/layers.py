@@ -4,6 +4,7 @@ Each layer is a Document that holds differences only; `lay_over` puts one on top
 """
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import ConfigError
+from hanbit.common.log import rank
 from hanbit.config.keys import section_names
 from hanbit.config.yaml_file import Document, read_document, read_value
+
+log = logging.getLogger(__name__)
 
 RECIPES = Path(str(resources.files("hanbit"))) / "recipes"
 _LONGEST_CHAIN = 20
@@ -87,13 +91,25 @@ def from_environment(environment: Mapping[str, str]) -> Document:
     """HANBIT_OPTIMIZER__LEARNING_RATE=1e-4 is optimizer.learning_rate."""
     document = Document()
     for name, text in sorted(environment.items()):
-        if not name.startswith("HANBIT_") or "__" not in name:
+        if not name.startswith("HANBIT_"):
+            continue
+        if "__" not in name:
+            _warn_of_single_underscore(name)
             continue
         key = name.removeprefix("HANBIT_").lower().replace("__", ".")
         if not _KEY.fullmatch(key):
             raise ConfigError(f"environment {name} is not HANBIT_<SECTION>__<KEY>, for instance HANBIT_TRAINING__STEPS")
         lay_over(document, _one(key, text, f"environment {name}"))
     return document
+
+
+def _warn_of_single_underscore(name: str) -> None:
+    """HANBIT_TRAINING_STEPS looks like a key and is none: names of other things may have such a form, so no error."""
+    section, _, key = name.removeprefix("HANBIT_").partition("_")
+    if key and section.lower() in section_names() and rank() == 0:
+        log.warning(
+            "environment %s is not used: a key is written HANBIT_%s__%s, with two underscores", name, section, key
+        )
 
 
 def from_overrides(overrides: Sequence[str]) -> Document:

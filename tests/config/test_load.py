@@ -1,5 +1,6 @@
 """Layers on one another: which value counts, and where it is said to come from."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,21 @@ def test_variables_of_the_environment_become_text(tmp_path: Path) -> None:
 
 def test_other_variables_of_hanbit_are_no_keys(tmp_path: Path) -> None:
     assert loaded(tmp_path, "", HANBIT_HOME="/x", HANBIT_LANG="ko", OTHER__KEY="1").recipe.name == "base"
+
+
+def test_one_underscore_where_two_belong_is_said_with_the_right_spelling(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("hanbit"), "propagate", True)
+    monkeypatch.delenv("RANK", raising=False)
+    found = loaded(tmp_path, "", HANBIT_TRAINING_STEPS="3", HANBIT_LANG="ko", HANBIT_LOG="info", HANBIT_MODEL="x")
+    assert "training.steps" not in found.origins or "environment" not in found.origins["training.steps"]
+    assert [record.message for record in caplog.records] == [
+        "environment HANBIT_TRAINING_STEPS is not used: a key is written HANBIT_TRAINING__STEPS, with two underscores"
+    ]
+    monkeypatch.setenv("RANK", "1")
+    loaded(tmp_path, "", HANBIT_TRAINING_STEPS="3")
+    assert len(caplog.records) == 1  # one of many processes speaks
 
 
 def test_two_environment_layers_of_one_key_do_not_crash(tmp_path: Path) -> None:
