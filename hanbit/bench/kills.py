@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanbit.bench.exactness import free_port, write_tokens
-from hanbit.checkpoint.layout import LATEST
-from hanbit.checkpoint.load import Reader
+from hanbit.checkpoint.layout import found_steps
+from hanbit.checkpoint.load import Reader, newest_checkpoint
 from hanbit.common.errors import LaunchError
 
 STEPS = 40
@@ -122,13 +122,14 @@ def _wait_for_group_to_end(group: int) -> None:
 
 
 def _newest_step(run: Path) -> int:
-    latest = run / "checkpoints" / LATEST
-    return int(latest.read_text().strip().removeprefix("step-")) if latest.exists() else -1
+    return next(iter(found_steps(run / "checkpoints")), -1)
 
 
 def parameters_hash(checkpoints: Path) -> str:
-    """SHA-256 over every parameter and moment of the newest checkpoint, by name, whatever the layout."""
-    reader = Reader(checkpoints / (checkpoints / LATEST).read_text().strip())
+    """SHA-256 over every parameter and moment of the newest whole checkpoint, by name, whatever the layout."""
+    newest = newest_checkpoint(checkpoints, rank=0, world_size=1)
+    assert newest is not None, f"{checkpoints} is empty"
+    reader = Reader(newest)
     digest = hashlib.sha256()
     for name in sorted(reader.index):
         digest.update(name.encode())

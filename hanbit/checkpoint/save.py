@@ -86,7 +86,12 @@ def _commit(temporary: Path, target: Path, everyone: list[dict[str, Any]], state
         shutil.rmtree(target)
     temporary.rename(target)
     fsync_path(target.parent)
-    write_text(target.parent / LATEST, target.name + "\n")
+    point_at(target)
+
+
+def point_at(folder: Path) -> None:
+    """Let `latest` name this checkpoint; a resume does so too, for a kill may come between a rename and this."""
+    write_text(folder.parent / LATEST, folder.name + "\n")
 
 
 def _index_of(everyone: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import IO
 import torch
 
 from hanbit.checkpoint.export import export_model
+from hanbit.checkpoint.layout import folder_name
+from hanbit.checkpoint.save import point_at
 from hanbit.common.atomic import write_json, write_text
 from hanbit.common.errors import ConfigError, RunFolderError
 from hanbit.common.log import log_to_file
@@ -157,7 +159,7 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
         if metrics is not None:
             metrics.close()
     if grid.rank == 0:
-        _conclude(recipe, folder, is_finished)
+        _conclude(recipe, folder, folder.checkpoints / folder_name(training.step), is_finished)
     return Result(folder, training.step, _last_loss(folder), is_finished)
 
 
@@ -190,18 +192,23 @@ def _start_or_resume(training: Training, folder: RunFolder, grid: Grid) -> None:
             "or remove the folder"
         )
     state.resume(training, found)
+    with together(RunFolderError):
+        if grid.rank == 0:
+            point_at(found)
     logger.info("continuing %s after step %d of %d", folder.path, training.step, training.steps)
 
 
-def _conclude(recipe: Recipe, folder: RunFolder, is_finished: bool) -> None:
-    """Rank 0 at the end: the exported model, the report, the manifest of the run."""
+def _conclude(recipe: Recipe, folder: RunFolder, checkpoint: Path, is_finished: bool) -> None:
+    """Rank 0 at the end: the exported model, the report, the manifest of the run.
+
+    checkpoint: the one of the step that was reached, saved just now or resumed from.
+    """
     if is_finished and recipe.checkpoint.export:
-        newest = folder.checkpoints / (folder.checkpoints / "latest").read_text(encoding="utf-8").strip()
         if recipe.tuning is None:
-            export_model(newest, folder.model, recipe.model, tokenizer_folder(recipe))
+            export_model(checkpoint, folder.model, recipe.model, tokenizer_folder(recipe))
             logger.info("model %s", folder.model)
         else:
-            export_adapter(newest, folder.adapter, recipe)
+            export_adapter(checkpoint, folder.adapter, recipe)
             logger.info("adapter %s", folder.adapter)
     write_report(folder)
     logger.info("report %s", folder.report)

@@ -70,6 +70,20 @@ def test_asked_again_a_finished_run_does_no_step(tmp_path: Path) -> None:
     assert first.folder.metrics.read_text() == lines
 
 
+@pytest.mark.parametrize("latest", ["step-000008\n", None])
+def test_kill_before_latest_moved_exports_the_newest_model_all_the_same(tmp_path: Path, latest: str | None) -> None:
+    first = train("llama/base", tiny_run(tmp_path))
+    weights, pointer = first.folder.model / "model.safetensors", first.folder.checkpoints / "latest"
+    wanted = weights.read_bytes()
+    weights.unlink()
+    pointer.unlink()
+    if latest is not None:
+        pointer.write_text(latest)
+    assert train("llama/base", tiny_run(tmp_path)).step == 12
+    assert weights.read_bytes() == wanted
+    assert pointer.read_text() == "step-000012\n"
+
+
 @pytest.mark.parametrize("switch", ["training.recompute=full", "training.compile=true", "training.precision=bf16"])
 def test_switches_train_to_about_the_same_loss(tmp_path: Path, switch: str) -> None:
     plain = train("llama/base", tiny_run(tmp_path))
