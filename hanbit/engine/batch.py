@@ -132,7 +132,8 @@ def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
             "or the dtype is too narrow for it. Check the folder, or use dtype float32"
         )
     params = sequence.params
-    token = choose(adjusted(logits, params, sequence.answer, sequence.forbidden_ids), params, sequence.uniform())
+    allowed = adjusted(logits, params, sequence.answer, sequence.forbidden_ids, sequence.prompt)
+    token = choose(allowed, params, sequence.uniform())
     logprobs = () if params.logprobs is None else (logprob_of(logits, token, params.logprobs),)
     return sequence.accept(token, logprobs)
 

@@ -9,15 +9,37 @@ from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine.sampling_params import SamplingParams
 
 _FILES = ("config.json", "generation_config.json")  # the later one wins
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+# What would change which tokens come out, and the value that changes nothing (besides none and 0).
+_NOT_USED = {
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "exponential_decay_length_penalty": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": 1,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "penalty_alpha": 0,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "top_h": None,
+    "typical_p": 1,
+}
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """`sampling` holds keywords of SamplingParams; empty where the makers name none."""
+    """`sampling` holds keywords of SamplingParams; empty where the makers name none. `not_used`: what they name and the
+    engine does not have."""
 
     end_ids: frozenset[int]
     sampling: dict[str, Any]
+    not_used: dict[str, Any]
 
 
 def read_defaults(folder: Path, tokenizer_end_id: int | None) -> Defaults:
@@ -28,7 +50,8 @@ def read_defaults(folder: Path, tokenizer_end_id: int | None) -> Defaults:
         if (folder / name).is_file():
             values = _read(folder / name)
             end_ids |= set(_ids(folder / name, values.get("eos_token_id")))
-    return Defaults(frozenset(end_ids), _sampling(folder / _FILES[-1], values))  # type: ignore[arg-type]
+    not_used = {key: values[key] for key, neutral in _NOT_USED.items() if values.get(key) and values[key] != neutral}
+    return Defaults(frozenset(end_ids), _sampling(folder / _FILES[-1], values), not_used)  # type: ignore[arg-type]
 
 
 def _read(path: Path) -> dict[str, Any]:

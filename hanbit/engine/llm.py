@@ -51,6 +51,8 @@ class LLM:
         self.config = read_config(folder)
         self.tokenizer = load_tokenizer(folder)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
+        if self.defaults.not_used:
+            log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
         self.model = fuse(load_model(folder, _dtype(dtype, device), device))
         self.max_sequences = max_sequences
         self._adapters: dict[str, JoinedAdapter] = {}

@@ -27,15 +27,24 @@ def choose(logits: torch.Tensor, params: SamplingParams, uniform: float) -> int:
 
 
 def adjusted(
-    logits: torch.Tensor, params: SamplingParams, answer: Sequence[int], forbidden: Collection[int]
+    logits: torch.Tensor,
+    params: SamplingParams,
+    answer: Sequence[int],
+    forbidden: Collection[int],
+    prompt: Sequence[int] = (),
 ) -> torch.Tensor:
-    """logits [vocabulary] with penalties for what `answer` has, biases, and nothing for the forbidden ids.
+    """logits [vocabulary] with penalties for what prompt and answer have, biases, and nothing for the forbidden ids.
 
     The same tensor where nothing is asked for, a new one otherwise.
     """
-    if not (params.logit_bias or forbidden or (params.has_penalties and answer)):
+    repeats = params.repetition_penalty != 1 and (prompt or answer)
+    if not (params.logit_bias or forbidden or repeats or (params.has_penalties and answer)):
         return logits
     logits = logits.clone()
+    if repeats:
+        ids = torch.tensor([*prompt, *answer], device=logits.device).unique()
+        found = logits[ids]
+        logits[ids] = torch.where(found < 0, found * params.repetition_penalty, found / params.repetition_penalty)
     if params.has_penalties and answer:
         ids, counts = torch.tensor(answer, device=logits.device).unique(return_counts=True)
         logits[ids] -= params.presence_penalty + params.frequency_penalty * counts

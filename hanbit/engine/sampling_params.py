@@ -18,6 +18,8 @@ class SamplingParams:
     top_k: only the k likeliest tokens; 0 (or -1) means all.
     top_p: only the smallest set of likeliest tokens whose probabilities sum to at least this.
     min_p: only tokens at least this share as likely as the likeliest.
+    repetition_penalty: logits of tokens that prompt or answer have are divided by it where positive, else multiplied
+        (Keskar et al., 2019, CTRL); 1 changes nothing.
     presence_penalty: taken off the logit of every token that the answer already has.
     frequency_penalty: taken off such a token's logit once for every time it is there.
     logit_bias: added to the logits of these token ids; -100 forbids one, as good as.
@@ -33,6 +35,7 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
@@ -53,6 +56,8 @@ class SamplingParams:
         right = self.max_tokens is None or _is_whole(self.max_tokens, 1)
         _check("max_tokens", self.max_tokens, right, "a whole number from 1")
         _check("min_tokens", self.min_tokens, _is_whole(self.min_tokens, 0), "a whole number from 0")
+        right = _is_finite(self.repetition_penalty) and self.repetition_penalty > 0
+        _check("repetition_penalty", self.repetition_penalty, right, "above 0; 1 changes nothing")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")

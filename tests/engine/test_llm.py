@@ -241,6 +241,34 @@ def test_the_makers_sampling_is_the_default(folder: Path, tmp_path: Path) -> Non
     assert llm.generate(["The"])[0] == llm.generate(["The"], greedy)[0]
 
 
+def test_the_makers_repetition_penalty_counts_as_in_transformers(folder: Path, tmp_path: Path) -> None:
+    (prompt,) = prompts_of(5)
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text('{"do_sample": true, "repetition_penalty": 1.5}')
+    llm = LLM(tmp_path / "model", device="cpu")
+    assert llm.defaults.sampling == {"repetition_penalty": 1.5}
+    params = SamplingParams(**llm.defaults.sampling, temperature=0, max_tokens=20, ignore_eos=True)
+    tokens = torch.tensor([prompt])
+    theirs = theirs_of(folder).generate(
+        tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=20, repetition_penalty=1.5
+    )
+    assert llm.generate([prompt], params)[0].token_ids == tuple(theirs[0, 5:].tolist())
+    assert theirs[0, 5:].tolist() != list(greedy_of_theirs(folder, prompt, 20))
+
+
+def test_what_the_makers_ask_for_and_is_not_built_is_said_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("hanbit"), "propagate", True)
+    shutil.copytree(folder, tmp_path / "model")
+    text = '{"no_repeat_ngram_size": 3, "num_beams": 1, "typical_p": 1.0, "suppress_tokens": [], "max_length": 99}'
+    (tmp_path / "model/generation_config.json").write_text(text)
+    llm = LLM(tmp_path / "model", device="cpu")
+    llm.generate(["The", "quick"], GREEDY)
+    found = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
+    assert found == [f"{tmp_path / 'model'} asks for what is not built and not used: {{'no_repeat_ngram_size': 3}}"]
+
+
 def test_a_run_folder_stands_for_its_model_and_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a model folder"):
         LLM(tmp_path)

@@ -114,6 +114,16 @@ def test_penalties_follow_the_formula_of_openai() -> None:
     assert adjusted(logits, params, [], ()) is logits
 
 
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    logits, prompt, answer = logits_of(30), [3, 3, 8], [4, 29, 4]
+    wanted = logits_process.RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([prompt + answer]), logits.unsqueeze(0))
+    before = logits.clone()
+    params = SamplingParams(repetition_penalty=1.3)
+    assert torch.equal(adjusted(logits, params, answer, (), prompt), wanted[0])
+    assert torch.equal(logits, before)
+    assert adjusted(logits, SamplingParams(), answer, (), prompt) is logits
+
+
 def test_biases_and_forbidden_ends_are_those_of_transformers() -> None:
     logits, biases = logits_of(30), {3: 5.0, 28: -100.0, 9: 0.25}
     theirs = logits_process.SequenceBiasLogitsProcessor([[[id], bias] for id, bias in biases.items()])

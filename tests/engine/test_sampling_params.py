@@ -28,6 +28,8 @@ from hanbit.engine.sampling_params import SamplingParams
         ("seed", 1.0),
         ("max_tokens", 0),
         ("max_tokens", "9"),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", math.inf),
         ("presence_penalty", 2.5),
         ("frequency_penalty", math.nan),
         ("logit_bias", [3]),
