@@ -7,6 +7,7 @@ samples is the validation part and is never shuffled; the rest is the training p
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from hanbit.common import manifest
 from hanbit.common.errors import DataError
-from hanbit.data.megatron import TokenFile, bin_path, open_token_file
+from hanbit.data.megatron import TokenFile, bin_path, idx_path, open_token_file
 from hanbit.data.order import permuted
 
 KIND = "tokens"
@@ -29,6 +30,7 @@ class Samples:
 
     def __init__(self, file: TokenFile, sequence_length: int, first: int, count: int, seed: int | None) -> None:
         self.path = bin_path(file.prefix)
+        self._index_path = idx_path(file.prefix)
         self.sequence_length = sequence_length
         self._tokens = file.tokens
         self._first = first
@@ -36,6 +38,7 @@ class Samples:
         self._seed = seed  # None: in order
         self._vocabulary: int | None = None
         self._largest: int | None = None
+        self._sha256: str | None = None
 
     def __len__(self) -> int:
         """Samples of one epoch."""
@@ -63,6 +66,13 @@ class Samples:
     def count_targets(self, first: int, count: int) -> int:
         """Targets of `count` samples from global index `first` on: every token is one."""
         return count * self.sequence_length
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the whole token file: the manifest's SHA-256, or where there is none its size and its index's SHA-256."""
+        if self._sha256 is not None:
+            return self._sha256
+        return f"{self.path.stat().st_size} bytes, index {manifest.sha256_of(self._index_path)}"
 
     def check_vocabulary(self, size: int) -> None:
         """Refuse tokens that a model with `size` embedding rows cannot look up; later batches are checked too.
@@ -130,8 +140,10 @@ def open_samples(
             "leaves none for validation. Raise data.split, name data.validation, or prepare more text"
         )
     samples = Samples(file, sequence_length, first, count, seed if part == "train" else None)
-    if recorded is not None and isinstance(recorded.get("largest_token"), int):
-        samples._largest = recorded["largest_token"]
+    if recorded is not None:
+        samples._sha256 = recorded["files"][samples.path.name]["sha256"]
+        if isinstance(recorded.get("largest_token"), int):
+            samples._largest = recorded["largest_token"]
     return samples
 
 

@@ -68,7 +68,7 @@ def _order(training: Training) -> dict[str, Any]:
         "sequence_length": recipe.batch.sequence_length,
         "seed": recipe.training.seed,
         "samples_per_epoch": len(training.samples),
-        **({"conversations": training.samples.digest} if isinstance(training.samples, Answers) else {}),
+        "conversations" if isinstance(training.samples, Answers) else "tokens": training.samples.digest,
     }
 
 

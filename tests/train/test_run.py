@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hanbit.bench.kills import parameters_hash
 from hanbit.common.errors import CheckpointError, ConfigError, DataError, HanbitError, RunFolderError, TrainingError
+from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
+from hanbit.data.megatron import TokenWriter
 from hanbit.train import loop
 from hanbit.train.metrics import read_metrics
 from hanbit.train.run import train
@@ -120,6 +123,24 @@ def test_another_models_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
         train("llama/base", [*tiny_run(tmp_path), "training.seed=5"])
     assert parameters_hash(first.folder.checkpoints) == before
     assert first.folder.config.read_text() == recipe
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_another_corpus_of_equal_size_is_refused_on_resume(tmp_path: Path, has_manifest: bool) -> None:
+    tokens = np.random.default_rng(5).integers(0, 513, 20_000)
+    corpora = {"one": (tokens, [20_000]), "other": (tokens[::-1].copy(), [12_000, 8_000])}
+    for name, (row, ends) in corpora.items():
+        (tmp_path / name).mkdir()
+        with TokenWriter(tmp_path / name / "tokens", 513) as writer:
+            for document in np.split(row, np.cumsum(ends)[:-1]):
+                writer.add(document)
+        if has_manifest:
+            write_manifest(tmp_path / name, "tokens", ["tokens.bin", "tokens.idx"])
+    train("llama/base", [*tiny_run(tmp_path), f"data.train={tmp_path}/one/tokens"])
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert train("llama/base", [*tiny_run(tmp_path), f"data.train={tmp_path}/moved/tokens"]).is_finished
+    with pytest.raises(CheckpointError, match=r"order\.tokens="):
+        train("llama/base", [*tiny_run(tmp_path), f"data.train={tmp_path}/other/tokens"])
 
 
 def test_two_runs_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
