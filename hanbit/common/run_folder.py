@@ -1,6 +1,7 @@
 """The run folder: every path in it, and the lock that keeps two runs apart.
 
-runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  report.html  model/ or adapter/  hanbit.json
+runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  report.html  hanbit.json, and
+model/ or, of a tuned one, adapter/
 """
 
 import fcntl
