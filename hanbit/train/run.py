@@ -19,7 +19,7 @@ from hanbit.checkpoint.export import export_model
 from hanbit.checkpoint.layout import folder_name
 from hanbit.checkpoint.save import point_at
 from hanbit.common.atomic import write_json, write_text
-from hanbit.common.errors import ConfigError, RunFolderError
+from hanbit.common.errors import ConfigError, ModelError, RunFolderError
 from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
@@ -28,6 +28,7 @@ from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, resolve
 from hanbit.config.write import to_yaml
+from hanbit.models.registry import family_of
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -90,7 +91,22 @@ def _resolved(loaded: Loaded) -> Resolved:
     folder = tokenizer_folder(recipe)
     vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
     device = choose_device(recipe.training.device).type
-    return resolve(recipe, world_size=world_size(), vocabulary=vocabulary, device=device, origins=loaded.origins)
+    resolved = resolve(recipe, world_size=world_size(), vocabulary=vocabulary, device=device, origins=loaded.origins)
+    check_export(resolved.recipe)
+    return resolved
+
+
+def check_export(recipe: Recipe) -> None:
+    """Can the model be said in Hugging Face's words? Better asked before the first step than after the last."""
+    if recipe.tuning is not None or not recipe.checkpoint.export:
+        return  # an adapter's base is such a folder already
+    try:
+        family_of(recipe.model).huggingface.config_to(recipe.model)
+    except ModelError as problem:
+        raise ConfigError(
+            f"the trained model could not be exported: {problem}. Change these keys of model, or keep checkpoints only "
+            "with checkpoint.export=false"
+        ) from None
 
 
 def _join(recipe: Recipe) -> Grid:

@@ -102,6 +102,7 @@ def test_switches_train_to_about_the_same_loss(tmp_path: Path, switch: str) -> N
         ("model.vocabulary=100", DataError, "model.vocabulary=100"),
         ("batch.sequence_length=128", ConfigError, "model.context=64"),
         ("parallel.tensor=2", ConfigError, "1 process"),
+        ("model.rotary_fraction=0.5", ConfigError, r"rotary_fraction=0\.5.*checkpoint\.export=false"),
         ("training.initial_model=nowhere", HanbitError, "nowhere"),
     ],
 )
