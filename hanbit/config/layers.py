@@ -14,6 +14,7 @@ from typing import Any
 
 from hanbit.common.errors import ConfigError
 from hanbit.common.log import rank
+from hanbit.common.spelling import as_on_disk
 from hanbit.config.keys import section_names
 from hanbit.config.yaml_file import Document, read_document, read_value
 
@@ -27,7 +28,7 @@ _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?:,([^}]*))?\}")
 
 def find_recipe(source: str | Path) -> Path:
     """The file that a name means: itself, or one of hanbit's own. Raises ConfigError."""
-    path = Path(source)
+    path = as_on_disk(Path(source))
     if path.is_file():
         return path
     if path.is_dir():
@@ -71,7 +72,7 @@ def read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Document:
 
 
 def _base_of(path: Path, base: str, place: str) -> Path:
-    beside = path.parent / base
+    beside = as_on_disk(path.parent / base)
     if beside.is_file():
         return beside
     try:

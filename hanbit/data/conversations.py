@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import DataError
+from hanbit.common.spelling import as_on_disk
 from hanbit.data.files.jsonl import parsed
 from hanbit.data.lines import read_lines
 
@@ -38,7 +39,7 @@ def read_conversations(path: Path | str) -> list[Conversation]:
 
     Raises DataError with file:line.
     """
-    path = _found(Path(path))
+    path = _found(as_on_disk(Path(path)))
     found = [_conversation(parsed(line, path), f"{path}:{line.number}") for line in _lines(path)]
     if not found:
         raise DataError(f"{path} is empty. Give it a conversation a line, as docs/tuning.md shows")

@@ -15,6 +15,7 @@ import numpy as np
 
 from hanbit.common import manifest
 from hanbit.common.errors import DataError
+from hanbit.common.spelling import as_on_disk
 from hanbit.data.megatron import TokenFile, bin_path, idx_path, open_token_file
 from hanbit.data.order import permuted
 
@@ -149,7 +150,8 @@ def open_samples(
 
 def _locate(path: Path, verify: bool) -> tuple[Path, dict[str, Any] | None]:
     """The prefix and, where a manifest stands beside the files and lists them, the manifest, compared with them."""
-    prefix = path / STEM if path.is_dir() else path
+    path = as_on_disk(path)
+    prefix = path / STEM if path.is_dir() else as_on_disk(bin_path(path)).with_suffix("")
     folder = prefix.parent
     if not (folder / manifest.NAME).is_file():
         return prefix, None

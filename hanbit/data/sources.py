@@ -12,6 +12,7 @@ from types import ModuleType
 
 from hanbit.common.errors import DataError
 from hanbit.common.manifest import sha256_of
+from hanbit.common.spelling import as_on_disk
 from hanbit.data import corpora, files
 
 
@@ -50,7 +51,7 @@ def file_kinds() -> dict[str, ModuleType]:
 
 
 def _sources_of(name: str, text_key: str) -> list[Source]:
-    path = Path(name)
+    path = as_on_disk(Path(name))
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file() and _suffix_of(file))
         if not inside:

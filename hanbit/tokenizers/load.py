@@ -15,6 +15,7 @@ import tokenizers
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import DataError
 from hanbit.common.manifest import sha256_of
+from hanbit.common.spelling import as_on_disk
 from hanbit.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -28,7 +29,7 @@ _USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]")
 
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer in folder `path`, or in the file `path`. Raises DataError if it is missing or damaged."""
-    path = Path(path)
+    path = as_on_disk(Path(path))
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
         raise DataError(

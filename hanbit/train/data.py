@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import DataError
+from hanbit.common.spelling import as_on_disk
 from hanbit.config.recipe import Recipe
 from hanbit.data.answers import Answers, open_answers
 from hanbit.data.samples import Samples, open_samples
@@ -33,7 +34,7 @@ def tokenizer_folder(recipe: Recipe) -> Path | None:
         return Path(recipe.tokenizer.path)
     if recipe.tuning is not None:
         return Path(recipe.tuning.model)
-    beside = Path(recipe.data.train) / "tokenizer"
+    beside = as_on_disk(Path(recipe.data.train) / "tokenizer")
     return beside if beside.is_dir() else None
 
 

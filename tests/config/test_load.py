@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,12 @@ def test_variables_of_the_environment_become_text(tmp_path: Path) -> None:
 
 def test_other_variables_of_hanbit_are_no_keys(tmp_path: Path) -> None:
     assert loaded(tmp_path, "", HANBIT_HOME="/x", HANBIT_LANG="ko", OTHER__KEY="1").recipe.name == "base"
+
+
+def test_a_recipe_and_its_base_are_found_in_the_other_spelling_of_unicode(tmp_path: Path) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "바탕.yaml")).write_text(BASE, encoding="utf-8")
+    (tmp_path / unicodedata.normalize("NFD", "한글.yaml")).write_text("base: 바탕.yaml\n", encoding="utf-8")
+    assert load_recipe(tmp_path / "한글.yaml", environment={}).recipe.training.steps == 10
 
 
 def test_one_underscore_where_two_belong_is_said_with_the_right_spelling(

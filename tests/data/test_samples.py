@@ -1,6 +1,7 @@
 """Samples against a plain loop over the tokens; order, parts, damage and the vocabulary."""
 
 import tracemalloc
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 1_500_000  # one block of the digest; the larger file has 2 MB, its order 0.5 MB
+
+
+def test_token_files_are_found_in_the_other_spelling_of_unicode(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / unicodedata.normalize("NFD", "말뭉치"), DOCUMENTS)
+    for suffix in ("bin", "idx"):
+        (folder / f"tokens.{suffix}").rename(tmp_path / unicodedata.normalize("NFD", f"토큰.{suffix}"))
+    assert len(open_samples(tmp_path / "토큰", 8, seed=0)) > 0
+    assert len(open_samples(folder_of(folder, DOCUMENTS).parent / "말뭉치", 8, seed=0)) > 0

@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import unicodedata
 from pathlib import Path
 
 import pyarrow
@@ -157,6 +158,19 @@ def test_a_parquet_column_that_does_not_fit_is_named(tmp_path: Path, column: dic
     parquet.write_table(pyarrow.table(column), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         texts_of(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(("on_disk", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_is_found_in_the_other_spelling_of_unicode(tmp_path: Path, on_disk: str, typed: str) -> None:
+    folder = tmp_path / unicodedata.normalize(typed, "말뭉치")  # of the two, only the file is spelled otherwise
+    folder.mkdir()
+    (folder / unicodedata.normalize(on_disk, "한글.txt")).write_text("가")
+    assert texts_of(folder / unicodedata.normalize(typed, "한글.txt")) == ["가"]
+    assert texts_of(
+        tmp_path / unicodedata.normalize(on_disk, "말뭉치") / unicodedata.normalize(on_disk, "한글.txt")
+    ) == ["가"]
+    with pytest.raises(DataError, match=r"없음\.txt is neither a file"):
+        texts_of(folder / "없음.txt")
 
 
 def test_unknown_names_and_suffixes_list_what_exists(tmp_path: Path) -> None:
