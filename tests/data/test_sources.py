@@ -119,7 +119,10 @@ def test_a_missing_wheel_comes_with_its_pip_line(monkeypatch: pytest.MonkeyPatch
     ("name", "content", "message"),
     [
         ("a.txt", b"ok\nab\xffc\n", r"a\.txt:2: byte 0xff at column 3 is not UTF-8"),
-        ("a.txt", "한글".encode("cp949"), r"a\.txt:1: byte 0xc7.*iconv -f CP949"),
+        ("a.txt", "한글".encode("cp949"), r"a\.txt:1: byte 0xc7.*iconv -f CP949 "),
+        ("a.txt", "한글\n".encode("utf-16"), r"a\.txt:1: byte 0xff.*iconv -f UTF-16 "),
+        ("a.txt", "\ufeff한글\n".encode("utf-16-be"), r"a\.txt:1: byte 0xfe.*iconv -f UTF-16 "),
+        ("a.txt", "한글 a\n".encode("utf-16-le"), r"a\.txt:1: byte 0xd5.*iconv -f UTF-16LE "),
         ("a.jsonl", b'{"text": "a"}\n\xff\n', r"a\.jsonl:2: byte 0xff"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", b"[1]\n", r"a\.jsonl:1: a JSON list"),
@@ -142,8 +145,24 @@ def test_too_long_a_line_is_refused_instead_of_filling_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hanbit.data.lines.LONGEST_LINE_BYTES", 10)
-    (tmp_path / "a.txt").write_text("123456789\n" + "1234567890\n")
-    with pytest.raises(DataError, match=r"a\.txt:2: the line is longer than 10 bytes"):
+    (tmp_path / "a.jsonl").write_text("        \n" + "1234567890\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the line is longer than 10 bytes"):
+        texts_of(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("longest", [10, 11, 12, 13])
+def test_a_long_line_of_plain_text_is_cut_between_characters_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    monkeypatch.setattr("hanbit.data.lines.LONGEST_LINE_BYTES", longest)
+    monkeypatch.setattr(txt, "CUT_CHARACTERS", 3)
+    text = "\ufeff가나다\n" + "a가é😀" * 20 + "\n끝\n" + "b" * 31 + "".join(f"\n{'x' * n}" for n in range(9, 15))
+    (tmp_path / "a.txt").write_text(text)
+    pieces = texts_of(tmp_path / "a.txt")
+    assert "".join(pieces) == text.removeprefix("\ufeff")
+    assert max(len(piece.encode()) for piece in pieces) <= 2 * longest + len("가나다".encode())
+    (tmp_path / "a.txt").write_bytes(text.encode() + b"\nok\n" + b"c" * 30 + b"\xff")
+    with pytest.raises(DataError, match=r"a\.txt:12: byte 0xff"):
         texts_of(tmp_path / "a.txt")
 
 
