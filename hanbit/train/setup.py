@@ -18,6 +18,7 @@ from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
 from hanbit.optim.schedule import Schedule
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
+from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.grid import Grid
 from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.step import MicroBatches
@@ -65,6 +66,8 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
     if tuning is not None:
         targets = None if tuning.targets == "all" else tuning.targets
         plan = add_lora(model, plan, tuning.rank, tuning.alpha / tuning.rank, targets)
+    if recipe.training.compile:
+        remove_unfinished_libraries()
     options = Options(
         shard=recipe.parallel.shard,
         recompute=recipe.training.recompute == "full",
