@@ -173,10 +173,16 @@ def _interrupted() -> int:
 
 
 def _unforeseen(problem: Exception) -> str:
-    """An error that no code of ours has put into words: what it is and the last place of ours that it went through."""
+    """An error that no code of ours has put into words: what it is and the last place of ours that it went through.
+
+    One that says nothing stands for its cause.
+    """
     ours = [frame for frame in traceback.extract_tb(problem.__traceback__) if "/hanbit/" in frame.filename]
     place = f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
-    return f"{type(problem).__name__}: {problem}{place}. {say('Add --debug to see the traceback.')}"
+    telling: BaseException = problem
+    while not str(telling).strip() and telling.__cause__ is not None:
+        telling = telling.__cause__
+    return f"{type(telling).__name__}: {telling}{place}. {say('Add --debug to see the traceback.')}"
 
 
 def _failed(message: str, code: int) -> int:

@@ -122,6 +122,20 @@ def test_unforeseen_error_names_its_place_and_hides_its_traceback() -> None:
     assert "Traceback" in loud.stderr
 
 
+def test_an_error_that_says_nothing_stands_for_its_cause() -> None:
+    code = (
+        "import sys; import hanbit.cli.doctor as doctor; from hanbit.cli.main import run\n"
+        "def fail():\n"
+        "    try: raise ValueError('the reason')\n"
+        "    except ValueError as reason: raise RuntimeError from reason\n"
+        "doctor._memory_bytes = fail\n"
+        "sys.exit(run(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: ValueError: the reason (" in done.stderr
+
+
 def test_what_the_system_refuses_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     done = hanbit("train", str(tmp_path / "folder.yaml"))
