@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from hanbit.common.errors import ConfigError
+
 AXES = ("pipeline", "data", "tensor")
 
 
@@ -74,10 +76,25 @@ def stop_processes() -> None:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto`: the GPU of our local rank where there is one, else the CPU."""
+    """`auto`: the GPU of our local rank where there is one, else the CPU.
+
+    Raises ConfigError, on all processes of this machine alike, where there is no GPU or not one for each.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"training.device={wanted}, but torch {torch.__version__} finds no CUDA device here. Use cpu or auto; "
+            "`hanbit doctor` says what this machine has"
+        )
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    here, count = max(local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))), torch.cuda.device_count()
+    if here > count:
+        raise ConfigError(
+            f"{here} processes were started on this machine and torch sees {count} CUDA device(s); each needs its own. "
+            f"Start at most {count} here, let CUDA_VISIBLE_DEVICES name more, or use training.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def make_grid(pipeline: int, data: int, tensor: int, device: torch.device) -> Grid:

@@ -1,0 +1,38 @@
+"""What the environment and the machine say before any process meets another."""
+
+import pytest
+import torch
+
+from hanbit.common.errors import ConfigError
+from hanbit.parallel.grid import choose_device
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, num_gpus: int, **environment: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cpu"])
+def test_a_machine_without_a_gpu_trains_on_its_cpu(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, num_gpus=0)
+    assert choose_device(wanted) == torch.device("cpu")
+
+
+def test_cuda_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, num_gpus=0)
+    with pytest.raises(ConfigError, match=r"training\.device=cuda.*no CUDA device.*Use cpu or auto"):
+        choose_device("cuda")
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, num_gpus=2, LOCAL_RANK="1", LOCAL_WORLD_SIZE="2")
+    assert choose_device("auto") == torch.device("cuda", 1)
+    machine(
+        monkeypatch, num_gpus=2, LOCAL_RANK="0", LOCAL_WORLD_SIZE="3"
+    )  # were the third alone to say so, we would wait
+    with pytest.raises(ConfigError, match=r"3 processes .* 2 CUDA device"):
+        choose_device("cuda")
