@@ -1,7 +1,6 @@
 """Look at a recipe without starting anything."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,9 +81,11 @@ def _vocabulary(recipe: "Recipe") -> int | None:
 
 def _processes(recipe: "Recipe") -> int:
     """torchrun's number where we run under it, else the fewest that the recipe can run on."""
+    from hanbit.common.environment import number_of
+
     parallel = recipe.parallel
     fewest = parallel.tensor * parallel.pipeline * (1 if parallel.data == "auto" else parallel.data)
-    return int(os.environ.get("WORLD_SIZE", fewest))
+    return number_of("WORLD_SIZE", fewest, at_least=1)
 
 
 def _filled(loaded: "Loaded", processes: int, vocabulary: int | None) -> "Resolved":

@@ -48,8 +48,8 @@ def run(arguments: list[str]) -> int:
     if "--debug" in arguments:
         os.environ[DEBUG] = "1"  # the processes that a verb starts are of one mind with it
     arguments = as_overrides([argument for argument in arguments if argument != "--debug"])
-    start_logging(_is_debug())
     try:
+        start_logging(_is_debug())
         code = _dispatch(arguments)
         return _interrupted() if code == INTERRUPTED else code
     except BrokenPipeError:  # `hanbit ... | head`: nobody reads on, and that is no fault
@@ -185,13 +185,21 @@ def _unforeseen(problem: Exception) -> str:
     return f"{type(telling).__name__}: {telling}{place}. {say('Add --debug to see the traceback.')}"
 
 
+def _known_rank() -> int:
+    """0 as well where RANK is no number, which is the failure then."""
+    try:
+        return rank()
+    except ConfigError:
+        return 0
+
+
 def _failed(message: str, code: int) -> int:
     """Of several processes rank 0 speaks; the others say who they are, in their own logs."""
     if _is_debug():
         traceback.print_exc()
     else:
         logger.debug("%s", message, exc_info=sys.exc_info()[0] is not None)  # a rank's log keeps every line
-    where = f"[rank {rank()}] " if rank() else ""
+    where = f"[rank {_known_rank()}] " if _known_rank() else ""
     label = f"{say('error')}:"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         label = f"\033[31m{label}\033[0m"

@@ -9,16 +9,21 @@ import os
 import sys
 from pathlib import Path
 
+from hanbit.common.environment import number_of
+from hanbit.common.errors import ConfigError
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LINE = "%(asctime)s %(levelname).1s %(name)s  %(message)s"
 
 
 def rank() -> int:
-    """This process's rank, as torchrun tells it; 0 outside of torchrun."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's rank, as torchrun tells it; 0 outside of torchrun. Raises ConfigError where it is no number."""
+    return number_of("RANK", 0)
 
 
 def start_logging(debug: bool = False) -> None:
-    level = "DEBUG" if debug else os.environ.get("HANBIT_LOG", "INFO").upper()
+    """Raises ConfigError where HANBIT_LOG is no level, or RANK no number."""
+    level = "DEBUG" if debug else _level()
     root = logging.getLogger("hanbit")
     root.setLevel(logging.DEBUG)
     root.propagate = False
@@ -33,6 +38,13 @@ def start_logging(debug: bool = False) -> None:
         stream.setLevel(max(logging.WARNING, logging.getLevelName(level)))
         stream.setFormatter(logging.Formatter(f"[rank {rank()}] %(message)s"))
     root.addHandler(stream)
+
+
+def _level() -> str:
+    told = os.environ.get("HANBIT_LOG", "").upper() or "INFO"
+    if told not in _LEVELS:
+        raise ConfigError(f"environment HANBIT_LOG={told[:40].lower()} is no level. Use {', '.join(_LEVELS).lower()}")
+    return told
 
 
 def log_to_file(path: Path) -> None:

@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from hanbit.common.environment import number_of
 from hanbit.common.errors import ConfigError
+from hanbit.common.log import rank
 
 AXES = ("pipeline", "data", "tensor")
 
@@ -57,17 +59,32 @@ class Grid:
 
 def world_size() -> int:
     """How many processes torchrun started; 1 outside of torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return number_of("WORLD_SIZE", 1, at_least=1)
 
 
 def start_processes(device: torch.device, timeout_seconds: float = 600) -> None:
-    """Join the process group that torchrun's environment describes; nothing to do for one process alone."""
+    """Join the process group that torchrun's environment describes; nothing to do for one process alone.
+
+    Raises ConfigError where that environment is not whole.
+    """
     if world_size() == 1 or dist.is_initialized():
         return
+    _check_environment()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+
+
+def _check_environment() -> None:
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"environment WORLD_SIZE={world_size()} without {' and '.join(missing)}: the processes cannot meet. Start "
+            "them by torchrun or `hanbit launch`, or unset WORLD_SIZE for one process alone"
+        )
+    if rank() >= world_size():
+        raise ConfigError(f"environment RANK={rank()} must be less than WORLD_SIZE={world_size()}")
 
 
 def stop_processes() -> None:
@@ -87,8 +104,8 @@ def choose_device(wanted: str) -> torch.device:
             f"training.device={wanted}, but torch {torch.__version__} finds no CUDA device here. Use cpu or auto; "
             "`hanbit doctor` says what this machine has"
         )
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    here, count = max(local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))), torch.cuda.device_count()
+    local_rank = number_of("LOCAL_RANK", 0)
+    here, count = max(local_rank + 1, number_of("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
     if here > count:
         raise ConfigError(
             f"{here} processes were started on this machine and torch sees {count} CUDA device(s); each needs its own. "

@@ -75,6 +75,21 @@ def test_wrong_usage_is_one_message_and_exit_code_2(arguments: list[str], words:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"HANBIT_LOG": "bogus"}, "HANBIT_LOG=bogus is no level. Use debug, info"),
+        ({"RANK": "x"}, "RANK=x must be a whole number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two must be a whole number"),
+    ],
+)
+def test_wrong_environment_is_one_message_and_exit_code_2(environment: dict[str, str], words: str) -> None:
+    done = hanbit("config", "show", "demo", **environment)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_missing_model_folder_is_a_failure_not_a_traceback() -> None:
     done = hanbit("generate", "nowhere", "hello")
     assert done.returncode == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hanbit.common.errors import ConfigError
-from hanbit.parallel.grid import choose_device
+from hanbit.parallel.grid import choose_device, start_processes
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, num_gpus: int, **environment: str) -> None:
@@ -36,3 +36,21 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     )  # were the third alone to say so, we would wait
     with pytest.raises(ConfigError, match=r"3 processes .* 2 CUDA device"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK and MASTER_ADDR and MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "RANK=2 must be less"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 must be a whole number from 1 up"),
+    ],
+)
+def test_processes_that_cannot_meet_are_told_so_at_once(
+    environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, num_gpus=0, **environment)
+    for name in {"MASTER_ADDR", "MASTER_PORT"} - set(environment):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=words):
+        start_processes(torch.device("cpu"))
