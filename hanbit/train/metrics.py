@@ -41,14 +41,21 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; a last line that a kill cut short is left out."""
+    """Every row: an object with a step. A line that a kill cut short, or that is no row of ours, is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # ValueError: a number of thousands of digits, too
             continue
+        if isinstance(row, dict) and is_number(row.get("step")):
+            rows.append(row)
     return rows
+
+
+def is_number(value: Any) -> bool:
+    """Can it be drawn and added up? Text, true, NaN, and numbers near the end of what a float holds cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def keep_until(path: Path, step: int) -> None:

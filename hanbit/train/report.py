@@ -19,7 +19,7 @@ from hanbit.common.run_folder import RunFolder
 from hanbit.common.units import readable_count, readable_seconds
 from hanbit.train.axis import Scale, reading
 from hanbit.train.chart import Line, Point, chart
-from hanbit.train.metrics import read_metrics
+from hanbit.train.metrics import is_number, read_metrics
 from hanbit.train.report_page import SCRIPT, STYLE, WORDS
 
 
@@ -47,8 +47,9 @@ def write_report(folder: RunFolder, sections: str = "") -> None:
 
     sections: HTML that stands below the curves, escaped by whoever made it.
     """
-    rows = [row for row in read_metrics(folder.metrics) if isinstance(row, dict) and is_number(row.get("step"))]
-    run = Run(folder.path.resolve().name, rows, _text(folder.config), _environment(folder.environment))
+    run = Run(
+        folder.path.resolve().name, read_metrics(folder.metrics), _text(folder.config), _environment(folder.environment)
+    )
     language = "ko" if is_korean() else "en"
     # a folder's name may hold bytes that are no UTF-8: they become "?"
     write_text(folder.report, page(run, language, sections).encode("utf-8", "replace").decode("utf-8"))
@@ -97,11 +98,6 @@ def facts(run: Run) -> dict[str, str]:
     if time:
         found["time"] = _time(sum(point.value for point in time))
     return found
-
-
-def is_number(value: Any) -> bool:
-    """Can it be drawn? Text, true, NaN, and numbers near the end of what a float holds cannot."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _facts(run: Run) -> str:

@@ -36,7 +36,7 @@ from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
 from hanbit.train.data import open_data, tokenizer_folder
 from hanbit.train.loop import StopRequest, train_steps
-from hanbit.train.metrics import Metrics, check_tensorboard, read_metrics
+from hanbit.train.metrics import Metrics, check_tensorboard, is_number, read_metrics
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.report import write_report
 from hanbit.train.setup import Training, build_batches, build_model, build_optimizer, build_schedule, fill_model, known
@@ -236,10 +236,10 @@ def _conclude(recipe: Recipe, folder: RunFolder, checkpoint: Path, is_finished: 
         is_finished=is_finished,
         parents=[recipe.data.train, *([recipe.tuning.model] if recipe.tuning else [])],
     )
-    rows = [row for row in read_metrics(folder.metrics) if "step_seconds" in row]
+    rows = [row for row in read_metrics(folder.metrics) if is_number(row.get("step_seconds"))]
     logger.info("%d steps took %s", len(rows), readable_seconds(sum(row["step_seconds"] for row in rows)))
 
 
 def _last_loss(folder: RunFolder) -> float | None:
-    rows = [row for row in read_metrics(folder.metrics) if "loss" in row]
+    rows = [row for row in read_metrics(folder.metrics) if is_number(row.get("loss"))]
     return rows[-1]["loss"] if rows else None
