@@ -31,9 +31,17 @@ def find(checkpoints: Path, grid: Grid) -> Path | None:
 
 
 def resume(training: Training, folder: Path) -> None:
-    """Set parameters, optimizer and counters to what they were when `folder` was saved, in whatever layout we run."""
+    """Set parameters, optimizer and counters to what they were when `folder` was saved, in whatever layout we run.
+
+    Raises CheckpointError on another run's checkpoint, or one of a step that this run would not reach.
+    """
     state = read_state(folder)
     _check_same_run(training, state, folder)
+    if state["step"] > training.steps:
+        raise CheckpointError(
+            f"{folder} is of step {state['step']}, beyond training.steps={training.steps}. Use training.steps="
+            f"{state['step']} or more, or give a shorter run another name=..."
+        )
     load_tensors(folder, _tensors(training))
     training.step = state["step"]
     training.samples_seen = state["samples_seen"]

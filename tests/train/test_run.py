@@ -144,6 +144,19 @@ def test_another_corpus_of_equal_size_is_refused_on_resume(tmp_path: Path, has_m
         train("llama/base", [*tiny_run(tmp_path), f"data.train={tmp_path}/other/tokens"])
 
 
+def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path) -> None:
+    train("llama/base", tiny_run(tmp_path))
+    with pytest.raises(CheckpointError, match=r"step 12, beyond training\.steps=3\. Use training\.steps=12 or more"):
+        train("llama/base", [*tiny_run(tmp_path), "training.steps=3"])
+
+
+def test_tokens_are_counted_over_a_change_of_the_batch(tmp_path: Path) -> None:
+    train("llama/base", tiny_run(tmp_path))
+    longer = train("llama/base", [*tiny_run(tmp_path), "training.steps=14", "batch.global_batch=16"])
+    tokens = [row["tokens"] for row in read_metrics(longer.folder.metrics) if "tokens" in row]
+    assert tokens == [32 * (8 * min(step, 12) + 16 * max(0, step - 12)) for step in range(1, 15)]
+
+
 def test_two_runs_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
     lock = lock_run_folder(RunFolder(tmp_path / "tiny"))
     with pytest.raises(RunFolderError, match="in use by another run"):
