@@ -69,14 +69,15 @@ def _model_of(folder: str) -> dict[str, Any]:
 
 def _vocabulary(recipe: "Recipe") -> int | None:
     """The size of the tokenizer that training would find; None while there is none."""
+    from hanbit.data.samples import tokenizer_beside
     from hanbit.tokenizers.load import load
 
     if recipe.tokenizer.path is not None:
         return load(recipe.tokenizer.path).vocabulary_size
     if recipe.tuning is not None:
         return load(recipe.tuning.model).vocabulary_size
-    beside = Path(recipe.data.train) / "tokenizer"
-    return load(beside).vocabulary_size if beside.is_dir() else None
+    beside = tokenizer_beside(recipe.data.train)
+    return None if beside is None else load(beside).vocabulary_size
 
 
 def _processes(recipe: "Recipe") -> int:

@@ -148,6 +148,15 @@ def open_samples(
     return samples
 
 
+def tokenizer_beside(prefix_or_folder: str | Path) -> Path | None:
+    """The tokenizer that `hanbit prepare` left with the token files, whether the folder or FOLDER/tokens names them."""
+    path = Path(prefix_or_folder)
+    folder = as_on_disk(path)
+    if path.name == STEM and not folder.is_dir():
+        folder = as_on_disk(bin_path(path)).parent
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
+
+
 def _locate(path: Path, verify: bool) -> tuple[Path, dict[str, Any] | None]:
     """The prefix and, where a manifest stands beside the files and lists them, the manifest, compared with them."""
     path = as_on_disk(path)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import DataError
-from hanbit.common.spelling import as_on_disk
 from hanbit.config.recipe import Recipe
 from hanbit.data.answers import Answers, open_answers
-from hanbit.data.samples import Samples, open_samples
+from hanbit.data.samples import Samples, open_samples, tokenizer_beside
 from hanbit.parallel.agree import together
 from hanbit.parallel.grid import Grid
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -34,8 +33,7 @@ def tokenizer_folder(recipe: Recipe) -> Path | None:
         return Path(recipe.tokenizer.path)
     if recipe.tuning is not None:
         return Path(recipe.tuning.model)
-    beside = as_on_disk(Path(recipe.data.train) / "tokenizer")
-    return beside if beside.is_dir() else None
+    return tokenizer_beside(recipe.data.train)
 
 
 def _conversations(recipe: Recipe) -> tuple[Answers, Answers | None]:

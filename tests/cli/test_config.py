@@ -63,6 +63,7 @@ def test_show_leaves_the_vocabulary_open_until_there_is_a_tokenizer(tmp_path: Pa
     (tmp_path / "tokenizer").mkdir()
     save(train(["one two three"] * 10, 300), tmp_path / "tokenizer")
     assert rows("llama/tiny", f"data.train={tmp_path}")["model.vocabulary"]["value"] > 256
+    assert rows("llama/tiny", f"data.train={tmp_path}/tokens")["model.vocabulary"]["value"] > 256
 
 
 def test_show_prints_and_then_refuses_what_does_not_fit() -> None:

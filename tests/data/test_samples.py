@@ -10,7 +10,7 @@ import pytest
 from hanbit.common.errors import DataError
 from hanbit.common.manifest import write_manifest
 from hanbit.data.megatron import TokenWriter
-from hanbit.data.samples import open_samples
+from hanbit.data.samples import open_samples, tokenizer_beside
 
 
 def folder_of(path: Path, documents: list[list[int]], vocabulary: int = 1000, **facts: object) -> Path:
@@ -29,6 +29,15 @@ def sliced_plainly(documents: list[list[int]], length: int) -> list[list[int]]:
         samples.append(row[: length + 1])
         row = row[length:]
     return samples
+
+
+def test_the_tokenizer_is_found_by_the_folder_and_by_the_prefix_in_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / unicodedata.normalize("NFD", "한글"), [[1, 2]])
+    typed = tmp_path / "한글"
+    assert tokenizer_beside(typed) is tokenizer_beside(typed / "tokens") is None
+    (folder / "tokenizer").mkdir()
+    assert tokenizer_beside(typed) == tokenizer_beside(typed / "tokens") == folder / "tokenizer"
+    assert tokenizer_beside(folder / "others") is None
 
 
 DOCUMENTS = [list(range(start, start + size)) for start, size in [(0, 40), (100, 3), (200, 61), (300, 20)]]
