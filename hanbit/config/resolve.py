@@ -40,20 +40,19 @@ def resolve(
     *,
     world_size: int,
     vocabulary: int | None,
-    train_sequences: int | None = None,
     device: str | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> Resolved:
     """Raises ConfigError with all problems and the values that would fit.
 
-    world_size: processes. vocabulary: the tokenizer's size where one is known. train_sequences: how many the training
-    data has. device: cpu or cuda, what `training.device=auto` becomes; None leaves it to the process that trains.
-    origins: dotted key -> place, for messages.
+    world_size: processes. vocabulary: the tokenizer's size where one is known. device: cpu or cuda, what
+    `training.device=auto` becomes; None leaves it to the process that trains. origins: dotted key -> place, for
+    messages.
     """
     refuse(unfillable(recipe, vocabulary), origins or {})
     filled = fill(recipe, world_size, vocabulary, device)
     refuse(misfits(filled.recipe, world_size, vocabulary), origins or {})
-    return Resolved(filled.recipe, filled.decisions, tuple(_notes(filled.recipe, train_sequences)))
+    return Resolved(filled.recipe, filled.decisions, tuple(_notes(filled.recipe)))
 
 
 def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | None = None) -> Resolved:
@@ -160,13 +159,17 @@ def _every_steps(recipe: Recipe, name: str, decide: Decide) -> Any:
     return _changed(section, every_steps=decide(f"{name}.every_steps", every, f"a tenth of {steps} steps"))
 
 
-def _notes(recipe: Recipe, train_sequences: int | None) -> list[str]:
+def passes_over(recipe: Recipe, train_sequences: int) -> str:
+    """How often a run sees its data: worth a look, and known only when the data is open."""
+    passes = known(recipe.training.steps) * recipe.batch.global_batch / train_sequences
+    times = "1 pass" if f"{passes:.2g}" == "1" else f"{passes:.2g} passes"
+    return f"the run takes {times} over {train_sequences} training sequences"
+
+
+def _notes(recipe: Recipe) -> list[str]:
     parallel, notes = recipe.parallel, []
     if parallel.shard and parallel.data == 1:
         notes.append(
             f"parallel.shard={parallel.shard} changes nothing with parallel.data=1: there is no replica beside"
         )
-    if train_sequences:
-        passes = known(recipe.training.steps) * recipe.batch.global_batch / train_sequences
-        notes.append(f"the run takes {passes:.2g} passes over {train_sequences} training sequences")
     return notes

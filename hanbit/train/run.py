@@ -26,7 +26,7 @@ from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.common.units import readable_count, readable_seconds
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, resolve
+from hanbit.config.resolve import Resolved, passes_over, resolve
 from hanbit.config.write import to_yaml
 from hanbit.models.registry import family_of
 from hanbit.parallel.agree import from_all, together
@@ -160,6 +160,7 @@ def environment(grid: Grid) -> dict[str, object]:
 
 def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     training = build(recipe, grid)
+    logger.info("%s", passes_over(recipe, len(training.samples)))
     _start_or_resume(training, folder, grid)
     _describe(folder, recipe, grid)
     stop = StopRequest()

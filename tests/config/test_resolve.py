@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hanbit.common.errors import ConfigError
 from hanbit.config.load import load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, fill, resolve
+from hanbit.config.resolve import Resolved, fill, passes_over, resolve
 from hanbit.config.write import to_yaml
 
 
@@ -167,8 +167,12 @@ def test_what_is_allowed_but_perhaps_not_meant_is_noted() -> None:
     assert resolved(recipe()).notes == ()
     (note,) = resolved(recipe(parallel={"shard": 3})).notes
     assert "parallel.shard=3 changes nothing with parallel.data=1" in note
-    (note,) = resolved(recipe(), train_sequences=4000).notes
-    assert note == "the run takes 3 passes over 4000 training sequences"
+
+
+def test_passes_over_the_data_are_counted() -> None:
+    wanted = resolved(recipe()).recipe  # 12,000 sequences
+    assert passes_over(wanted, 4000) == "the run takes 3 passes over 4000 training sequences"
+    assert passes_over(wanted, 12000) == "the run takes 1 pass over 12000 training sequences"
 
 
 def test_filling_alone_leaves_an_unknown_vocabulary() -> None:

@@ -1,6 +1,7 @@
 """A run in one process: whole, interrupted, continued, refused."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from hanbit.train.run import train
 from tests.train.recipes import tiny_run
 
 
-def test_run_learns_and_leaves_everything_in_its_folder(tmp_path: Path) -> None:
+def test_run_learns_and_leaves_everything_in_its_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hanbit")
     result = train("llama/base", tiny_run(tmp_path))
     assert result.is_finished
     folder = result.folder
@@ -30,6 +32,7 @@ def test_run_learns_and_leaves_everything_in_its_folder(tmp_path: Path) -> None:
     assert next(iter(rows[0])) == "step"
     assert (folder.checkpoints / "latest").read_text() == "step-000012\n"
     assert folder.report.exists()
+    assert "the run takes 0.16 passes over 593 training sequences" in folder.log_of(0).read_text()
     assert json.loads((folder.path / "hanbit.json").read_text())["kind"] == "run"
 
 
