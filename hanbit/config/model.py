@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from hanbit.config.section import Auto, Count, Section
 
@@ -12,7 +12,9 @@ class RotaryScaling(Section):
 
     kind: Literal["linear", "llama3", "yarn"] = Field(description="Rule of the stretch, as Hugging Face's `rope_type`.")
     factor: float = Field(gt=0, description="How many times longer the context becomes.")
-    original_context: int | None = Field(None, gt=0, description="Context before stretching, tokens (llama3, yarn).")
+    original_context: int | None = Field(
+        None, gt=0, description="Context before stretching, tokens (llama3, yarn); null: model.context."
+    )
     low_frequency_factor: float = Field(1.0, gt=0, description="llama3: below this the full stretch applies.")
     high_frequency_factor: float = Field(4.0, gt=0, description="llama3: above this nothing is stretched.")
     beta_fast: float = Field(32.0, gt=0, description="yarn: rotations above which nothing is stretched.")
@@ -68,6 +70,15 @@ class LlamaConfig(DecoderConfig):
         None, gt=0, description="Tokens a query looks back, itself included (Mistral); null: all."
     )
     tied: bool = Field(False, description="The output projection shares the embedding's weight.")
+
+    @field_validator("rotary_scaling")
+    @classmethod
+    def _with_original_context(cls, scaling: RotaryScaling | None, others: ValidationInfo) -> RotaryScaling | None:
+        """As Hugging Face's files, which always name it, so that an exported model reads back as the same config."""
+        is_open = scaling is not None and scaling.kind != "linear" and scaling.original_context is None
+        if scaling is None or not is_open or "context" not in others.data:  # not in: it has an error of its own
+            return scaling
+        return scaling.model_copy(update={"original_context": others.data["context"]})
 
 
 ModelConfig = Annotated[GPTConfig | LlamaConfig, Field(discriminator="family")]
