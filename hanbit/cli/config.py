@@ -33,13 +33,17 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print key, value, origin and reason as JSON.")] = False,
 ) -> None:
     """Print a recipe as it would run, every `auto` filled; without options, a YAML file that runs the same."""
+    from hanbit.common.environment import number_of
     from hanbit.config.checks import misfits, refuse
     from hanbit.config.load import load_recipe
+    from hanbit.config.resolve import fewest_processes
     from hanbit.config.write import to_yaml
 
     loaded = load_recipe(recipe, overrides or [], model_of=_model_of)
     vocabulary = _vocabulary(loaded.recipe)
-    count = processes or _processes(loaded.recipe)
+    count = processes or number_of(
+        "WORLD_SIZE", fewest_processes(loaded.recipe), at_least=1
+    )  # torchrun's, if we are under it
     resolved = _filled(loaded, count, vocabulary)
     rows = _rows(loaded, resolved)
     if as_json:
@@ -78,15 +82,6 @@ def _vocabulary(recipe: "Recipe") -> int | None:
         return load(recipe.tuning.model).vocabulary_size
     beside = tokenizer_beside(recipe.data.train)
     return None if beside is None else load(beside).vocabulary_size
-
-
-def _processes(recipe: "Recipe") -> int:
-    """torchrun's number where we run under it, else the fewest that the recipe can run on."""
-    from hanbit.common.environment import number_of
-
-    parallel = recipe.parallel
-    fewest = parallel.tensor * parallel.pipeline * (1 if parallel.data == "auto" else parallel.data)
-    return number_of("WORLD_SIZE", fewest, at_least=1)
 
 
 def _filled(loaded: "Loaded", processes: int, vocabulary: int | None) -> "Resolved":

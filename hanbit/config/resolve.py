@@ -73,6 +73,12 @@ def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | 
     return Resolved(recipe, tuple(decisions))
 
 
+def fewest_processes(recipe: Recipe) -> int:
+    """What the section `parallel` multiplies to, with one replica where their number is open."""
+    parallel = recipe.parallel
+    return parallel.tensor * parallel.pipeline * (1 if parallel.data == "auto" else parallel.data)
+
+
 def _changed(section: Any, **changes: Any) -> Any:
     return section.model_copy(update=changes)
 

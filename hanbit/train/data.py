@@ -27,6 +27,11 @@ def open_data(recipe: Recipe, grid: Grid) -> tuple[Samples | Answers, Samples | 
     return train, validation
 
 
+def tokens_per_step(samples: Samples | Answers, global_batch: int) -> int:
+    """Targets of one optimizer step; of answers, whose number differs from step to step, the mean."""
+    return max(1, samples.count_targets(0, len(samples)) * global_batch // len(samples))
+
+
 def tokenizer_folder(recipe: Recipe) -> Path | None:
     """The tokenizer of the data: the one the recipe names, the base model's, or the one beside the token files."""
     if recipe.tokenizer.path is not None:

@@ -19,26 +19,25 @@ from hanbit.checkpoint.export import export_model
 from hanbit.checkpoint.layout import folder_name
 from hanbit.checkpoint.save import point_at
 from hanbit.common.atomic import write_json, write_text
-from hanbit.common.errors import ConfigError, ModelError, RunFolderError
+from hanbit.common.errors import ConfigError, RunFolderError
 from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.common.units import readable_count, readable_seconds
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, passes_over, resolve
+from hanbit.config.resolve import passes_over
 from hanbit.config.write import to_yaml
-from hanbit.models.registry import family_of
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
-from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
-from hanbit.train.data import open_data, tokenizer_folder
+from hanbit.train.data import open_data, tokenizer_folder, tokens_per_step
 from hanbit.train.loop import StopRequest, train_steps
-from hanbit.train.metrics import Metrics, check_tensorboard, is_number, read_metrics
+from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.report import write_report
+from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import Training, build_batches, build_model, build_optimizer, build_schedule, fill_model, known
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
 
 def run_recipe(loaded: Loaded) -> Result:
     """A recipe that is loaded, from its resolution to its result."""
-    plan = _resolved(loaded)
+    plan = resolution_of(loaded, world_size(), choose_device(loaded.recipe.training.device).type)
     grid = _join(plan.recipe)
     folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
     lock = _take(folder, grid)
@@ -81,32 +80,6 @@ def run_recipe(loaded: Loaded) -> Result:
     finally:
         if lock is not None:
             lock.close()
-
-
-def _resolved(loaded: Loaded) -> Resolved:
-    """What the data and the machine say is part of the resolution: the tokenizer's size, the device."""
-    recipe = loaded.recipe
-    if recipe.logging.tensorboard:
-        check_tensorboard()
-    folder = tokenizer_folder(recipe)
-    vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
-    device = choose_device(recipe.training.device).type
-    resolved = resolve(recipe, world_size=world_size(), vocabulary=vocabulary, device=device, origins=loaded.origins)
-    check_export(resolved.recipe)
-    return resolved
-
-
-def check_export(recipe: Recipe) -> None:
-    """Can the model be said in Hugging Face's words? Better asked before the first step than after the last."""
-    if recipe.tuning is not None or not recipe.checkpoint.export:
-        return  # an adapter's base is such a folder already
-    try:
-        family_of(recipe.model).huggingface.config_to(recipe.model)
-    except ModelError as problem:
-        raise ConfigError(
-            f"the trained model could not be exported: {problem}. Change these keys of model, or keep checkpoints only "
-            "with checkpoint.export=false"
-        ) from None
 
 
 def _join(recipe: Recipe) -> Grid:
@@ -166,9 +139,8 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     stop = StopRequest()
     stop.listen()
     metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
-    per_epoch = training.samples.count_targets(0, len(training.samples))
-    tokens_per_step = max(1, per_epoch * recipe.batch.global_batch // len(training.samples))
-    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, tokens_per_step)
+    per_step = tokens_per_step(training.samples, recipe.batch.global_batch)
+    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, per_step)
     try:
         with progress:
             is_finished = train_steps(training, folder.checkpoints, metrics, progress, stop)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hanbit.checkpoint.model_folder import read_tensors
+from hanbit.checkpoint.model_weights import FolderTensors
 from hanbit.common.errors import ConfigError
 from hanbit.config.model import ModelConfig
 from hanbit.config.recipe import Recipe
@@ -85,26 +86,31 @@ def units_of(config: ModelConfig) -> dict[str, int]:
 
 def fill_model(recipe: Recipe, model: ParallelModel) -> None:
     """The numbers to start from: a model folder's, or fresh ones that depend on the seed and the name alone."""
-    seed, tuning = recipe.training.seed, recipe.tuning
-    start = recipe.training.initial_model if tuning is None else tuning.model
-    if start is None:
-        model.fill(lambda name, shape: initial_value(recipe.model, name, shape, seed))
-        return
-    key = "training.initial_model" if tuning is None else "tuning.model"
-    tensors = read_tensors(start)
-    missing = sorted(name for name in model.parameters if name not in tensors and not is_lora(name))
-    if missing:
-        raise ConfigError(f"{key}={start} has no {missing[0]}: it is of another shape than model")
+    seed, tensors = recipe.training.seed, open_start(recipe, model)
 
     def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if is_lora(name):
             return initial_matrix(name, shape, seed)
-        found = tuple(tensors[name].shape)
-        if found != shape:
-            raise ConfigError(f"{key}={start}: {name} is {found}, the recipe wants {shape}")
-        return tensors[name]
+        return initial_value(recipe.model, name, shape, seed) if tensors is None else tensors[name]
 
     model.fill(value)
+
+
+def open_start(recipe: Recipe, model: ParallelModel) -> FolderTensors | None:
+    """The model folder to start from, None for fresh numbers. Raises ConfigError where its shapes are others."""
+    tuning = recipe.tuning
+    start = recipe.training.initial_model if tuning is None else tuning.model
+    if start is None:
+        return None
+    key = "training.initial_model" if tuning is None else "tuning.model"
+    tensors = read_tensors(start)
+    for name, piece in sorted(model.pieces.items()):
+        found = tensors.shapes.get(name)
+        if found is None and not is_lora(name):
+            raise ConfigError(f"{key}={start} has no {name}: it is of another shape than model")
+        if found is not None and found != piece.shape:
+            raise ConfigError(f"{key}={start}: {name} is {found}, the recipe wants {piece.shape}")
+    return tensors
 
 
 def build_optimizer(recipe: Recipe, model: ParallelModel) -> AdamW:

@@ -1,0 +1,125 @@
+"""What a run would be, looked at without starting it: no process, no memory for numbers, no file.
+
+The data is opened and compared with its manifest as a run would, and the model is built and cut on the meta device,
+so that a recipe for any number of processes can be checked on a laptop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hanbit.checkpoint.layout import found_steps
+from hanbit.common.environment import number_of
+from hanbit.common.run_folder import RunFolder
+from hanbit.config.load import load_recipe
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import Resolved, fewest_processes, passes_over
+from hanbit.parallel.apply import ParallelModel
+from hanbit.parallel.grid import Axis, Grid
+from hanbit.train.adapter import model_of
+from hanbit.train.data import open_data, tokens_per_step
+from hanbit.train.resolution import resolution_of
+from hanbit.train.setup import build_model, known, open_start
+
+_STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two moments, float32
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """`stages`: parameters of one process of a stage before FSDP2 shares them out, by the stage's number from 0: of the
+    first, a middle one, the last.
+
+    reached: the step of the newest checkpoint, None where there is none. Bytes and counts are whole numbers.
+    """
+
+    resolved: Resolved
+    processes: int
+    parameters: int
+    trained: int
+    stages: dict[int, int]
+    tokens_per_step: int
+    train_sequences: int
+    validation_sequences: int
+    reached: int | None
+    files: tuple[str, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
+
+    @property
+    def steps(self) -> int:
+        return known(self.recipe.training.steps)
+
+    @property
+    def passes(self) -> str:
+        return passes_over(self.recipe, self.train_sequences)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return self.trained * _STATE_BYTES
+
+
+def dry_run(source: str | Path, overrides: Sequence[str] = ()) -> DryRun:
+    """For as many processes as torchrun started, or else as few as the recipe's section `parallel` multiplies to.
+
+    Raises what `train` raises before its first step, but for what only the training machine knows, its devices, and
+    for a checkpoint that cannot be continued: none is read.
+    """
+    loaded = load_recipe(source, overrides, model_of=model_of)
+    processes = number_of("WORLD_SIZE", fewest_processes(loaded.recipe), at_least=1)
+    resolved = resolution_of(loaded, processes, device=None)
+    recipe = resolved.recipe
+    samples, validation = open_data(recipe, _place())
+    model = _built(recipe, _place())
+    open_start(recipe, model)
+    folder = RunFolder(Path(recipe.runs) / recipe.name)
+    return DryRun(
+        resolved=resolved,
+        processes=processes,
+        parameters=_count(model),
+        trained=_count(model, trained=True),
+        stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in _stages(recipe.parallel.pipeline)},
+        tokens_per_step=tokens_per_step(samples, recipe.batch.global_batch),
+        train_sequences=len(samples),
+        validation_sequences=0 if validation is None else len(validation),
+        reached=next(iter(found_steps(folder.checkpoints)), None),
+        files=_files(recipe, folder),
+    )
+
+
+def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:
+    """The first process of a pipeline stage, on a grid that nobody joins; without a recipe, one process alone."""
+    device = torch.device("meta")
+    if recipe is None:
+        return Grid(device, Axis("pipeline"), Axis("data"), Axis("tensor"))
+    parallel = recipe.parallel
+    pipeline = Axis("pipeline", parallel.pipeline, stage)
+    return Grid(device, pipeline, Axis("data", known(parallel.data)), Axis("tensor", parallel.tensor))
+
+
+def _built(recipe: Recipe, grid: Grid) -> ParallelModel:
+    """Before FSDP2, which needs its peers, and not compiled."""
+    parallel = recipe.parallel.model_copy(update={"shard": 0})
+    training = recipe.training.model_copy(update={"compile": False})
+    return build_model(recipe.model_copy(update={"parallel": parallel, "training": training}), grid)
+
+
+def _count(model: ParallelModel, trained: bool = False) -> int:
+    """Of the pieces that this process holds."""
+    names = model.trained if trained else model.parameters
+    return sum(model.parameters[name].numel() for name in names)
+
+
+def _stages(pipeline: int) -> list[int]:
+    return sorted({0, pipeline // 2, pipeline - 1})
+
+
+def _files(recipe: Recipe, folder: RunFolder) -> tuple[str, ...]:
+    paths = [folder.config, folder.environment, folder.metrics, folder.checkpoints, folder.log_of(0).parent]
+    paths += [folder.tensorboard] if recipe.logging.tensorboard else []
+    if recipe.checkpoint.export:
+        paths.append(folder.model if recipe.tuning is None else folder.adapter)
+    return tuple(map(str, [*paths, folder.report, folder.path / "hanbit.json"]))

@@ -1,0 +1,38 @@
+"""What a recipe becomes before anything is started: resolved with what its data says, and found to be possible."""
+
+from hanbit.common.errors import ConfigError, ModelError
+from hanbit.config.load import Loaded
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import Resolved, resolve
+from hanbit.models.registry import family_of
+from hanbit.tokenizers.load import load as load_tokenizer
+from hanbit.train.data import tokenizer_folder
+from hanbit.train.metrics import check_tensorboard
+
+
+def resolution_of(loaded: Loaded, world_size: int, device: str | None) -> Resolved:
+    """Every `auto` filled, the vocabulary's from the tokenizer. device: None leaves `training.device=auto` as it is.
+
+    Raises ConfigError, DataError.
+    """
+    recipe = loaded.recipe
+    if recipe.logging.tensorboard:
+        check_tensorboard()
+    folder = tokenizer_folder(recipe)
+    vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
+    resolved = resolve(recipe, world_size=world_size, vocabulary=vocabulary, device=device, origins=loaded.origins)
+    _check_export(resolved.recipe)
+    return resolved
+
+
+def _check_export(recipe: Recipe) -> None:
+    """Can the model be said in Hugging Face's words? Better asked before the first step than after the last."""
+    if recipe.tuning is not None or not recipe.checkpoint.export:
+        return  # an adapter's base is such a folder already
+    try:
+        family_of(recipe.model).huggingface.config_to(recipe.model)
+    except ModelError as problem:
+        raise ConfigError(
+            f"the trained model could not be exported: {problem}. Change these keys of model, or keep checkpoints only "
+            "with checkpoint.export=false"
+        ) from None

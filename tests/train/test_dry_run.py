@@ -1,0 +1,87 @@
+"""A dry run against numbers computed by hand and a run that was; it leaves no trace."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from hanbit.cli.main import load_verb
+from hanbit.common.errors import ConfigError, DataError, ModelError
+from hanbit.train.dry_run import dry_run
+from hanbit.train.run import train
+from tests.train.recipes import tiny_run
+
+LAYOUT = ["parallel.tensor=2", "parallel.pipeline=2", "parallel.data=2", "batch.global_batch=16", "parallel.shard=3"]
+
+
+@pytest.fixture(autouse=True)
+def lone_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+def test_eight_processes_are_looked_at_on_one_and_nothing_is_touched(tmp_path: Path) -> None:
+    overrides = [*tiny_run(tmp_path), *LAYOUT, "training.device=cuda", "training.compile=true"]
+    before = sorted(tmp_path.rglob("*"))
+    found = dry_run("llama/base", overrides)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not torch.distributed.is_initialized()
+    layer = 2 * 32 + (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 128) // 2  # norms whole, matrices over two processes
+    ends = 257 * 32  # the first of two processes has the odd one of 513 tokens
+    assert found.stages == {0: ends + layer, 1: layer + 32 + ends}
+    assert (found.processes, found.tokens_per_step, found.steps) == (8, 16 * 32, 12)
+    assert (found.train_sequences, found.validation_sequences) == (593, 31)
+    assert found.passes == "the run takes 0.32 passes over 593 training sequences"
+
+
+def test_parameters_files_and_checkpoint_are_those_of_the_run(tmp_path: Path) -> None:
+    found = dry_run("llama/base", tiny_run(tmp_path))
+    assert found.reached is None
+    folder = train("llama/base", tiny_run(tmp_path)).folder
+    exported = load_file(folder.model / "model.safetensors")
+    assert found.parameters == found.trained == sum(tensor.numel() for tensor in exported.values())
+    assert sorted(found.files) == sorted(str(path) for path in folder.path.iterdir() if path.name != ".lock")
+    pieces = (folder.checkpoints / "step-000012/rank-00000.safetensors").stat().st_size
+    assert found.checkpoint_bytes < pieces < found.checkpoint_bytes + 20_000  # the header of the file
+    assert dry_run("llama/base", tiny_run(tmp_path)).reached == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "words"),
+    [
+        ("parallel.tensor=3", ConfigError, r"parallel\.tensor=3 does not divide"),
+        ("model.rotary_fraction=0.5", ConfigError, r"checkpoint\.export=false"),
+        ("data.train=nowhere", DataError, "nowhere"),
+        ("model.vocabulary=100", DataError, r"model\.vocabulary=100"),
+        ("training.initial_model=nowhere", ModelError, "nowhere"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(tmp_path: Path, override: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        dry_run("llama/base", [*tiny_run(tmp_path), override])
+
+
+def test_an_initial_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    start = train("llama/base", [*tiny_run(tmp_path), "training.steps=1"]).folder.model
+    overrides = [*tiny_run(tmp_path), f"training.initial_model={start}"]
+    assert dry_run("llama/base", overrides).parameters
+    with pytest.raises(ConfigError, match=r"initial_model=.* is \(513, 32\), the recipe wants \(513, 64\)"):
+        dry_run("llama/base", [*overrides, "model.hidden=64"])
+
+
+def test_the_verb_tells_it_in_words_and_as_json(tmp_path: Path) -> None:
+    app, arguments = load_verb("train"), ["llama/base", *tiny_run(tmp_path), *LAYOUT, "--dry-run"]
+    told = CliRunner().invoke(app, arguments).stdout
+    for words in (
+        "model.head_dim=8: 32 hidden / 4 heads",
+        "8 = pipeline 2 x data 2 x tensor 2",
+        "16 sequences of 32 tokens: 2 replica(s) x 4 micro-batch(es) x 2",
+        "shared out over 2 replicas (parallel.shard=3)",
+        f"{tmp_path}/tiny/config.resolved.yaml",
+    ):
+        assert words in told
+    facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert facts["recipe"]["parallel"] == {"tensor": 2, "pipeline": 2, "data": 2, "shard": 3}
+    assert not (tmp_path / "tiny").exists()
