@@ -40,12 +40,9 @@ def _train(recipe: str, overrides: list[str], as_json: bool) -> None:
 
 def _look(recipe: str, overrides: list[str], as_json: bool) -> None:
     from hanbit.common.log import rank
-    from hanbit.train import dry_run_text
     from hanbit.train.dry_run import dry_run
+    from hanbit.train.dry_run_text import told
 
     found = dry_run(recipe, overrides)
     if rank() == 0:
-        lines = (
-            [json.dumps(dry_run_text.as_json(found), ensure_ascii=False)] if as_json else dry_run_text.as_lines(found)
-        )
-        typer.echo("\n".join(lines))
+        typer.echo(told(found, as_json))

@@ -13,7 +13,7 @@ import torch
 from hanbit.checkpoint.layout import found_steps
 from hanbit.common.environment import number_of
 from hanbit.common.run_folder import RunFolder
-from hanbit.config.load import load_recipe
+from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, fewest_processes, passes_over
 from hanbit.parallel.apply import ParallelModel
@@ -63,12 +63,16 @@ class DryRun:
 
 
 def dry_run(source: str | Path, overrides: Sequence[str] = ()) -> DryRun:
+    """Of `train`; see `dry_run_of`."""
+    return dry_run_of(load_recipe(source, overrides, model_of=model_of))
+
+
+def dry_run_of(loaded: Loaded) -> DryRun:
     """For as many processes as torchrun started, or else as few as the recipe's section `parallel` multiplies to.
 
     Raises what `train` raises before its first step, but for what only the training machine knows, its devices, and
     for a checkpoint that cannot be continued: none is read.
     """
-    loaded = load_recipe(source, overrides, model_of=model_of)
     processes = number_of("WORLD_SIZE", fewest_processes(loaded.recipe), at_least=1)
     resolved = resolution_of(loaded, processes, device=None)
     recipe = resolved.recipe

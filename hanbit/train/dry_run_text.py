@@ -1,5 +1,6 @@
 """A dry run in words and as JSON."""
 
+import json
 from typing import Any
 
 from hanbit.common.units import readable_bytes, readable_count
@@ -7,7 +8,11 @@ from hanbit.train.dry_run import DryRun
 from hanbit.train.setup import known
 
 
-def as_lines(run: DryRun) -> list[str]:
+def told(run: DryRun, as_json: bool) -> str:
+    return json.dumps(_as_json(run), ensure_ascii=False) if as_json else "\n".join(_as_lines(run))
+
+
+def _as_lines(run: DryRun) -> list[str]:
     decisions = [f"{one.key}={one.value}: {one.reason}" for one in run.resolved.decisions]
     facts = {
         "run": _start(run),
@@ -24,7 +29,7 @@ def as_lines(run: DryRun) -> list[str]:
     return [*decisions, *run.resolved.notes, "", *(f"{name:<13} {text}" for name, text in facts.items())]
 
 
-def as_json(run: DryRun) -> dict[str, Any]:
+def _as_json(run: DryRun) -> dict[str, Any]:
     decisions = [{"key": one.key, "value": one.value, "reason": one.reason} for one in run.resolved.decisions]
     return {
         "recipe": run.recipe.model_dump(mode="json"),

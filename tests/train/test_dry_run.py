@@ -13,6 +13,7 @@ from hanbit.common.errors import ConfigError, DataError, ModelError
 from hanbit.train.dry_run import dry_run
 from hanbit.train.run import train
 from tests.train.recipes import tiny_run
+from tests.tuning.runs import tuning_recipe
 
 LAYOUT = ["parallel.tensor=2", "parallel.pipeline=2", "parallel.data=2", "batch.global_batch=16", "parallel.shard=3"]
 
@@ -85,3 +86,15 @@ def test_the_verb_tells_it_in_words_and_as_json(tmp_path: Path) -> None:
     facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert facts["recipe"]["parallel"] == {"tensor": 2, "pipeline": 2, "data": 2, "shard": 3}
     assert not (tmp_path / "tiny").exists()
+
+
+def test_tuning_is_looked_at_the_same_way(tmp_path: Path) -> None:
+    recipe, app = str(tuning_recipe(tmp_path)), load_verb("tune")
+    before = sorted(tmp_path.rglob("*"))
+    facts = json.loads(CliRunner().invoke(app, [recipe, "parallel.tensor=2", "--dry-run", "--json"]).stdout)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert 0 < facts["trained_parameters"] < facts["parameters"] / 2
+    assert facts["files"][-3].endswith("tuned/adapter")
+    refused = CliRunner().invoke(app, ["llama/60m", "--dry-run"]).exception
+    assert isinstance(refused, ConfigError)
+    assert "no section tuning" in str(refused)
