@@ -75,6 +75,11 @@ def prepared() -> str:
     return f"{readable_count(manifest['tokens'])} tokens of {manifest['documents']} documents"
 
 
+def proven() -> str:
+    proof = json.loads((Path(MODEL) / "hanbit.json").read_text(encoding="utf-8"))["proof"]
+    return f"{proof['tensors']} tensors equal, logits within {proof['logits_difference']:.0e}"
+
+
 def trained(run: str) -> str:
     """How far the loss fell, of a run folder."""
     losses = [row["loss"] for row in metrics(run) if "loss" in row]

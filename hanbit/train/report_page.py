@@ -59,7 +59,7 @@ main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 3
 .key i.second { border-top: 2.5px dashed var(--second) }
 table { border-collapse: collapse; width: 100%; margin: 8px 0 4px } th { text-align: left; font-weight: 400 }
 th, code { color: var(--soft); font-size: 13px } code { font-family: ui-monospace, monospace; overflow-wrap: anywhere }
-.wide { margin-top: 16px }
+.wide { margin-top: 16px } .wide td:nth-last-child(2) { min-width: 84px }
 td, th { padding: 7px 16px 7px 0; border-top: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere }
 .nothing { color: var(--soft); padding: 64px 0; text-align: center }
 svg { width: 100%; height: auto; display: block; touch-action: pan-y; cursor: crosshair; border-radius: 6px }
