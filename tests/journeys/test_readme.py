@@ -50,8 +50,8 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.slow
 def test_the_killed_run_is_continued_and_not_begun_again(journey: tuple[Path, str]) -> None:
     folder, printed = journey
-    assert "continuing runs/demo after step" in printed
-    rows = [json.loads(line) for line in (folder / "runs/demo/metrics.jsonl").read_text().splitlines()]
+    assert "continuing runs/first after step" in printed
+    rows = [json.loads(line) for line in (folder / "runs/first/metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]
     assert steps == list(range(1, len(steps) + 1))  # no step twice, none left out
 
@@ -59,7 +59,7 @@ def test_the_killed_run_is_continued_and_not_begun_again(journey: tuple[Path, st
 @pytest.mark.slow
 def test_the_model_has_learnt(journey: tuple[Path, str]) -> None:
     folder, _ = journey
-    rows = [json.loads(line) for line in (folder / "runs/demo/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "runs/first/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -74,7 +74,7 @@ def test_every_promised_file_is_there(journey: tuple[Path, str]) -> None:
     folder, _ = journey
     run = ("config.resolved.yaml", "env.json", "metrics.jsonl", "report.html", "hanbit.json", "logs/rank_3.log")
     for name in (*run, "checkpoints/latest", "model/config.json", "model/model.safetensors", "model/tokenizer.json"):
-        assert (folder / "runs/demo" / name).is_file(), name
+        assert (folder / "runs/first" / name).is_file(), name
 
 
 def test_the_readme_has_commands_for_every_promise() -> None:
