@@ -20,7 +20,7 @@ _THEIRS = "the model's own, else"
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder, or a run folder: runs/demo.")],
+    model: Annotated[str, typer.Argument(help="Model folder, run folder (runs/demo), or a hub's org/name[@revision].")],
     prompt: Annotated[
         str | None,
         typer.Argument(help="Text to continue or to answer; - reads it from stdin; left out: talk in the terminal."),

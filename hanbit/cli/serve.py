@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    folder: Annotated[str | None, typer.Argument(help="Model folder, or a run folder: runs/demo.")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(help="Model folder, run folder (runs/demo), or a hub's org/name[@revision].")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER; may be given again.")] = None,
     adapter: Annotated[
         list[str] | None,

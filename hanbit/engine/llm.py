@@ -22,6 +22,7 @@ from hanbit.engine.output import Output, Piece
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
+from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -34,7 +35,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 class LLM:
-    """`folder`: a model folder, or a run folder with a `model/` in it.
+    """`folder`: a model folder, a run folder with a `model/` in it, or a hub's `org/name[@revision]`.
 
     `max_sequences`: how many prompts are answered at the same time; further ones wait for a free row.
 
@@ -47,7 +48,7 @@ class LLM:
     ) -> None:
         if max_sequences < 1:
             raise GenerationError(f"max_sequences={max_sequences} must be at least 1")
-        folder, device = _model_folder(Path(folder)), _device(device)
+        folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = read_config(folder)
         self.tokenizer = load_tokenizer(folder)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)

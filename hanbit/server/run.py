@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from hanbit.common.errors import ServingError
+from hanbit.formats.hub import folder_of
 from hanbit.repository.deploy import deploy
 from hanbit.server.app import build_app
 from hanbit.server.engines import Engines
@@ -188,7 +189,7 @@ def _repositories(options: ServeOptions) -> Iterator[list[Path]]:
         return
     with tempfile.TemporaryDirectory(prefix="hanbit-serve-") as folder:
         for name, model in options.models.items():
-            deploy(model, name, folder, options.adapters)
+            deploy(folder_of(model), name, folder, options.adapters)
         yield [Path(folder), *options.repositories]
 
 

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from hanbit.common.errors import ConfigError, DataError, GenerationError
 from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
-from tests.engine.folders import write_folder
+from tests.engine.folders import HUB_COMMIT, write_folder, write_hub_cache
 from tests.engine.test_adapters import write_adapter
 
 APP = typer.Typer()
@@ -209,3 +212,27 @@ def test_ctrl_c_cuts_an_answer_short_and_the_talk_goes_on(
     errors = capsys.readouterr().err
     assert "2 tokens, first after" in errors
     assert "6 tokens, first after" in errors
+
+
+IN_HUB = """
+import sys
+from hanbit.cli.main import run
+for name in sys.argv[2:]:
+    print("exit", run(["generate", name, *sys.argv[1].split("|")]), flush=True)
+"""
+
+
+def test_a_hub_name_and_its_revision_are_taken_from_the_cache(folder: Path, tmp_path: Path) -> None:
+    """In a process of its own: the hub's client reads its variables once."""
+    write_hub_cache(tmp_path, "some/model", folder)
+    flags = ["The quick", *SEEDED]
+    there, absent = ["some/model@main", f"some/model@{HUB_COMMIT}", "some/model"], ["some/other", "some/model@old"]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_HUB, "|".join(flags), *there, *absent],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "HANBIT_LANG": "en"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == (run(folder, *flags).stdout + "exit 0\n") * 3 + "exit 1\n" * 2
+    refused = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for name, line in zip(absent, refused, strict=True):
+        assert f"{name} is no file or folder here, not in the hub's cache, and the hub cannot be reached" in line

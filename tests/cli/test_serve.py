@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc as client
 
 from hanbit.cli.main import run
+from tests.engine.folders import write_hub_cache
 from tests.server.asking import Http, inputs, text_of
 from tests.server.served import write_long_folder
 
@@ -119,6 +120,16 @@ def test_patience_ends_and_a_repository_serves_two_servers(
         error = capsys.readouterr().err
         assert f"port {port} is in use by process {second.process.pid} (" in error
         assert "choose another with --http-port" in error
+
+
+def test_a_hub_name_is_served_from_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_hub_cache(tmp_path / "home/hub", "some/tiny", folder)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    with process(tmp_path, "some/tiny") as server:
+        assert server.names == "tiny"
+        assert Http(server.http).ask("/v2/models/tiny/generate", {"text_input": "The", "max_tokens": 2}).status == 200
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(

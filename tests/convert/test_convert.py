@@ -262,6 +262,9 @@ def test_hub_names_are_told_from_paths() -> None:
     assert is_hub_name("HuggingFaceTB/SmolLM2-135M-Instruct")
     for name in ("gpt2", "./a/b", "../a", "a/b/c", "/a", "a/b.gguf", ".a/b"):
         assert not is_hub_name(name), name
+    assert is_hub_name("org/name@refs/pr/1")
+    for name in ("org/name@", "org/name@../../x", "org/name@/x", "@main", "org@main/name"):
+        assert not is_hub_name(name), name
     with pytest.raises(ModelError, match="hub"):
         fetch("a" * 200 + "/b")
     with pytest.raises(ModelError, match=r"none/such.gguf does not exist. Name a .gguf file"):

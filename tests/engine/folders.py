@@ -1,6 +1,7 @@
 """Model folders of small random models, as transformers writes them, with a small tokenizer."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import torch
@@ -30,3 +31,17 @@ def write_folder(path: Path, name: str) -> None:
 
 def theirs_of(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+HUB_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def write_hub_cache(cache: Path, name: str, folder: Path) -> None:
+    """`folder` as the Hugging Face hub's client keeps a model: links to blobs under a commit, and a branch's name."""
+    kept = cache / f"models--{name.replace('/', '--')}"
+    for part in ("blobs", "refs", f"snapshots/{HUB_COMMIT}"):
+        (kept / part).mkdir(parents=True)
+    (kept / "refs/main").write_text(HUB_COMMIT)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        shutil.copyfile(file, kept / f"blobs/{number:064x}")
+        (kept / f"snapshots/{HUB_COMMIT}" / file.name).symlink_to(f"../../blobs/{number:064x}")
