@@ -24,9 +24,15 @@ NEEDED = (
     "rich",
     "jinja2",
     "pyarrow",
+    "gguf",
 )
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # in a checkout; an installed wheel has none
-EXTRAS = {"tensorboard": "tensorboard", "transformers": "bench", "accelerate": "bench", "pytest": "dev"}
+EXTRAS = {
+    **dict.fromkeys(("starlette", "uvicorn", "grpcio", "tritonclient"), "serve"),
+    "tensorboard": "tensorboard",
+    **dict.fromkeys(("transformers", "accelerate"), "bench"),
+    **dict.fromkeys(("pytest", "openai", "peft"), "dev"),
+}
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
