@@ -20,8 +20,7 @@ class Decoder(nn.Module):
         super().__init__()
         assert isinstance(config.vocabulary, int)
         self.config = config
-        # nn.Embedding(...) draws first values that nobody needs; on the meta device that loads the compiler, 2 s
-        self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, config.hidden), freeze=False)
+        self.embedding = _embedding(config.vocabulary, config.hidden)
         self.layers = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm
         self.output = nn.Linear(config.hidden, config.vocabulary, bias=False)
@@ -54,6 +53,14 @@ class Decoder(nn.Module):
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., hidden] -> logits [..., vocabulary]."""
         return self.output(self.final(hidden))
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """As nn.Embedding(rows, width), whose first values would load torch's compiler on the meta device, 2 s."""
+    weight = torch.empty(rows, width)
+    if not weight.is_meta:
+        nn.init.normal_(weight)
+    return nn.Embedding.from_pretrained(weight, freeze=False)
 
 
 class Block(nn.Module):
