@@ -187,6 +187,7 @@ def test_a_step_that_fails_ends_its_answers_alone(service: Service, monkeypatch:
 
 def test_closing_tells_those_who_wait_and_may_be_said_twice(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_steps(monkeypatch)
+    threads = [thread for thread in threading.enumerate() if thread.name == "hanbit-engine"]  # others' services, too
 
     async def work() -> None:
         answers = [asyncio.create_task(pieces_of(service.stream("The", LONG))) for _ in range(4)]
@@ -200,7 +201,7 @@ def test_closing_tells_those_who_wait_and_may_be_said_twice(service: Service, mo
             service.stream("The")
 
     run(work)
-    assert "hanbit-engine" not in [thread.name for thread in threading.enumerate()]
+    assert [thread.is_alive() for thread in threads].count(False) == 1
 
 
 def test_a_loop_that_ends_takes_its_answers_along(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
