@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import tokenizers
 
 from hanbit.data.sources import Source
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -71,8 +72,9 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
     of ids inside Python. On 2 cores (AMD EPYC, SmolLM2's tokenizer) that gave 2.4 M tokens/s, one thread with the
     library's parallelism 1.9, two processes 2.2.
     """
-    encode = _encoder(tokenizer, dtype)
-    with _library_threads_off(), ThreadPoolExecutor(workers, "encode") as pool:
+    end = tokenizer.require_end_id()
+    with tokenizer.reading_documents() as core, _library_threads_off(), ThreadPoolExecutor(workers, "encode") as pool:
+        encode = _encoder(core, end, dtype)
         waiting: deque[Future[Encoded]] = deque()
         try:
             for batch in found:
@@ -85,9 +87,7 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
             pool.shutdown(cancel_futures=True)
 
 
-def _encoder(tokenizer: Tokenizer, dtype: np.dtype) -> Callable[[Batch], Encoded]:
-    end, core = tokenizer.require_end_id(), tokenizer.core_for_documents()
-
+def _encoder(core: tokenizers.Tokenizer, end: int, dtype: np.dtype) -> Callable[[Batch], Encoded]:
     def encode(batch: Batch) -> Encoded:
         tokens: list[int] = []
         lengths: list[int] = []
