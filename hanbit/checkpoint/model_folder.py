@@ -4,7 +4,6 @@ config.json  model.safetensors (or shards, an index)  generation_config.json  to
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from hanbit.checkpoint.model_card import model_card
 from hanbit.checkpoint.model_json import read_json
 from hanbit.checkpoint.model_weights import INDEX, FolderTensors, empty_model, weight_files, write_weights
-from hanbit.common.atomic import fsync_path, write_json, write_text
+from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
 from hanbit.config.model import LlamaConfig, ModelConfig
@@ -159,33 +158,14 @@ def _refuse_others(target: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A folder that takes the place of `target` when the block ends well, and is removed otherwise."""
-    temporary = target.with_name(f".{target.name}.tmp")
+    """A folder that takes the place of `target` when the block ends well (readers look for `.NAME.old`, too)."""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in temporary.iterdir():
-            fsync_path(path)
-        fsync_path(temporary)
-        _replace(temporary, target)
+        with replaced_folder(target) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as problem:
         raise ModelError(
             f"could not write {target}: {problem}. What was there before is kept; make room or name another disk"
         ) from problem
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    """Two renames: a power cut between them leaves the former model as `.NAME.old`, and readers say so."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    temporary.rename(target)
-    fsync_path(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy_tokenizer(folder: Path, tokenizer_folder: Path | None) -> dict[str, int | None]:

@@ -1,29 +1,17 @@
 """JSON files of a model folder, which may come from anyone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import ModelError
+from hanbit.common.json_object import read_object
 
 _LARGEST_BYTES = 50_000_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; raises ModelError on anything else."""
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise ModelError(f"{path} is larger than {_LARGEST_BYTES} bytes, which no such file is")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{path} does not exist: {path.parent} is not a model folder{_nearby(path.parent)}") from None
-    except OSError as problem:
-        raise ModelError(f"{path} cannot be read: {problem.strerror}") from None
-    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of thousands of digits, too deep
-        raise ModelError(f"{path} is not JSON: {str(problem)[:200]}. Copy the folder again") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold an object, not a {type(value).__name__}")
-    return value
+    return read_object(path, _LARGEST_BYTES, ModelError, f"{path.parent} is not a model folder{_nearby(path.parent)}")
 
 
 def _nearby(folder: Path) -> str:

@@ -23,6 +23,7 @@ from torch import nn
 
 from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
+from hanbit.common.json_object import read_object
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
 from hanbit.config.model import ModelConfig
 from hanbit.models.huggingface import Source
@@ -111,18 +112,7 @@ def write_adapter(
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG_BYTES:
-            raise ModelError(f"{path} is larger than {_LARGEST_CONFIG_BYTES} bytes, which no such file is")
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{path} does not exist: {folder} is not an adapter folder") from None
-    except OSError as problem:
-        raise ModelError(f"{path} cannot be read: {problem.strerror}") from None
-    except (ValueError, RecursionError) as problem:
-        raise ModelError(f"{path} is not JSON: {str(problem)[:200]}. Copy the folder again") from None
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path} must hold an object, not a {type(settings).__name__}")
+    settings = read_object(path, _LARGEST_CONFIG_BYTES, ModelError, f"{folder} is not an adapter folder")
     for first in _problems(settings):
         raise ModelError(f"{path}: {first}")
     return settings
