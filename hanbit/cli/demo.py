@@ -29,12 +29,12 @@ def command(
     journey.train_from_scratch()
     journey.adapt_a_real_model()
     http, grpc = free_port(http_port), free_port(grpc_port)
-    page = f"http://127.0.0.1:{http}/"
     with journey.served(http, grpc) as server:
         journey.ask(http, grpc)
         journey.ask_the_adapter(http)
-        journey.conclude(time.monotonic() - began, page if keep_serving else "")
+        journey.conclude(time.monotonic() - began)
         if keep_serving:
+            journey.screen.say(f"http://127.0.0.1:{http}/  (Ctrl-C)")
             server.wait()
 
 

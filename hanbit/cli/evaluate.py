@@ -45,5 +45,6 @@ def command(
 
 
 def _counted(answers: "list[Answered]") -> str:
-    shaped, right = sum(one.has_shape for one in answers), sum(one.is_right for one in answers)
-    return f"{shaped} of {len(answers)} have the shape, {right} are right"
+    from hanbit.evaluate.instructions import num_right, num_shaped
+
+    return f"{num_shaped(answers)} of {len(answers)} have the shape, {num_right(answers)} are right"

@@ -59,13 +59,11 @@ class Journey:
         stage = stages.ask_openai(http_port, stages.ADAPTER, self.answers[0].prompt)
         self.run(stage, _answer, has_answer=True)
 
-    def conclude(self, seconds: float, page: str) -> Path:
+    def conclude(self, seconds: float) -> None:
         """The table on the screen, the page on disk."""
         titles = ("무엇을", "얼마나 오래", "얼마나 잘") if is_korean() else ("what", "how long", "how good")
         self.screen.table(titles, self.outcomes, seconds)
-        report = write_demo_report(Path(stages.RUN), self.outcomes, self.answers)
-        self.screen.say(f"\n{report}\n{page}")
-        return report
+        self.screen.say(f"\n{write_demo_report(Path(stages.RUN), self.outcomes, self.answers)}")
 
     def _compare(self, child: Child) -> str:
         self.answers = stages.compared(child.lines[-1])

@@ -37,14 +37,6 @@ class Answered:
     is_right: bool
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The same questions to the base model (`before`) and to it with its adapter (`after`)."""
-
-    before: list[Answered]
-    after: list[Answered]
-
-
 def read_questions(source: Path | str = HELD_OUT) -> list[Question]:
     """Prompts and answers of a .jsonl file, or of a built-in set: a user's message, then an answer of the shape.
 
@@ -58,11 +50,6 @@ def read_questions(source: Path | str = HELD_OUT) -> list[Question]:
             raise DataError(f"{conversation.place}: not one question and an answer with {' and '.join(SHAPE)}")
         questions.append(Question(prompt, answer["answer"]))
     return questions
-
-
-def compare(llm: LLM, questions: Sequence[Question], adapter: str) -> Comparison:
-    """`adapter`: the name that it was added by (`LLM.add_adapter`)."""
-    return Comparison(ask(llm, questions), ask(llm, questions, adapter))
 
 
 def ask(llm: LLM, questions: Sequence[Question], adapter: str | None = None) -> list[Answered]:
@@ -90,11 +77,9 @@ def shaped(text: str) -> dict[str, str] | None:
     return value if is_text else None
 
 
-def share_of_shape(answers: Sequence[Answered]) -> float:
-    """0 to 1."""
-    return sum(answer.has_shape for answer in answers) / len(answers)
+def num_shaped(answers: Sequence[Answered]) -> int:
+    return sum(answer.has_shape for answer in answers)
 
 
-def share_right(answers: Sequence[Answered]) -> float:
-    """0 to 1."""
-    return sum(answer.is_right for answer in answers) / len(answers)
+def num_right(answers: Sequence[Answered]) -> int:
+    return sum(answer.is_right for answer in answers)

@@ -5,7 +5,6 @@ words), FSDP2 then cuts dim 0 of what is left. Checkpoints, fresh weights and th
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,13 +83,3 @@ def local_tensor(parameter: nn.Parameter) -> torch.Tensor:
 def local_gradient(parameter: nn.Parameter) -> torch.Tensor | None:
     gradient = parameter.grad
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient
-
-
-def rows_of(piece: Piece, full: torch.Tensor) -> torch.Tensor:
-    """The part of a full tensor that this piece covers."""
-    return full[piece.slices]
-
-
-def each_local(parameters: dict[str, nn.Parameter]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, parameter in parameters.items():
-        yield name, local_tensor(parameter)

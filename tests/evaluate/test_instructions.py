@@ -14,10 +14,10 @@ from hanbit.evaluate.instructions import (
     Question,
     ask,
     judged,
+    num_right,
+    num_shaped,
     read_questions,
     shaped,
-    share_of_shape,
-    share_right,
 )
 from tests.tuning.runs import write_base
 
@@ -47,8 +47,8 @@ def test_an_answer_is_right_by_whole_words() -> None:
     assert judged(question, "It is PARIS.").is_right
     assert not judged(question, "Parish").is_right
     answers = [judged(question, text) for text in ('{"answer": "Paris", "topic": "x"}', "Paris", "no", "no")]
-    assert share_of_shape(answers) == 0.25
-    assert share_right(answers) == 0.5
+    assert num_shaped(answers) == 1
+    assert num_right(answers) == 2
 
 
 def test_expected_answers_stand_in_no_answer_that_is_trained_on() -> None:
