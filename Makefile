@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup demo test test-all check bench clean
 
 help:
-	@echo "make demo      train from scratch, adapt a real model, serve it, ask it through other people's clients (5 minutes)"
+	@echo "make demo      train from scratch, adapt a real model, serve it, ask it through other people's clients (3 minutes)"
 	@echo "make setup     only the environment: .venv with the versions of constraints.txt"
 	@echo "make test      the tests, without the slow ones      make test-all  all of them"
 	@echo "make check     lint, format, types, import rule      make bench     exactness, kills and speed, printed (half an hour)"

@@ -15,7 +15,7 @@ def command(
 ) -> None:
     """The whole journey on real input, each command shown as one would type it.
 
-    Takes about five minutes on 2 cores; what an earlier start has finished is not done again.
+    Takes about three minutes on 2 cores; what an earlier start has finished is not done again.
     """
     from hanbit.demo.journey import STAGES, Journey, free_port
     from hanbit.demo.screen import Screen
