@@ -1,6 +1,7 @@
 """Documents to token ids on several threads, in the order they came, with a bounded number of them in memory."""
 
 import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import tokenizers
 
 from hanbit.data.sources import Source
+from hanbit.tokenizers.cut import cutter
 from hanbit.tokenizers.tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 1 << 18  # a tenth of a second of work: large enough to amortise, small enough to share out evenly
@@ -88,14 +90,20 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
 
 
 def _encoder(core: tokenizers.Tokenizer, end: int, dtype: np.dtype) -> Callable[[Batch], Encoded]:
+    cut = cutter(core)
+
     def encode(batch: Batch) -> Encoded:
+        pieces = [cut(text) for text in batch.texts]
+        encodings = core.encode_batch_fast([piece for text in pieces for piece in text], add_special_tokens=False)
         tokens: list[int] = []
         lengths: list[int] = []
-        for encoding in core.encode_batch_fast(batch.texts, add_special_tokens=False):
-            ids = encoding.ids
-            tokens += ids
+        found = iter(encodings)
+        for text in pieces:
+            before = len(tokens)
+            for encoding in itertools.islice(found, len(text)):
+                tokens += encoding.ids
             tokens.append(end)
-            lengths.append(len(ids) + 1)
+            lengths.append(len(tokens) - before)
         return Encoded(np.array(tokens, dtype), np.array(lengths, "<i4"), batch.left_out, batch.after, batch.done_bytes)
 
     return encode

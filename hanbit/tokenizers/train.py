@@ -19,7 +19,8 @@ END_TOKEN = "<|endoftext|>"
 SPECIAL_TOKENS = (END_TOKEN, "<|im_start|>", "<|im_end|>")  # ids 0, 1, 2; the last two wait for chat tuning
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
-_WORDS = (
+# How a text is cut into words; tokenizers/cut.py reads it too.
+WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
     r"|\p{N}{1,3}"
@@ -36,7 +37,7 @@ def untrained() -> Tokenizer:
     core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
