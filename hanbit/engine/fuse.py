@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from hanbit.engine.adapters import Place
 from hanbit.engine.panels import PanelEmbedding, PanelLinear
+from hanbit.engine.quick import quick_norm, quick_rotate
 from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.decoder import Block, Decoder
 from hanbit.models.layers.mlp import GatedMLP, GeluMLP
-from hanbit.models.layers.rotary import Rotation, rotate
+from hanbit.models.layers.rotary import Rotation
 
 
 class Function(Protocol):
@@ -31,6 +32,7 @@ def fuse(model: Decoder) -> Decoder:
     for index, block in model.layers.items():
         assert isinstance(block, Block)
         model.layers[index] = JoinedBlock(block)
+    model.norm = quick_norm(model.norm)
     model.output = _matrix(model.output)  # type: ignore[assignment]
     if is_tied and isinstance(model.output, PanelLinear):
         model.embedding = PanelEmbedding(model.output)
@@ -44,8 +46,8 @@ class JoinedBlock(nn.Module):
         super().__init__()
         self.places = _places(block)
         assert isinstance(block.attention, Attention)
-        self.attention_norm, self.attention = block.attention_norm, JoinedAttention(block.attention)
-        self.mlp_norm, self.mlp = block.mlp_norm, _mlp(block.mlp)
+        self.attention_norm, self.attention = quick_norm(block.attention_norm), JoinedAttention(block.attention)
+        self.mlp_norm, self.mlp = quick_norm(block.mlp_norm), _mlp(block.mlp)
 
     def forward(self, hidden: torch.Tensor, rotation: Rotation | None, function: Function) -> torch.Tensor:
         hidden = hidden + self.attention(self.attention_norm(hidden), rotation, function)
@@ -65,7 +67,7 @@ class JoinedAttention(nn.Module):
         self.output = _matrix(attention.output)
         self.has_head_norms = attention.has_head_norms
         if attention.has_head_norms:
-            self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
+            self.query_norm, self.key_norm = quick_norm(attention.query_norm), quick_norm(attention.key_norm)
 
     def forward(self, hidden: torch.Tensor, rotation: Rotation | None, function: Function) -> torch.Tensor:
         """hidden [..., tokens, hidden] -> the same shape."""
@@ -76,7 +78,7 @@ class JoinedAttention(nn.Module):
             q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
             turned = torch.cat((self.query_norm(q), self.key_norm(k)), dim=-2)
         if rotation is not None:
-            turned = rotate(turned, rotation)
+            turned = quick_rotate(turned, rotation)
         q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
         seen = function(self, q, k, v).flatten(-2)
         return function.adapt("attention.output", seen, self.output(seen))
