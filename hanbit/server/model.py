@@ -12,7 +12,7 @@ from hanbit.repository.config import ENSEMBLE, is_decoupled, is_ensemble, wire_d
 from hanbit.server.check import check_request, shape_of
 from hanbit.server.errors import invalid
 from hanbit.server.request import Backend, InferRequest, InferResponse, Run
-from hanbit.server.statistics import Statistics
+from hanbit.server.statistics import Statistics, Tally
 
 
 @dataclass
@@ -65,26 +65,19 @@ class _CountedRun:
         self._run = run
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
-        statistics, began = self._model.statistics, time.monotonic_ns()
+        tally = Tally([self._model.statistics])
         wanted = {output.name for output in request.outputs}
-        index, before, is_answered = 0, began, False
         try:
             check_request(self._model.config, request)
             async with aclosing(self._run.infer(request)) as responses:
                 async for response in responses:
-                    now = time.monotonic_ns()
-                    statistics.responded(index, now - before)
-                    index, before = index + 1, now
-                    if response.is_last:
-                        is_answered = True
-                        statistics.succeeded(now - began)
+                    tally.responded(response.is_last)
                     yield _only(response, wanted) if wanted else response
         except Exception:
-            statistics.fail.add(time.monotonic_ns() - began)
+            tally.failed()
             raise
         except BaseException:  # cancelled, or nobody reads on
-            if not is_answered:
-                statistics.cancel.add(time.monotonic_ns() - began)
+            tally.left()
             raise
 
 

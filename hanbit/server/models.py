@@ -235,7 +235,8 @@ class Catalogue:
 
 def _language_model(asked: ServedModel, engine: ServedModel) -> LanguageModel:
     assert isinstance(engine.backend, HanbitBackend)
-    return LanguageModel(asked.name, engine.backend.service, engine.backend.adapter, asked.created)
+    statistics = (asked.statistics,) if asked is engine else (asked.statistics, engine.statistics)
+    return LanguageModel(asked.name, engine.backend.service, engine.backend.adapter, asked.created, statistics)
 
 
 async def _close(versions: dict[str, ServedModel]) -> None:

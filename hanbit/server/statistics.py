@@ -1,6 +1,7 @@
 """What a model has done: counts and nanoseconds, as the statistics extension of the v2 protocol reports them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,41 @@ class Statistics:
                 for index, duration in sorted(self.responses.items())
             }
         return found
+
+
+class Tally:
+    """One request, in the statistics of every model that it counts for; its clock starts here.
+
+    It succeeds with its last response; or it has `failed`, or was `left` by the one who asked.
+    """
+
+    def __init__(self, statistics: Sequence[Statistics]) -> None:
+        self._statistics = statistics
+        self._began = self._before = time.monotonic_ns()
+        self._responses = 0
+        self._has_ended = False
+
+    def responded(self, is_last: bool) -> None:
+        now = time.monotonic_ns()
+        for one in self._statistics:
+            one.responded(self._responses, now - self._before)
+            if is_last:
+                one.succeeded(now - self._began)
+        self._before, self._responses = now, self._responses + 1
+        self._has_ended = is_last
+
+    def failed(self) -> None:
+        self._end("fail")
+
+    def left(self) -> None:
+        """Nothing if it has ended."""
+        if not self._has_ended:
+            self._end("cancel")
+
+    def _end(self, how: str) -> None:
+        self._has_ended = True
+        for one in self._statistics:
+            getattr(one, how).add(time.monotonic_ns() - self._began)
 
 
 _MOST_INDICES = 63

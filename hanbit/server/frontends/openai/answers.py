@@ -8,10 +8,9 @@ from typing import Any
 from hanbit.common.errors import EngineBusy, GenerationError
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.service import Answer
 from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
-from hanbit.server.language_model import LanguageModel
+from hanbit.server.language_model import CountedAnswer, LanguageModel
 
 _SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop", "ignore_eos")
 _MAKERS = ("temperature", "top_p", "top_k", "min_p")  # None: as the model's makers would have it
@@ -39,10 +38,10 @@ class Answers:
     """
 
     def __init__(self) -> None:
-        self._streams: list[Answer] = []
+        self._streams: list[CountedAnswer] = []
         self._usages: dict[int, Usage] = {}
 
-    def add(self, stream: Answer) -> None:
+    def add(self, stream: CountedAnswer) -> None:
         self._streams.append(stream)
 
     def __len__(self) -> int:
@@ -85,7 +84,7 @@ class Answers:
                 task.cancel()
 
 
-async def _hear(choice: int, stream: Answer, arrived: "asyncio.Queue[tuple[int, Piece | Exception]]") -> None:
+async def _hear(choice: int, stream: CountedAnswer, arrived: "asyncio.Queue[tuple[int, Piece | Exception]]") -> None:
     try:
         async for piece in stream:
             await arrived.put((choice, piece))
@@ -106,7 +105,7 @@ async def begin(
     try:
         for prompt in prompts:
             for index in range(n):
-                answers.add(model.service.stream(prompt, _seeded(params, index), adapter=model.adapter))
+                answers.add(model.stream(prompt, _seeded(params, index)))
     except EngineBusy:
         await answers.close()
         raise
