@@ -49,12 +49,12 @@ def bare_step(recipe: Recipe, training: Training) -> Callable[[], float]:
     count = training.batches.count
 
     def step() -> float:
-        inputs, targets = next_batch(training)
+        whole = next_batch(training)
         for group in optimizer.param_groups:
             group["lr"] = training.schedule.learning_rate(training.step + 1)
         optimizer.zero_grad()
         total = 0.0
-        for batch, target in zip(inputs.chunk(count), targets.chunk(count), strict=True):
+        for batch, target in zip(whole["tokens"].chunk(count), whole["targets"].chunk(count), strict=True):
             loss = F.cross_entropy(run(batch).flatten(0, 1), target.flatten()) / count
             loss.backward()
             total += loss.item()

@@ -88,8 +88,8 @@ class Answers:
             )
         return digest.hexdigest()
 
-    def pairs(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets, [len(indices), sequence_length] int64 each; owned by the caller."""
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """A batch by name (hanbit.models.batch), [len(indices), sequence_length] int64 each; owned by the caller."""
         shape = (len(indices), self.sequence_length)
         inputs, targets = np.full(shape, self._pad_id, np.int64), np.full(shape, IGNORED, np.int64)
         for row, place in enumerate(self._places(np.asarray(indices, np.int64))):
@@ -97,7 +97,7 @@ class Answers:
             count = len(sample.tokens) - 1
             inputs[row, :count] = sample.tokens[:-1]
             targets[row, :count] = np.where(sample.is_answer[1:], sample.tokens[1:], IGNORED)
-        return inputs, targets
+        return {"tokens": inputs, "targets": targets}
 
     def count_targets(self, first: int, count: int) -> int:
         """Answer tokens of `count` samples from global index `first` on: what their loss is divided by."""

@@ -59,10 +59,10 @@ class Samples:
             self._refuse_outside(int(batch.min()), int(batch.max()), self._vocabulary)
         return batch
 
-    def pairs(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets, [len(indices), sequence_length] int64 each: a batch, and the same one further on."""
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """A batch by name (hanbit.models.batch): targets are the tokens one further on."""
         batch = self.batch(indices)
-        return batch[:, :-1], batch[:, 1:]
+        return {"tokens": batch[:, :-1], "targets": batch[:, 1:]}
 
     def count_targets(self, first: int, count: int) -> int:
         """Targets of `count` samples from global index `first` on: every token is one."""

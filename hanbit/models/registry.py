@@ -10,6 +10,7 @@ from hanbit.models.gpt.huggingface import GPT2
 from hanbit.models.gpt.model import GPT
 from hanbit.models.gpt.plan import PLAN as GPT_PLAN
 from hanbit.models.huggingface import Adapter
+from hanbit.models.layers.attend import MakeAttend, causal_in_batch
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.huggingface import LLAMA
 from hanbit.models.llama.model import Llama
@@ -19,11 +20,15 @@ from hanbit.models.plan import Plan
 
 @dataclass(frozen=True)
 class Family:
-    """`build` makes the whole model on torch's current default device, its numbers not set to anything useful."""
+    """`build` makes the whole model on torch's current default device, its numbers not set to anything useful.
+
+    make_attend: how training attends within a micro-batch.
+    """
 
     build: Callable[[Any], Decoder]
     plan: Plan
     huggingface: Adapter
+    make_attend: MakeAttend = causal_in_batch
 
 
 FAMILIES: dict[str, Family] = {

@@ -16,25 +16,23 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan, Word
 from hanbit.parallel.grid import Grid
+from hanbit.parallel.objectives import Objective, Vocabulary
 from hanbit.parallel.pieces import Piece, cut_by_data, local_tensor
 from hanbit.parallel.recompute import recompute_whole
-from hanbit.parallel.stage import Attend, Stage, cut_layers, untie_ends
+from hanbit.parallel.stage import Stage, cut_layers, untie_ends
 from hanbit.parallel.tensor import cut_parameters, swap_leaves
 
 
 @dataclass(frozen=True)
 class Options:
-    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too.
-
-    ignored_targets: targets below 0 may be there, and count nothing.
-    """
+    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too."""
 
     shard: Literal[0, 2, 3] = 0
     recompute: bool = False
     compile: bool = False
-    ignored_targets: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,18 @@ class ParallelModel:
 
 
 def parallelize(
-    model: nn.Module, plan: Plan, units: dict[str, int], grid: Grid, attend: Attend, options: Options
+    model: nn.Module,
+    plan: Plan,
+    units: dict[str, int],
+    grid: Grid,
+    make_attend: MakeAttend,
+    objective: Objective,
+    options: Options,
 ) -> ParallelModel:
-    """Cut `model`, whole and on the meta device, to this process. Its numbers are not set: call `fill`."""
+    """Cut `model`, whole and on the meta device, to this process. Its numbers are not set: call `fill`.
+
+    make_attend: called with each micro-batch. objective: the last stage's loss.
+    """
     tied = plan.tied if _is_tied(model, plan) else ()
     if tied:
         untie_ends(model, plan, grid.pipeline)
@@ -72,8 +79,8 @@ def parallelize(
     pieces = cut_parameters(model, plan, units, grid.tensor)
     _tie(model)
     swap_leaves(model, plan, pieces, grid.tensor)
-    first_id = _first_id(model, pieces)
-    stage = Stage(model, attend, grid.pipeline, grid.tensor, first_id, options.ignored_targets)
+    vocabulary = Vocabulary(grid.tensor, _first_id(model, pieces))
+    stage = Stage(model, make_attend, objective, vocabulary, grid.pipeline.is_last)
     _prepare_blocks(model, plan, options)
     if options.shard and grid.data.size > 1:
         _shard_over_data(stage, plan, grid, options)

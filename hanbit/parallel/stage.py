@@ -1,60 +1,44 @@
-"""One door: the module that FSDP2 and the pipeline schedule act on, and the only caller of a model's parts.
+"""Pipeline stages: which layers this process has, and the one door through which they are called.
 
-A stage holds the part of a model that one process computes: all of it, or some layers, with the embedding on the
-first stage and the head on the last. Its output is the hidden state, or on the last stage the summed loss.
+FSDP2 and the pipeline act on `forward` alone, so a stage's whole work is one call. A stage of the pipeline is the
+part of a family's module that one process computes: all of it, or some layers, with the embedding on the
+first stage and the head on the last. Its output is what the next stage carries on, or on the last one the summed loss.
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
 from hanbit.parallel.grid import Axis
-from hanbit.parallel.loss import next_token_loss
+from hanbit.parallel.objectives import Carried, Objective, Vocabulary
 from hanbit.parallel.pieces import share
-
-Attend = Callable[[int], Callable[..., torch.Tensor]]
 
 
 class Stage(nn.Module):
-    """`model`: a family's module, cut to this stage. `first_id`: the first token id of our part of the head.
-
-    has_ignored: targets below 0 are of tokens that no one learns to say, and may be there.
-    """
+    """`model`: a family's module, cut to this stage; `objective` is called by the last one only."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        attend: Attend,
-        pipeline: Axis,
-        tensor: Axis,
-        first_id: int = 0,
-        has_ignored: bool = False,
+        self, model: nn.Module, make_attend: MakeAttend, objective: Objective, vocabulary: Vocabulary, is_last: bool
     ) -> None:
         super().__init__()
         self.model = model
-        self.attend = attend
-        self.pipeline = pipeline
-        self.tensor = tensor
-        self.first_id = first_id
-        self.has_ignored = has_ignored
+        self.make_attend = make_attend
+        self.objective = objective
+        self.vocabulary = vocabulary
+        self.is_last = is_last
 
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
-        """inputs: token ids [batch, time] on the first stage, else hidden [batch, time, hidden]; targets: as ids.
+    def forward(self, *carried: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor | Carried:
+        """carried: from the stage before, e.g. hidden [sequences, time, hidden]; none on the first one.
 
-        Returns hidden [batch, time, hidden], or on the last stage the summed loss as [1] (so that micro-batches join).
+        Returns what is carried on, or on the last stage the summed loss as [1] (so that micro-batches join).
         """
-        model = cast(Any, self.model)
-        positions = torch.arange(inputs.shape[1], device=inputs.device)
-        hidden = model.embed(inputs, positions) if self.pipeline.is_first else inputs
-        hidden = model.trunk(hidden, positions, self.attend)
-        if not self.pipeline.is_last:
-            return hidden
-        assert targets is not None, "the last stage needs targets"
-        hidden, weight = model.final(hidden), model.output.weight
-        return next_token_loss(hidden, weight, targets, self.tensor, self.first_id, self.has_ignored).reshape(1)
+        carried = cast(Any, self.model).advance(carried, batch, self.make_attend(batch))
+        if not self.is_last:
+            return carried
+        return self.objective.loss(self.model, carried, batch, self.vocabulary).reshape(1)
 
 
 def cut_layers(model: nn.Module, plan: Plan, pipeline: Axis) -> None:

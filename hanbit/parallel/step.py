@@ -8,6 +8,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
+from hanbit.models.batch import Batch
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.collectives import Purpose, all_reduce
 from hanbit.parallel.pieces import local_gradient
@@ -15,7 +16,7 @@ from hanbit.parallel.replicas import Replicas
 
 
 class MicroBatches:
-    """Runs a process's part of the global batch as `count` micro-batches of [micro_batch, time] token ids."""
+    """Runs a process's part of the global batch as `count` micro-batches of [micro_batch, time] tokens."""
 
     def __init__(self, model: ParallelModel, count: int, micro_batch: int, time: int, bf16: bool) -> None:
         self.model, self.count, self.bf16 = model, count, bf16
@@ -30,67 +31,62 @@ class MicroBatches:
                 _pipeline_stage(model, micro_batch, time), count, loss_fn=self._scaled, scale_grads=False
             )
 
-    def forward_backward(self, inputs: torch.Tensor, targets: torch.Tensor, global_tokens: int) -> torch.Tensor:
+    def forward_backward(self, batch: Batch, global_tokens: int) -> torch.Tensor:
         """Gradients of (summed loss / global_tokens), summed over all processes, in every parameter's `.grad`.
 
-        inputs, targets: [count * micro_batch, time] int64. Returns this process's share of that loss, a scalar;
-        zero but on the last stage.
+        batch: [count * micro_batch, ...] each. Returns this process's share of that loss, a scalar; zero but on the
+        last stage.
         """
         self.scale = 1.0 / global_tokens
         self._begin_gradients()
         losses: list[torch.Tensor] = []
         with self._arithmetic():
             if self.schedule is None:
-                self._loop(inputs, targets, losses)
+                self._loop(batch, losses)
             else:
-                self._call(self.schedule.step, inputs, targets, losses)
+                self._call(self.schedule.step, batch, losses)
         self._finish_gradients()
         return self._total(losses)
 
     @torch.no_grad()
-    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor, global_tokens: int) -> torch.Tensor:
+    def evaluate(self, batch: Batch, global_tokens: int) -> torch.Tensor:
         """This process's share of the loss over the global batch, without gradients."""
         self.scale = 1.0 / global_tokens
         losses: list[torch.Tensor] = []
         with self._arithmetic():
             if self.schedule is None:
-                for batch, target in self._micro_batches(inputs, targets):
-                    losses.append(self._scaled(self.model.stage(batch, target)))
+                losses = [self._scaled(self.model.stage(**part)) for part in self._micro_batches(batch)]
             else:
-                self._call(self.schedule.eval, inputs, targets, losses)
+                self._call(self.schedule.eval, batch, losses)
         return self._total(losses)
 
-    def _loop(self, inputs: torch.Tensor, targets: torch.Tensor, losses: list[torch.Tensor]) -> None:
-        for index, (batch, target) in enumerate(self._micro_batches(inputs, targets)):
+    def _loop(self, batch: Batch, losses: list[torch.Tensor]) -> None:
+        for index, part in enumerate(self._micro_batches(batch)):
             if self.is_sharded:
                 self._sync_only_last(index)
-            loss = self._scaled(self.model.stage(batch, target))
+            loss = self._scaled(self.model.stage(**part))
             loss.backward()
             losses.append(loss.detach())
 
-    def _micro_batches(
-        self, inputs: torch.Tensor, targets: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each only as wide as its last target that counts: attention is causal, what is behind it changes nothing."""
-        for batch, target in zip(inputs.chunk(self.count), targets.chunk(self.count), strict=True):
-            width = target.shape[1]
-            if self.model.stage.has_ignored:
-                width = max(1, int(((target >= 0).any(0) * torch.arange(1, width + 1, device=target.device)).max()))
-            yield batch[:, :width], target[:, :width]
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """Each only as wide as its last target that counts, where what is behind it changes nothing."""
+        chunks = {name: tensor.chunk(self.count) for name, tensor in batch.items()}
+        for index in range(self.count):
+            part = {name: tensors[index] for name, tensors in chunks.items()}
+            if self.model.stage.objective.trims:
+                counts, time = part["targets"] >= 0, part["targets"].shape[1]
+                width = max(1, int((counts.any(0) * torch.arange(1, time + 1, device=counts.device)).max()))
+                part = {name: tensor[:, :width] for name, tensor in part.items()}
+            yield part
 
     def _sync_only_last(self, index: int) -> None:
         stage: Any = self.model.stage
         stage.set_requires_gradient_sync(index == self.count - 1)
         stage.set_is_last_backward(index == self.count - 1)
 
-    def _call(self, run: Any, inputs: torch.Tensor, targets: torch.Tensor, losses: list[torch.Tensor]) -> None:
-        """Targets go along as a keyword of the last stage, which computes the loss inside its forward."""
-        pipeline = self.model.grid.pipeline
-        arguments = (inputs,) if pipeline.is_first else ()
-        if pipeline.is_last:
-            run(*arguments, target=targets, losses=losses, targets=targets)
-        else:
-            run(*arguments)
+    def _call(self, run: Any, batch: Batch, losses: list[torch.Tensor]) -> None:
+        """The batch goes to every stage as keywords; the last one computes the loss inside its forward."""
+        run(target=batch["targets"], losses=losses, **batch)
 
     def _scaled(self, output: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
         return output.sum() * self.scale
@@ -133,7 +129,6 @@ def _pipeline_stage(model: ParallelModel, micro_batch: int, time: int) -> Pipeli
     """Shapes are told beforehand, so that no trial run and no pickled message is needed."""
     grid, stage = model.grid, model.stage
     width = _hidden_width(model)
-    tokens = torch.empty(micro_batch, time, dtype=torch.int64, device="meta")
     hidden = torch.empty(micro_batch, time, width, device="meta", requires_grad=True)
     loss = torch.empty(1, device="meta", requires_grad=True)
     return PipelineStage(
@@ -141,7 +136,7 @@ def _pipeline_stage(model: ParallelModel, micro_batch: int, time: int) -> Pipeli
         grid.pipeline.rank,
         grid.pipeline.size,
         grid.device,
-        input_args=tokens if grid.pipeline.is_first else hidden,
+        input_args=() if grid.pipeline.is_first else hidden,
         output_args=loss if grid.pipeline.is_last else hidden,
         group=grid.pipeline.group,
     )

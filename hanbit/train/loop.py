@@ -12,6 +12,7 @@ import torch
 from hanbit.common.errors import TrainingError
 from hanbit.data.answers import Answers
 from hanbit.data.samples import Samples
+from hanbit.models.batch import Batch
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
 from hanbit.parallel.collectives import Purpose, sum_over_world
 from hanbit.parallel.pieces import local_tensor
@@ -80,9 +81,9 @@ def train_steps(
 def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, float], bool]:
     """One optimizer step; the numbers for metrics.jsonl, and whether any process was asked to stop."""
     began = time.perf_counter()
-    inputs, targets = next_batch(training)
+    batch = next_batch(training)
     num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
-    share = training.batches.forward_backward(inputs, targets, num_targets)
+    share = training.batches.forward_backward(batch, num_targets)
     norm = gradient_norm(training.model)
     loss, is_stopping = _report(training, share, is_stopping)
     if not math.isfinite(loss) or not torch.isfinite(norm):
@@ -106,19 +107,19 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     }, is_stopping
 
 
-def next_batch(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
-    """This process's part of the next global batch: inputs and targets, [sequences, time] int64."""
+def next_batch(training: Training) -> Batch:
+    """This process's part of the next global batch."""
     return _batch(training, training.samples, training.samples_seen)
 
 
-def _batch(training: Training, samples: Samples | Answers, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(training: Training, samples: Samples | Answers, first: int) -> Batch:
     """Samples `first` onwards are shared out over the data axis in order; peers of other axes get the same ones."""
     data = training.model.grid.data
     count = training.recipe.batch.global_batch // data.size
     start = first + data.rank * count
-    inputs, targets = (torch.from_numpy(array).contiguous() for array in samples.pairs(range(start, start + count)))
+    arrays = samples.arrays(range(start, start + count))
     device = training.model.grid.device
-    return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    return {name: torch.from_numpy(array).contiguous().to(device, non_blocking=True) for name, array in arrays.items()}
 
 
 def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, bool]:
@@ -149,8 +150,8 @@ def validation_loss(training: Training) -> float | None:
     losses = []
     for index in range(count):
         assert samples is not None
-        inputs, targets = _batch(training, samples, index * size)
-        share = training.batches.evaluate(inputs, targets, samples.count_targets(index * size, size))
+        batch = _batch(training, samples, index * size)
+        share = training.batches.evaluate(batch, samples.count_targets(index * size, size))
         losses.append(_report(training, share, False)[0])
     return sum(losses) / count if count else None
 

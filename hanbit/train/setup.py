@@ -14,13 +14,13 @@ from hanbit.config.recipe import Recipe
 from hanbit.data.answers import Answers
 from hanbit.data.samples import Samples
 from hanbit.models.initial import initial_value
-from hanbit.models.layers.attend import causal
 from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
 from hanbit.optim.schedule import Schedule
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.grid import Grid
+from hanbit.parallel.objectives import ANSWERS, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.step import MicroBatches
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
@@ -73,9 +73,14 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
         shard=recipe.parallel.shard,
         recompute=recipe.training.recompute == "full",
         compile=recipe.training.compile,
-        ignored_targets=tuning is not None,
     )
-    return parallelize(model, plan, units_of(recipe.model), grid, causal(), options)
+    units, objective = units_of(recipe.model), objective_of(recipe)
+    return parallelize(model, plan, units, grid, family.make_attend, objective, options)
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """What the recipe's task learns from a batch."""
+    return NEXT_TOKENS if recipe.tuning is None else ANSWERS
 
 
 def units_of(config: ModelConfig) -> dict[str, int]:

@@ -76,7 +76,8 @@ def samples() -> list[Sample]:
 
 def test_batches_are_padded_and_only_answers_are_targets() -> None:
     answers = Answers(samples(), 8, None, pad_id=99)
-    inputs, targets = answers.pairs(range(5))
+    batch = answers.arrays(range(5))
+    inputs, targets = batch["tokens"], batch["targets"]
     assert inputs[1].tolist() == [10, 11, 12, 13, 99, 99, 99, 99]
     assert targets[1].tolist() == [11, IGNORED, 13, IGNORED, *[IGNORED] * 4]
     assert targets[4].tolist() == [41, IGNORED, 43, 44, 45, 46, 47, IGNORED]
@@ -86,13 +87,15 @@ def test_batches_are_padded_and_only_answers_are_targets() -> None:
 def test_counts_equal_what_batches_hold_over_epochs(seed: int | None) -> None:
     answers = Answers(samples(), 8, seed, pad_id=0)
     for first, count in ((0, 3), (0, 5), (0, 17), (3, 4), (4, 8), (13, 1)):
-        _, targets = answers.pairs(range(first, first + count))
+        targets = answers.arrays(range(first, first + count))["targets"]
         assert answers.count_targets(first, count) == (targets >= 0).sum()
 
 
 def test_every_epoch_has_each_sample_once_in_an_order_of_its_own() -> None:
     answers = Answers(samples(), 8, 3, pad_id=0)
-    epochs = [[row[0] for row in answers.pairs(range(5 * epoch, 5 * epoch + 5))[0].tolist()] for epoch in range(6)]
+    epochs = [
+        [row[0] for row in answers.arrays(range(5 * epoch, 5 * epoch + 5))["tokens"].tolist()] for epoch in range(6)
+    ]
     assert all(sorted(epoch) == [0, 10, 20, 30, 40] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
 

@@ -61,9 +61,9 @@ def test_a_step_equals_a_plain_loop_over_pefts_modules(base: str, overrides: lis
     learning = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(learning.values(), lr=1e-2, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.1)
     for _ in range(2):
-        inputs, targets = next_batch(training)
-        logits = theirs(inputs).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        batch = next_batch(training)
+        logits = theirs(batch["tokens"]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-1)
         optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(learning.values(), 1.0)

@@ -1,14 +1,24 @@
 """How training attends: every token to itself and to those before it."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
+from hanbit.models.batch import Batch
 from hanbit.models.layers.attention import Attend, Attention
+
+MakeAttend = Callable[[Batch], Attend]  # called by each stage with each micro-batch
 
 
 def causal() -> Attend:
     """The same function for every layer, so that a compiled block serves all of them."""
     return lambda index: causal_attention
+
+
+def causal_in_batch(batch: Batch) -> Attend:
+    """`causal`, whatever the batch is: rows have one document each."""
+    return causal()
 
 
 def causal_attention(layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

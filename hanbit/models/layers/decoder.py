@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hanbit.config.model import DecoderConfig
+from hanbit.models.batch import Batch, positions_of
 from hanbit.models.layers.attention import Attend
 
 
@@ -45,6 +46,15 @@ class Decoder(nn.Module):
         for index, block in self.layers.items():
             hidden = block(hidden, rotation, attend(int(index)))
         return hidden
+
+    def advance(self, carried: tuple[torch.Tensor, ...], batch: Batch, attend: Attend) -> tuple[torch.Tensor, ...]:
+        """One pipeline stage: from what the stage before gave, (hidden,), to the same further on.
+
+        Nothing is carried to the first stage, which embeds the tokens.
+        """
+        positions = positions_of(batch)
+        hidden = carried[0] if carried else self.embed(batch["tokens"], positions)
+        return (self.trunk(hidden, positions, attend),)
 
     def final(self, hidden: torch.Tensor) -> torch.Tensor:
         """The hidden state as the output projection takes it, [..., hidden]; training goes on from here by chunks."""
