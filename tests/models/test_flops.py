@@ -56,7 +56,13 @@ def test_full_convention_is_what_torch_counts_when_nothing_is_masked(config: Mod
 
 @pytest.mark.parametrize(
     ("config", "length", "billions"),
-    [(GPT_1B, 2048, 9.07), (GPT_1B, 8192, 12.7), (LLAMA_1B, 2048, 8.22), (LLAMA_8B, 4096, 51.5), (LLAMA_8B, 8192, 57.9)],
+    [
+        (GPT_1B, 2048, 9.07),
+        (GPT_1B, 8192, 12.7),
+        (LLAMA_1B, 2048, 8.22),
+        (LLAMA_8B, 4096, 51.5),
+        (LLAMA_8B, 8192, 57.9),
+    ],
 )
 def test_well_known_shapes_have_the_published_flops(config: ModelConfig, length: int, billions: float) -> None:
     assert flops_per_token(config, length).full / 1e9 == pytest.approx(billions, rel=2e-3)
