@@ -82,7 +82,7 @@ def parallelize(
     vocabulary = Vocabulary(grid.tensor, _first_id(model, pieces))
     stage = Stage(model, make_attend, objective, vocabulary, grid.pipeline.is_last)
     _prepare_blocks(model, plan, options)
-    if options.shard and grid.data.size > 1:
+    if options.shard and grid.replicas.size > 1:
         _shard_over_data(stage, plan, grid, options)
     stage.to_empty(device=grid.device)
     _tie(model)
@@ -97,7 +97,7 @@ def _described(
     parameters, final = {}, {}
     for local_name, parameter in stage.model.named_parameters():
         name = original_of.get(local_name, local_name)
-        piece = cut_by_data(pieces[local_name], parameter, grid.data)
+        piece = cut_by_data(pieces[local_name], parameter, grid.replicas)
         piece = Piece(name, piece.shape, piece.offset, piece.size, piece.copies, piece.writes)
         parameters[name] = parameter
         final[name] = piece.shared_by(grid.ends) if name in original_of.values() else piece
@@ -129,12 +129,12 @@ def _prepare_blocks(model: nn.Module, plan: Plan, options: Options) -> None:
 
 
 def _shard_over_data(stage: Stage, plan: Plan, grid: Grid, options: Options) -> None:
-    """FSDP2 on the data axis; gradients are summed, never averaged: the loss is already over the global batch."""
+    """FSDP2 over the replicas; gradients are summed, never averaged: the loss is already over the global batch."""
     assert grid.mesh is not None
-    settings: dict[str, Any] = {"mesh": grid.mesh["data"], "reshard_after_forward": options.shard == 3}
+    settings: dict[str, Any] = {"mesh": grid.mesh["replicas"], "reshard_after_forward": options.shard == 3}
     for block in cast(nn.ModuleDict, getattr(stage.model, plan.repeat)).values():
         fully_shard(block, **settings)
-    fully_shard(stage, mesh=grid.mesh["data"], reshard_after_forward=False)
+    fully_shard(stage, mesh=grid.mesh["replicas"], reshard_after_forward=False)
     for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -1,12 +1,13 @@
-"""The grid of processes: pipeline x data x tensor, tensor the fastest, so that its peers are neighbours.
+"""The grid of processes: pipeline x data x context x tensor, tensor the fastest, so that its peers are neighbours.
 
-Every process belongs to one group per axis. An axis of size 1 has no group and no collective ever runs on it;
-one process alone needs no process group at all.
+Every process belongs to one group per axis. Data and context together are the replicas: they hold the same weights and
+see other tokens, other sequences along data, other parts of the same sequences along context. An axis of size 1 has no
+group and no collective ever runs on it; one process alone needs no process group at all.
 """
 
 import datetime
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -16,17 +17,21 @@ from hanbit.common.environment import number_of
 from hanbit.common.errors import ConfigError
 from hanbit.common.log import rank
 
-AXES = ("pipeline", "data", "tensor")
+AXES = ("pipeline", "replicas", "tensor")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis as this process sees it: its size, our place on it, and the group of our peers."""
+    """One axis as this process sees it: its size, our place on it, and the group of our peers.
+
+    splits_sequence: between tensor-parallel regions each process of the axis holds its own part of the sequence only.
+    """
 
     name: str
     size: int = 1
     rank: int = 0
     group: dist.ProcessGroup | None = None
+    splits_sequence: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -39,7 +44,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grid:
-    """`ends` joins the first and the last pipeline stage of our column, for weights that both hold."""
+    """`ends` joins the first and the last pipeline stage of our column, for weights that both hold.
+
+    `replica_group`: the peers along data and context together.
+    """
 
     device: torch.device
     pipeline: Axis
@@ -47,10 +55,19 @@ class Grid:
     tensor: Axis
     mesh: DeviceMesh | None = None
     ends: Axis = Axis("ends")
+    context: Axis = Axis("context")
+    replica_group: dist.ProcessGroup | None = None
+
+    @property
+    def replicas(self) -> Axis:
+        """Data and context as one axis, over which gradients are summed and FSDP2 shards."""
+        data, context = self.data, self.context
+        rank = data.rank * context.size + context.rank
+        return Axis("replicas", data.size * context.size, rank, self.replica_group)
 
     @property
     def size(self) -> int:
-        return self.pipeline.size * self.data.size * self.tensor.size
+        return self.pipeline.size * self.replicas.size * self.tensor.size
 
     @property
     def rank(self) -> int:
@@ -114,13 +131,27 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def make_grid(pipeline: int, data: int, tensor: int, device: torch.device) -> Grid:
-    """Arrange the running processes; their number must be pipeline x data x tensor (the resolver has checked it)."""
-    if pipeline * data * tensor == 1:
+def make_grid(
+    pipeline: int, data: int, tensor: int, device: torch.device, context: int = 1, sequence: bool = False
+) -> Grid:
+    """Arrange the running processes; their number must be pipeline x data x context x tensor (the resolver checked it).
+
+    sequence: the tensor axis splits the sequence between its regions.
+    """
+    if pipeline * data * context * tensor == 1:
         return Grid(device, Axis("pipeline"), Axis("data"), Axis("tensor"))
-    mesh = init_device_mesh(device.type, (pipeline, data, tensor), mesh_dim_names=AXES)
+    mesh = init_device_mesh(device.type, (pipeline, data * context, tensor), mesh_dim_names=AXES)
     stages, replicas, slices = (_axis_of(mesh, name) for name in AXES)
-    return Grid(device, stages, replicas, slices, mesh=mesh, ends=_ends_of(mesh, stages))
+    return Grid(
+        device,
+        stages,
+        Axis("data", data, replicas.rank // context),
+        replace(slices, splits_sequence=sequence and tensor > 1),
+        mesh=mesh,
+        ends=_ends_of(mesh, stages),
+        context=_context_of(mesh, context),
+        replica_group=replicas.group,
+    )
 
 
 def _axis_of(mesh: DeviceMesh, name: str) -> Axis:
@@ -128,15 +159,32 @@ def _axis_of(mesh: DeviceMesh, name: str) -> Axis:
     return Axis(name, size, mesh.get_local_rank(name), mesh.get_group(name) if size > 1 else None)
 
 
+def _context_of(mesh: DeviceMesh, size: int) -> Axis:
+    """Neighbours along the replicas, `size` of them in a row."""
+    if size == 1:
+        return Axis("context")
+    pipeline, replicas, tensor = mesh.mesh.shape
+    rows = mesh.mesh.reshape(pipeline * replicas // size, size, tensor).transpose(1, 2).reshape(-1, size)
+    peers, group = _group_of_ours(rows.tolist())
+    return Axis("context", size, peers.index(dist.get_rank()), group)
+
+
+def _group_of_ours(rows: list[list[int]]) -> tuple[list[int], dist.ProcessGroup | None]:
+    """The row of ranks that has ours, and its group; ([], None) where none has.
+
+    Groups are made by all processes together, in the same order, whether they belong to them or not.
+    """
+    mine: tuple[list[int], dist.ProcessGroup | None] = ([], None)
+    for row in rows:
+        group = dist.new_group(row)
+        if dist.get_rank() in row:
+            mine = row, group
+    return mine
+
+
 def _ends_of(mesh: DeviceMesh, pipeline: Axis) -> Axis:
-    """Groups are made by all processes together, in the same order, whether they belong to them or not."""
     if pipeline.size == 1:
         return Axis("ends")
-    mine = Axis("ends")
-    columns = mesh.mesh.reshape(pipeline.size, -1).T.tolist()  # [data x tensor, pipeline]
-    for column in columns:
-        pair = [column[0], column[-1]]
-        group = dist.new_group(pair)
-        if dist.get_rank() in pair:
-            mine = Axis("ends", 2, pair.index(dist.get_rank()), group)
-    return mine
+    columns = mesh.mesh.reshape(pipeline.size, -1).T.tolist()  # [replicas x tensor, pipeline]
+    pair, group = _group_of_ours([[column[0], column[-1]] for column in columns])
+    return Axis("ends", 2, pair.index(dist.get_rank()), group) if pair else Axis("ends")

@@ -23,8 +23,8 @@ class MicroBatches:
         self.is_sharded = isinstance(model.stage, FSDPModule)
         self.scale = 1.0
         self.replicas = None
-        if model.grid.data.size > 1 and not self.is_sharded:
-            self.replicas = Replicas(list(model.trained.values()), model.grid.data, count)
+        if model.grid.replicas.size > 1 and not self.is_sharded:
+            self.replicas = Replicas(list(model.trained.values()), model.grid.replicas, count)
         self.schedule = None
         if model.grid.pipeline.size > 1:
             self.schedule = Schedule1F1B(

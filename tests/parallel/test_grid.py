@@ -1,10 +1,14 @@
 """What the environment and the machine say before any process meets another."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from hanbit.common.errors import ConfigError
-from hanbit.parallel.grid import choose_device, start_processes
+from hanbit.parallel.grid import Axis, choose_device, make_grid, start_processes, stop_processes
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, num_gpus: int, **environment: str) -> None:
@@ -54,3 +58,39 @@ def test_processes_that_cannot_meet_are_told_so_at_once(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=words):
         start_processes(torch.device("cpu"))
+
+
+@pytest.fixture
+def thirteenth_of_sixteen() -> Iterator[None]:
+    dist.init_process_group("fake", store=FakeStore(), rank=13, world_size=16)
+    yield
+    stop_processes()
+
+
+def members(axis: Axis) -> list[int]:
+    assert axis.group is not None
+    return dist.get_process_group_ranks(axis.group)
+
+
+@pytest.mark.usefixtures("thirteenth_of_sixteen")
+def test_peers_of_a_process_along_each_axis() -> None:
+    """Ranks count tensor first, then context, data, pipeline: 13 = 1 + 2 * (0 + 2 * (1 + 2 * 1))."""
+    grid = make_grid(2, 2, 2, torch.device("cpu"), context=2, sequence=True)
+    assert grid.size == 16
+    assert [grid.pipeline.rank, grid.data.rank, grid.context.rank, grid.tensor.rank] == [1, 1, 0, 1]
+    assert members(grid.pipeline) == [5, 13]
+    assert members(grid.context) == [13, 15]
+    assert members(grid.tensor) == [12, 13]
+    assert members(grid.replicas) == [9, 11, 13, 15]
+    assert grid.replicas.rank == 2
+    assert members(grid.ends) == [5, 13]
+    assert grid.tensor.splits_sequence
+
+
+@pytest.mark.usefixtures("thirteenth_of_sixteen")
+def test_without_context_the_replicas_are_the_data_axis() -> None:
+    grid = make_grid(2, 4, 2, torch.device("cpu"), sequence=False)
+    assert (grid.data.rank, grid.data.size) == (grid.replicas.rank, grid.replicas.size) == (2, 4)
+    assert members(grid.replicas) == [9, 11, 13, 15]
+    assert grid.context == Axis("context")
+    assert not grid.tensor.splits_sequence
