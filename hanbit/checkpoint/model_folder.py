@@ -18,8 +18,7 @@ from hanbit.checkpoint.model_weights import INDEX, FolderTensors, empty_model, w
 from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
-from hanbit.config.model import LlamaConfig, ModelConfig
-from hanbit.models.layers.decoder import Decoder
+from hanbit.config.model import LlamaConfig, ModelConfig, T5Config, num_layers
 from hanbit.models.registry import adapter_of, family_of
 from hanbit.tokenizers.load import copy_tokenizer
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -47,8 +46,8 @@ def read_config(folder: Path | str) -> ModelConfig:
     return read
 
 
-def load_model(folder: Path | str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
-    """The whole model of a folder, in evaluation mode, its numbers in `dtype` on `device`."""
+def load_model(folder: Path | str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """The whole model of a folder, a module of its family, in evaluation mode, its numbers in `dtype` on `device`."""
     tensors = read_tensors(folder)
     model = empty_model(tensors.config).to(dtype).to_empty(device=device)
     model.tie()
@@ -113,13 +112,17 @@ def _adapter_for(config: dict[str, Any]) -> Any:
 
 def _refuse_absurd(config: ModelConfig) -> None:
     """Sizes that would keep the machine busy before the weights are compared with them."""
-    if config.layers > _MOST_LAYERS:
-        raise ModelError(f"config.json: {config.layers} layers are beyond any model (most: {_MOST_LAYERS})")
+    layers = num_layers(config)
+    if layers > _MOST_LAYERS:
+        raise ModelError(f"config.json: {layers} layers are beyond any model (most: {_MOST_LAYERS})")
     sizes = {name: getattr(config, name) for name in ("hidden", "heads", "inner", "vocabulary", "context")}
     if isinstance(config, LlamaConfig):
         sizes["attention width"] = config.heads * int(config.head_dim)
         sizes["sliding_window"] = config.sliding_window or 1
         sizes["original context"] = (config.rotary_scaling and config.rotary_scaling.original_context) or 1
+    if isinstance(config, T5Config):
+        sizes["attention width"] = config.heads * int(config.head_dim)
+        sizes["relative_attention_num_buckets"] = config.position_buckets
     for name, size in sizes.items():
         if size > _LARGEST_WIDTH or size * config.hidden > _LARGEST_TENSOR:
             raise ModelError(f"config.json: {name}={size} with hidden={config.hidden} is beyond any model")

@@ -1,6 +1,6 @@
 """The tensors of a model folder: found, checked by name, shape and dtype before memory is taken, written in shards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from hanbit.common.atomic import write_json
 from hanbit.common.errors import ModelError
 from hanbit.config.model import ModelConfig
 from hanbit.models.huggingface import Source
-from hanbit.models.layers.decoder import Decoder
 from hanbit.models.registry import family_of
 
 WEIGHTS = "model.safetensors"
@@ -32,7 +31,7 @@ class FolderTensors(Mapping[str, torch.Tensor]):
         self.folder, self.config = folder, config
         self._adapter = family_of(config).huggingface
         self._files = {path: _open(path) for path in weight_files(folder)}
-        self._places = _places(self._files)
+        self._places = _places(self._files, self._adapter.current_name)
         self.shapes = shapes_of(config)
         self._check()
 
@@ -49,11 +48,12 @@ class FolderTensors(Mapping[str, torch.Tensor]):
         return len(self.shapes)
 
     def _tensor(self, file_name: str) -> torch.Tensor:
-        return self._files[self._places[file_name]].get_tensor(file_name)
+        path, stored = self._places[file_name]
+        return self._files[path].get_tensor(stored)
 
     def _source(self, name: str) -> Source:
         """Some files leave the prefix out of every name."""
-        source = self._adapter.source_of(name)
+        source = self._adapter.source_of(name, self.config)
         short = source.name.removeprefix(self._adapter.prefix)
         if source.name not in self._places and short in self._places:
             return Source(short, source.part, source.parts, source.is_transposed)
@@ -72,7 +72,8 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             self._check_left_over(name)
 
     def _check_shape(self, file_name: str, expected: tuple[int, ...]) -> None:
-        view = self._files[self._places[file_name]].get_slice(file_name)
+        path, name = self._places[file_name]
+        view = self._files[path].get_slice(name)
         stored, dtype = tuple(view.get_shape()), view.get_dtype()
         if stored != expected:
             raise ModelError(f"{self.folder}: {file_name} has shape {stored}, config.json asks for {expected}")
@@ -80,10 +81,16 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             raise ModelError(f"{self.folder}: {file_name} is {dtype}, hanbit reads {', '.join(_READ)}")
 
     def _check_left_over(self, file_name: str) -> None:
-        """Constants are harmless, and so is a copy of a tied embedding, if it is one."""
+        """Constants are harmless, and so is a copy, of a tied embedding above all, if it is one."""
         if self._adapter.is_constant(file_name):
             return
-        output, embedding = self._adapter.source_of("output.weight").name, self._source("embedding.weight").name
+        original = self._adapter.copies.get(file_name)
+        if original in self._places and torch.equal(self._tensor(file_name), self._tensor(original)):
+            return
+        output, embedding = (
+            self._adapter.source_of("output.weight", self.config).name,
+            self._source("embedding.weight").name,
+        )
         if not self.config.tied or file_name != output:
             raise ModelError(f"{self.folder} has a tensor {file_name[:200]} that {self.config.family} has no place for")
         self._check_shape(output, self.shapes["embedding.weight"])
@@ -94,7 +101,7 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             )
 
 
-def empty_model(config: ModelConfig) -> Decoder:
+def empty_model(config: ModelConfig) -> Any:
     """Names and shapes, no memory."""
     with torch.device("meta"):
         return family_of(config).build(config)
@@ -139,13 +146,15 @@ def _open(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read: {problem}. It is truncated or damaged; copy it again") from None
 
 
-def _places(files: dict[Path, Any]) -> dict[str, Path]:
-    places: dict[str, Path] = {}
+def _places(files: dict[Path, Any], current_name: Callable[[str], str]) -> dict[str, tuple[Path, str]]:
+    """Today's name of every tensor -> its file, and its name there."""
+    places: dict[str, tuple[Path, str]] = {}
     for path, file in files.items():
-        for name in file.keys():  # noqa: SIM118, not a dict
+        for stored in file.keys():  # noqa: SIM118, not a dict
+            name = current_name(stored)
             if name in places:
-                raise ModelError(f"{path} has {name[:200]}, and so has {places[name].name}: one of them is old")
-            places[name] = path
+                raise ModelError(f"{path} has {name[:200]}, and so has {places[name][0].name}: one of them is old")
+            places[name] = (path, stored)
     return places
 
 
@@ -182,7 +191,7 @@ def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes
     source_of = family_of(config).huggingface.source_of
     stored: dict[str, Parts] = {}
     for name in shapes:
-        source = source_of(name)
+        source = source_of(name, config)
         stored.setdefault(source.name, []).append((name, source))
     shards: list[dict[str, Parts]] = [{}]
     room_bytes = SHARD_BYTES

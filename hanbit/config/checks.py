@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hanbit.common.errors import ConfigError
-from hanbit.config.model import LlamaConfig
+from hanbit.config.model import BertConfig, LlamaConfig, T5Config, num_layers
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
@@ -42,6 +42,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
     """Of a recipe whose `auto` values are filled (model.vocabulary may still be unknown)."""
     checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
         _heads,
+        _not_built,
         _tensor,
         _pipeline,
         _batch,
@@ -60,7 +61,7 @@ def known(value: int | str) -> int:
 
 def _head_dim(recipe: Recipe) -> Iterator[Problem]:
     model = recipe.model
-    is_by_division = not isinstance(model, LlamaConfig) or model.head_dim == "auto"
+    is_by_division = not isinstance(model, LlamaConfig | T5Config) or model.head_dim == "auto"
     if is_by_division and model.hidden % model.heads:
         yield _divides("model.heads", model.heads, "model.hidden", model.hidden)
 
@@ -108,6 +109,12 @@ def _heads(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(key, rule, _even_rotation(head_dim, rotated))
 
 
+def _not_built(recipe: Recipe) -> Iterator[Problem]:
+    if isinstance(recipe.model, BertConfig | T5Config):
+        rule = f"model.family={recipe.model.family} is read and written, not trained yet"
+        yield Problem("model.family", rule, "Use gpt or llama")
+
+
 def _even_rotation(head_dim: int, wanted: float) -> str:
     whole = [even / head_dim for even in range(2, head_dim + 1, 2) if head_dim * (even / head_dim) == even]
     near = sorted(sorted(whole, key=lambda fraction: abs(fraction * head_dim - wanted))[:2])
@@ -127,7 +134,7 @@ def _tensor(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _pipeline(recipe: Recipe) -> Iterator[Problem]:
-    pipeline, layers = recipe.parallel.pipeline, recipe.model.layers
+    pipeline, layers = recipe.parallel.pipeline, num_layers(recipe.model)
     if pipeline > layers:
         rule = f"parallel.pipeline={pipeline} is more than model.layers={layers}: a stage would have none"
         yield Problem("parallel.pipeline", rule, f"Use at most {layers}")

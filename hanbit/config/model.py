@@ -22,15 +22,15 @@ class RotaryScaling(Section):
     attention_factor: float | None = Field(None, gt=0, description="yarn: scale of cos and sin; none derives it.")
 
 
-class DecoderConfig(Section):
-    """What both decoder families share."""
+class Shape(Section):
+    """What all families share."""
 
     layers: int = Field(gt=0, description="Number of transformer blocks.")
     hidden: int = Field(gt=0, description="Width of the residual stream.")
     heads: int = Field(gt=0, description="Number of query heads.")
     inner: Count | Auto = Field(
         "auto",
-        description="Width inside the MLP; auto: 4 x hidden (gpt), 8/3 x hidden up to a multiple of 64 (llama).",
+        description="Width inside the MLP; auto: 4 x hidden; for llama 8/3 x hidden up to a multiple of 64.",
     )
     vocabulary: Count | Auto = Field("auto", description="Rows of the embedding; auto: the tokenizer's size.")
     context: int = Field(2048, gt=0, description="Longest sequence, tokens.")
@@ -41,6 +41,10 @@ class DecoderConfig(Section):
         gt=0,
         description="Standard deviation of fresh weights; outputs of residual branches get it over sqrt(2 x layers).",
     )
+
+
+class DecoderConfig(Shape):
+    """Models of the next token, which generate."""
 
 
 class GPTConfig(DecoderConfig):
@@ -81,4 +85,44 @@ class LlamaConfig(DecoderConfig):
         return scaling.model_copy(update={"original_context": others.data["context"]})
 
 
-ModelConfig = Annotated[GPTConfig | LlamaConfig, Field(discriminator="family")]
+class BertConfig(Shape):
+    """BERT's shape: sees both sides of a token; LayerNorm after each part, learned positions, exact GELU, biases."""
+
+    family: Literal["bert"]
+    context: int = Field(512, gt=0, description="Longest sequence, tokens.")
+    norm_epsilon: float = Field(1e-12, gt=0, description="Added to the variance inside norms.")
+    segments: int = Field(2, gt=0, description="Rows of the segment embedding (`type_vocab_size`).")
+    sentence_order: bool = Field(
+        True, description="A second head that says whether two segments were swapped (`BertForPreTraining`)."
+    )
+
+
+class T5Config(Shape):
+    """T5's shape: an encoder and a decoder, relative positions as a bias of the scores, RMSNorm, no biases.
+
+    `layers` are the encoder's.
+    """
+
+    family: Literal["t5"]
+    decoder_layers: Count | Auto = Field("auto", description="Blocks of the decoder; auto: as many as layers.")
+    head_dim: Count | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
+    context: int = Field(512, gt=0, description="Longest sequence it is trained on, tokens; positions have no end.")
+    norm_epsilon: float = Field(1e-6, gt=0, description="Added to the mean of squares inside norms.")
+    gated: bool = Field(False, description="GELU with a gate in the MLP (T5 1.1, mT5) in place of ReLU.")
+    scaled_output: bool = Field(True, description="Times hidden^-0.5 before the output projection (T5 1.0).")
+    position_buckets: int = Field(32, ge=4, multiple_of=2, description="Buckets of relative positions.")
+    position_distance: int = Field(128, gt=0, description="Distance in tokens from which on all share the last bucket.")
+    start_token: int = Field(0, ge=0, description="Token id that the decoder begins with; T5's padding.")
+    initial_deviation: float = Field(
+        1.0, gt=0, description="Fresh weights get this times T5's own deviations, 1 / sqrt(width) of their input."
+    )
+
+
+ModelConfig = Annotated[GPTConfig | LlamaConfig | BertConfig | T5Config, Field(discriminator="family")]
+
+
+def num_layers(model: Shape) -> int:
+    """Blocks in all, the decoder's beside the encoder's."""
+    if not isinstance(model, T5Config):
+        return model.layers
+    return model.layers + (model.layers if model.decoder_layers == "auto" else model.decoder_layers)

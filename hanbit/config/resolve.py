@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanbit.config.checks import known, misfits, refuse, unfillable
-from hanbit.config.model import LlamaConfig, ModelConfig
+from hanbit.config.model import LlamaConfig, ModelConfig, T5Config
 from hanbit.config.recipe import Recipe
 
 _LARGEST_MICRO_BATCH = 8
@@ -89,9 +89,11 @@ def _model(model: ModelConfig, vocabulary: int | None, decide: Decide) -> Any:
         changes["vocabulary"] = decide("model.vocabulary", vocabulary, "the tokenizer's size")
     if isinstance(model, LlamaConfig) and model.key_value_heads == "auto":
         changes["key_value_heads"] = decide("model.key_value_heads", model.heads, "as many as model.heads")
-    if isinstance(model, LlamaConfig) and model.head_dim == "auto":
+    if isinstance(model, LlamaConfig | T5Config) and model.head_dim == "auto":
         width = model.hidden // model.heads
         changes["head_dim"] = decide("model.head_dim", width, f"{model.hidden} hidden / {model.heads} heads")
+    if isinstance(model, T5Config) and model.decoder_layers == "auto":
+        changes["decoder_layers"] = decide("model.decoder_layers", model.layers, "as many as model.layers")
     if model.inner == "auto":
         changes["inner"] = decide("model.inner", *_inner(model))
     return _changed(model, **changes)

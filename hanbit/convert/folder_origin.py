@@ -15,6 +15,7 @@ from hanbit.checkpoint.model_weights import weight_files
 from hanbit.common.errors import FormatError, ModelError
 from hanbit.common.manifest import sha256_of
 from hanbit.common.units import readable_count
+from hanbit.config.model import DecoderConfig
 from hanbit.convert.logits import compared, logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Report
 from hanbit.models.registry import family_of
@@ -33,6 +34,11 @@ class FolderOrigin:
         self.path = path
         self._tensors = read_tensors(path)
         self.config = self._tensors.config
+        if not isinstance(self.config, DecoderConfig):
+            raise ModelError(
+                f"{path} is a {self.config.family} model. hanbit trains and exports those; it converts models of the "
+                "next token only (gpt, llama)"
+            )
         self.dtype = self._tensors["norm.weight"].dtype
         numbers = sum(torch.Size(shape).numel() for shape in self._tensors.shapes.values())
         self.described = f"{self.config.family}, {self.config.layers} layers, {readable_count(numbers)} parameters"

@@ -73,7 +73,7 @@ class GGUFOrigin:
         for name in self._model.shapes:
             place = self._model.file.places[gguf_name(name)]
             if is_quantised(place.type):
-                found[source_of(name).name] = kept(self._model.blocks(name), place.type, place.shape)
+                found[source_of(name, self.config).name] = kept(self._model.blocks(name), place.type, place.shape)
         if not found:
             raise FormatError(f"{self.path} has no quantised tensors, so there are no blocks to keep")
         return found

@@ -14,6 +14,7 @@ import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
+from hanbit.config.model import DecoderConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch
 from hanbit.engine.defaults import read_defaults
@@ -49,7 +50,7 @@ class LLM:
         if max_sequences < 1:
             raise GenerationError(f"max_sequences={max_sequences} must be at least 1")
         folder, device = _model_folder(folder_of(folder)), _device(device)
-        self.config = read_config(folder)
+        self.config = _decoder_config(folder)
         self.tokenizer = load_tokenizer(folder)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
@@ -199,6 +200,16 @@ def _model_folder(folder: Path) -> Path:
     exported = folder / "model"
     is_run = not (folder / "config.json").exists() and (exported / "config.json").exists()
     return exported if is_run else folder
+
+
+def _decoder_config(folder: Path) -> DecoderConfig:
+    config = read_config(folder)
+    if not isinstance(config, DecoderConfig):
+        raise GenerationError(
+            f"{folder} is a {config.family} model, which hanbit trains and exports and does not generate with. Use "
+            "transformers for it, or a model of the next token (gpt, llama)"
+        )
+    return config
 
 
 def _device(name: str) -> str:

@@ -216,7 +216,7 @@ def _by_module(config: ModelConfig, names: Mapping[str, Any]) -> dict[str, dict[
     """Their module path -> our layers in it: one, or up to three of a fused one."""
     modules: dict[str, dict[str, Source]] = {}
     for name in names:
-        source = family_of(config).huggingface.source_of(f"{name}.weight")
+        source = family_of(config).huggingface.source_of(f"{name}.weight", config)
         modules.setdefault(source.name.removesuffix(".weight"), {})[name] = source
     return modules
 
@@ -257,7 +257,7 @@ def _settings(config: ModelConfig, ranks: dict[str, int], rank: int, scale: floa
         "rank_pattern": odd,
         "alpha_pattern": {name: _whole_where_it_is(scale * wide) for name, wide in odd.items()},
         "bias": "none",
-        "fan_in_fan_out": family_of(config).huggingface.source_of("layers.0.mlp.up.weight").is_transposed,
+        "fan_in_fan_out": family_of(config).huggingface.source_of("layers.0.mlp.up.weight", config).is_transposed,
         "use_rslora": False,
         "use_dora": False,
         "modules_to_save": None,

@@ -5,7 +5,7 @@ which, so that files can be read tensor by tensor.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,16 +38,22 @@ class Source:
 class Adapter:
     """`config_from` raises ModelError on anything it cannot honour; nothing is dropped silently.
 
-    `architectures` says which `model_type` each one has. `source_of(our name)` gives the place of a tensor; `prefix` is
-    what some files leave out of every name; `is_constant(their name)` tells tensors of old files that can be computed.
+    `architectures` says which `model_type` each one has. `source_of(our name, config)` gives the place of a tensor;
+    `prefix` is what some files leave out of every name; `is_constant(their name)` tells tensors of old files that can
+    be computed; copies: their name -> whose numbers it repeats, in files that have both; current_name: what an old
+    file's name is called today; task and auto_class: how the model card says what it is for and who loads it.
     """
 
     architectures: Mapping[str, str]
     config_from: Callable[[dict[str, Any]], ModelConfig]
     config_to: Callable[[Any], dict[str, Any]]
-    source_of: Callable[[str], Source]
+    source_of: Callable[[str, Any], Source]
     is_constant: Callable[[str], bool]
     prefix: str
+    copies: Mapping[str, str] = field(default_factory=dict)
+    current_name: Callable[[str], str] = str
+    task: str = "text-generation"
+    auto_class: str = "AutoModelForCausalLM"
 
 
 def wanted(config: dict[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:

@@ -15,9 +15,11 @@ every rank, and its gradient must be summed once there, not in each linear layer
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from typing import Any
 
 
 class Word(Enum):
@@ -48,6 +50,8 @@ class Plan:
     last: tuple[str, ...]  # top-level modules of the last stage, used by `head`
     repeat: str = "layers"  # the ModuleDict whose entries are shared out over the stages
     tied: tuple[tuple[str, str], ...] = ()  # (copy, original): one value, e.g. ("output.weight", "embedding.weight")
+    # top-level module -> the layers whose stages use it, of a config; None: first and last say all there is
+    used_by: Callable[[Any], dict[str, range]] | None = None
 
     def rule_of(self, name: str) -> Rule:
         """The one rule for a parameter; a name that no rule or two rules match is our own mistake."""

@@ -6,16 +6,21 @@ from typing import Any
 
 from hanbit.common.errors import ModelError
 from hanbit.config.model import ModelConfig
+from hanbit.models.bert.huggingface import BERT
+from hanbit.models.bert.model import Bert
+from hanbit.models.bert.plan import PLAN as BERT_PLAN
 from hanbit.models.gpt.huggingface import GPT2
 from hanbit.models.gpt.model import GPT
 from hanbit.models.gpt.plan import PLAN as GPT_PLAN
 from hanbit.models.huggingface import Adapter
 from hanbit.models.layers.attend import MakeAttend, causal_in_batch
-from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.huggingface import LLAMA
 from hanbit.models.llama.model import Llama
 from hanbit.models.llama.plan import PLAN as LLAMA_PLAN
 from hanbit.models.plan import Plan
+from hanbit.models.t5.huggingface import T5 as T5_FOLDERS
+from hanbit.models.t5.model import T5
+from hanbit.models.t5.plan import PLAN as T5_PLAN
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Family:
     make_attend: how training attends within a micro-batch.
     """
 
-    build: Callable[[Any], Decoder]
+    build: Callable[[Any], Any]
     plan: Plan
     huggingface: Adapter
     make_attend: MakeAttend = causal_in_batch
@@ -34,6 +39,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "gpt": Family(GPT, GPT_PLAN, GPT2),
     "llama": Family(Llama, LLAMA_PLAN, LLAMA),
+    "bert": Family(Bert, BERT_PLAN, BERT),
+    "t5": Family(T5, T5_PLAN, T5_FOLDERS),
 }
 
 

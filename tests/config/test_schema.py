@@ -57,7 +57,7 @@ def test_the_schema_allows_every_recipe(path: Path) -> None:
         {"training": {"steps": 0}},
         {"training": {"compile": 1}},
         {"model": {"family": "gpt", "key_value_heads": 2}},
-        {"model": {"family": "t5"}},
+        {"model": {"family": "t6"}},
         {"optimizer": {"betas": [0.9]}},
         {"optimizer": {"betas": [0.9, 1.0]}},
         {"parallel": {"shard": 1}},

@@ -35,8 +35,8 @@ def logits_of(model: Decoder, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
     return model.head(model.trunk(model.embed(tokens, POSITIONS), POSITIONS, causal()))
 
 
-def test_every_family_is_tried_here() -> None:
-    assert {config.family for config in CONFIGS} == set(FAMILIES)
+def test_every_family_of_decoders_is_tried_here() -> None:
+    assert {config.family for config in CONFIGS} == set(FAMILIES) - {"bert", "t5"}
 
 
 @each_family

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hanbit.config.model import LlamaConfig
+from hanbit.config.model import LlamaConfig, T5Config
 from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 
@@ -46,3 +46,19 @@ def test_deviations_are_those_of_the_config_smaller_by_depth_at_the_ends_of_bran
             wanted = 0.05 / 4 if is_end_of_branch else 0.05  # sqrt(2 x 8 layers) = 4
             assert value.std() == pytest.approx(wanted, rel=0.05), name  # 8192 numbers: one deviation is 0.8%
             assert abs(value.mean()) < 5 * wanted / value.numel() ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("embedding.weight", (500, 64), 1.0),
+        ("layers.0.attention.query.weight", (128, 64), 1 / 32),  # sqrt(64 hidden x 16 head_dim)
+        ("layers.3.cross_attention.key.weight", (128, 64), 1 / 8),
+        ("layers.3.attention.output.weight", (64, 256), 1 / 16),
+        ("layers.3.mlp.down.weight", (64, 400), 1 / 20),
+        ("encoder_bias.weight", (64, 320), 1 / 8),  # hidden is 64, too
+    ],
+)
+def test_deviations_of_t5_are_those_of_mesh_tensorflow(name: str, shape: tuple[int, ...], wanted: float) -> None:
+    config = T5Config(family="t5", layers=2, decoder_layers=2, hidden=64, heads=8, head_dim=16, vocabulary=500)
+    assert initial_value(config, name, shape, seed=1).std() == pytest.approx(wanted, rel=0.05)

@@ -4,7 +4,7 @@ import pytest
 
 from hanbit.checkpoint.model_weights import shapes_of
 from hanbit.common.errors import ModelError
-from hanbit.config.model import GPTConfig, LlamaConfig, ModelConfig
+from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, ModelConfig, T5Config
 from hanbit.models.registry import FAMILIES, adapter_of, family_of
 
 CONFIGS: list[ModelConfig] = [
@@ -12,6 +12,11 @@ CONFIGS: list[ModelConfig] = [
     LlamaConfig(
         family="llama", layers=2, hidden=16, heads=2, key_value_heads=1, head_dim=8, inner=32, vocabulary=11,
         query_key_value_bias=True, attention_output_bias=True, mlp_bias=True, query_key_norm=True,
+    ),
+    BertConfig(family="bert", layers=2, hidden=16, heads=2, inner=32, vocabulary=11, sentence_order=False),
+    T5Config(
+        family="t5", layers=2, decoder_layers=3, hidden=16, heads=2, head_dim=8, inner=32, vocabulary=11, gated=True,
+        tied=False,
     ),
 ]  # fmt: skip
 
@@ -27,7 +32,7 @@ def test_architecture_that_is_not_known_is_answered_with_all_that_are() -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.family)
 def test_no_two_tensors_share_a_place_and_no_part_of_a_file_is_forgotten(config: ModelConfig) -> None:
     adapter = family_of(config).huggingface
-    sources = [adapter.source_of(name) for name in shapes_of(config)]
+    sources = [adapter.source_of(name, config) for name in shapes_of(config)]
     assert len({(source.name, source.part) for source in sources}) == len(sources)
     for name in {source.name for source in sources}:
         parts = {source.part for source in sources if source.name == name}

@@ -76,7 +76,7 @@ def test_a_step_equals_a_plain_loop_over_pefts_modules(base: str, overrides: lis
     source_of = family_of(config).huggingface.source_of
     for name, parameter in ours.items():
         layer, _, letter = name.rpartition(".lora.")
-        path = source_of(f"{layer}.weight").name.removesuffix(".weight")
+        path = source_of(f"{layer}.weight", config).name.removesuffix(".weight")
         same = learning[f"base_model.model.{path}.lora_{letter.upper()}.default.weight"]
         assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0

@@ -70,7 +70,7 @@ def config_to(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str, config: GPTConfig) -> Source:
     if name == "output.weight":
         return Source("lm_head.weight")
     if name in _PLAIN:

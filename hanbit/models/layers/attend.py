@@ -1,6 +1,8 @@
-"""How training attends: every token to itself and to those before it."""
+"""How training attends: every token to itself and to those before it, or to all of a sequence."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -41,3 +43,47 @@ def window_mask(tokens: int, window: int | None, device: torch.device) -> torch.
     places = torch.arange(tokens, device=device)
     back = places.unsqueeze(1) - places
     return (back >= 0) & (back < window)
+
+
+def bidirectional(present: torch.Tensor | None = None) -> Attend:
+    """Every token sees all that are there. present: [batch, keys] bool, false where there is padding; None: all are."""
+    function = partial(masked_attention, mask=_over_keys(present))
+    return lambda index: function
+
+
+def encoder_decoder(encoder_layers: int, present: torch.Tensor | None = None) -> Callable[[int], Any]:
+    """For layers from `encoder_layers` on a pair: each token sees those before it, and all that the encoder gave."""
+    encoder = partial(masked_attention, mask=_over_keys(present))
+    return lambda index: encoder if index < encoder_layers else (biased_causal_attention, encoder)
+
+
+def masked_attention(
+    layer: Attention,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """q [batch, queries, heads, head_dim], k, v [batch, keys, heads, head_dim] -> as q.
+
+    mask: bool, true where a query sees a key; bias: added to the scores; each broadcast to [batch, heads, queries,
+    keys].
+    """
+    if bias is not None and mask is not None:
+        mask = bias.masked_fill(~mask, float("-inf"))
+    q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)
+    mask = bias if mask is None else mask
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=layer.scale).transpose(-2, -3)
+
+
+def biased_causal_attention(
+    layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """As `causal_attention`; bias: [heads, tokens, tokens], added to the scores."""
+    sees = torch.ones(bias.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    return masked_attention(layer, q, k, v, sees, bias)
+
+
+def _over_keys(present: torch.Tensor | None) -> torch.Tensor | None:
+    return None if present is None else present[:, None, None, :]

@@ -33,10 +33,11 @@ class Attention(nn.Module):
         output_bias: bool,
         head_norm_epsilon: float | None = None,
         sliding_window: int | None = None,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.scale = head_dim**-0.5
+        self.scale = head_dim**-0.5 if scale is None else scale
         self.sliding_window = sliding_window
         self.query = nn.Linear(hidden, heads * head_dim, bias=bias)
         self.key = nn.Linear(hidden, key_value_heads * head_dim, bias=bias)

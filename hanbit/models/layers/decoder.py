@@ -12,6 +12,7 @@ from torch import nn
 from hanbit.config.model import DecoderConfig
 from hanbit.models.batch import Batch, positions_of
 from hanbit.models.layers.attention import Attend
+from hanbit.models.layers.embedding import embedding_of
 
 
 class Decoder(nn.Module):
@@ -21,7 +22,7 @@ class Decoder(nn.Module):
         super().__init__()
         assert isinstance(config.vocabulary, int)
         self.config = config
-        self.embedding = _embedding(config.vocabulary, config.hidden)
+        self.embedding = embedding_of(config.vocabulary, config.hidden)
         self.layers = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm
         self.output = nn.Linear(config.hidden, config.vocabulary, bias=False)
@@ -63,14 +64,6 @@ class Decoder(nn.Module):
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., hidden] -> logits [..., vocabulary]."""
         return self.output(self.final(hidden))
-
-
-def _embedding(rows: int, width: int) -> nn.Embedding:
-    """As nn.Embedding(rows, width), whose first values would load torch's compiler on the meta device, 2 s."""
-    weight = torch.empty(rows, width)
-    if not weight.is_meta:
-        nn.init.normal_(weight)
-    return nn.Embedding.from_pretrained(weight, freeze=False)
 
 
 class Block(nn.Module):

@@ -84,7 +84,7 @@ def config_to(config: LlamaConfig) -> dict[str, Any]:
     }
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str, config: LlamaConfig) -> Source:
     if name == "output.weight":
         return Source("lm_head.weight")
     if name in _PLAIN:
