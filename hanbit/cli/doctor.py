@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hanbit.common.capability import Processor
 from hanbit.common.units import readable_bytes
 
 NEEDED = (
@@ -69,17 +70,27 @@ def torch_facts() -> dict[str, Any]:
     import torch.distributed as dist
 
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    processors = [Processor(card.name, (card.major, card.minor)) for card in cards] or [Processor("CPU")]
     return {
         "version": torch.__version__,
         "GPUs": ", ".join(f"{card.name} {readable_bytes(card.total_memory)}" for card in cards)
         or "none: the CPU is used",
-        "bf16 on GPU": torch.cuda.is_bf16_supported() if cards else "no GPU",
+        "precision": "; ".join(sorted({computes(processor) for processor in processors})),
         "process groups": ", ".join(
             name
             for name, is_there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available()))
             if is_there
         ),
     }
+
+
+def computes(processor: Processor) -> str:
+    """What it can train in, what `training.precision=auto` takes, and what it lacks."""
+    capability = processor.capability
+    flash = "" if capability.flash_attention_2 or processor.compute_capability is None else ", no FlashAttention 2"
+    missing = "".join(f", no {precision}" for precision in capability.lacks)
+    has = f"{processor}: {', '.join(capability.precisions)}{missing}{flash}"
+    return f"{has}; auto is {capability.auto}: it {capability.why}"
 
 
 def versions() -> dict[str, str]:

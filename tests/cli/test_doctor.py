@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hanbit.cli import doctor
+from hanbit.common.capability import Processor
 
 
 def test_doctor_tells_what_this_machine_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,3 +35,10 @@ def test_versions_that_are_not_tested_come_with_their_pip_line(monkeypatch: pyte
 
 def test_every_package_that_hanbit_needs_has_a_tested_version() -> None:
     assert set(doctor.NEEDED) | set(doctor.EXTRAS) <= set(doctor.tested_versions())
+
+
+def test_precisions_of_a_card_are_told_with_what_it_lacks() -> None:
+    assert doctor.computes(Processor("Tesla T4", (7, 5))) == (
+        "Tesla T4 (sm75): fp32, fp16, no bf16, no fp8, no FlashAttention 2; auto is fp16: it has no bf16"
+    )
+    assert doctor.computes(Processor("CPU")).startswith("CPU: fp32, fp16, bf16, no fp8; auto is fp32: it ")
