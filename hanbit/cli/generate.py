@@ -40,6 +40,12 @@ def command(
         float | None,
         typer.Option(help="Leave out what is less probable than this share of the likeliest.", show_default="0"),
     ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Above 1: what prompt or answer have already becomes less likely.", show_default=f"{_THEIRS} 1"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
     chat: Annotated[
@@ -54,6 +60,7 @@ def command(
 ) -> None:
     """Let a model speak: one answer to a prompt, or a chat in the terminal (/exit ends it)."""
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    given["repetition_penalty"] = repetition_penalty
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     flags |= {"max_tokens": max_tokens, "stop": stop or []}
     is_conversation = prompt is None and sys.stdin.isatty()

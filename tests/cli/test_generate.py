@@ -106,6 +106,14 @@ def test_stop_may_be_given_again_and_cuts(folder: Path) -> None:
     assert stopped == text[: text.index(text[4:6])] + "\n"
 
 
+def test_a_repetition_penalty_is_that_of_the_engine(folder: Path) -> None:
+    greedy = ["--temperature", "0", "--max-tokens", "24"]
+    params = SamplingParams(temperature=0, max_tokens=24, repetition_penalty=1.6)
+    found = run(folder, "The quick", *greedy, "--repetition-penalty", "1.6").stdout
+    assert found == LLM(folder).generate(["The quick"], params)[0].text + "\n"
+    assert found != run(folder, "The quick", *greedy).stdout
+
+
 def test_a_chat_template_is_used_where_there_is_one_unless_forbidden(chat_folder: Path) -> None:
     asked = run(chat_folder, "안녕", *SEEDED, "--system", "Be kind").stdout
     assert asked == run(chat_folder, "s:Be kindu:안녕a:", "--no-chat", *SEEDED).stdout
@@ -117,7 +125,15 @@ def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--temperature", "-1"], ["--top-p", "0"], ["--max-tokens", "0"], ["--no-chat", "--system", "x"]], ids=str
+    "wrong",
+    [
+        ["--temperature", "-1"],
+        ["--top-p", "0"],
+        ["--max-tokens", "0"],
+        ["--repetition-penalty", "0"],
+        ["--no-chat", "--system", "x"],
+    ],
+    ids=str,
 )
 def test_wrong_flags_are_refused_before_the_model_is_looked_for(wrong: list[str]) -> None:
     problem = run("nowhere", "x", *wrong).exception

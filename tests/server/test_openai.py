@@ -251,7 +251,7 @@ def test_a_stop_text_ends_the_answer_and_says_so(client: OpenAI, llm: LLM) -> No
 
 def test_sampling_fields_reach_the_engine(client: OpenAI, llm: LLM) -> None:
     fields: dict[str, Any] = {"presence_penalty": 1.5, "frequency_penalty": 0.5}
-    extra = {"top_k": 5, "min_p": 0.01, "min_tokens": 3, "ignore_eos": True}
+    extra = {"top_k": 5, "min_p": 0.01, "repetition_penalty": 1.4, "min_tokens": 3, "ignore_eos": True}
     bias = llm.generate(["The"], greedy(max_tokens=1))[0].token_ids[0]
     found = client.completions.create(
         model="tiny", prompt="The", max_tokens=12, temperature=0.7, top_p=0.9, seed=5, logit_bias={str(bias): -100},
@@ -322,6 +322,7 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "temperature a text": ({"temperature": "hot"}, "temperature", "invalid_value"),
     "temperature below zero": ({"temperature": -1}, "temperature", "invalid_value"),
     "top_p of zero": ({"top_p": 0}, "top_p", "invalid_value"),
+    "repetition_penalty of zero": ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
     "max_tokens of zero": ({"max_tokens": 0}, "max_tokens", "invalid_value"),
     "max_tokens true": ({"max_tokens": True}, "max_tokens", "invalid_value"),
     "an endless seed": ({"seed": 10**30}, "seed", "invalid_value"),

@@ -13,7 +13,7 @@ from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
 from hanbit.server.language_model import CountedAnswer, LanguageModel
 
 _SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop", "ignore_eos")
-_MAKERS = ("temperature", "top_p", "top_k", "min_p")  # None: as the model's makers would have it
+_MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
 
 
 def sampling(

@@ -1,8 +1,8 @@
 """What may be asked for, as pydantic models. Types are strict ("0.5" is no number); ranges that the engine knows are
 checked by its SamplingParams, limits on amounts here.
 
-https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`, `min_tokens`,
-`ignore_eos` and the two token routes are vLLM's.
+https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
+`repetition_penalty`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's.
 """
 
 from typing import Annotated, Any, Literal
@@ -87,6 +87,7 @@ class Answering(Strict):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    repetition_penalty: float | None = None
     presence_penalty: float = 0
     frequency_penalty: float = 0
     logit_bias: Annotated[dict[int, float], BeforeValidator(_biases), Field(max_length=MOST_BIASES)] = {}
