@@ -12,6 +12,7 @@ from hanbit.server.errors import RequestError
 from hanbit.server.frontends.body import MOST_BYTES
 from hanbit.server.frontends.kserve_grpc import InferenceService
 from hanbit.server.models import Catalogue
+from hanbit.server.ports import in_use
 
 _SERVICE = "inference.GRPCInferenceService"
 _OPEN = (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", "/grpc.health.v1.Health/")
@@ -24,7 +25,7 @@ _OPTIONS = (
 
 
 class GrpcServer:
-    """`address`: host:port, taken when this is made. Raises RuntimeError if it cannot be had."""
+    """`address`: host:port, taken when this is made. Raises ConfigError if it cannot be had."""
 
     def __init__(self, catalogue: Catalogue, address: str, api_key: str | None) -> None:
         interceptors = [] if api_key is None else [_Gate(api_key)]
@@ -32,7 +33,10 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         services.add_GRPCInferenceServiceServicer_to_server(InferenceService(catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port: int = self._server.add_insecure_port(address)
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError:  # somebody took it since it was found free
+            raise in_use(int(address.rpartition(":")[2]), "--grpc-port") from None
 
     async def start(self) -> None:
         await self.set_ready(False)

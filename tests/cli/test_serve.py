@@ -115,11 +115,21 @@ def test_patience_ends_and_a_repository_serves_two_servers(
         assert code == 0
         assert "ending: 1 requests were cut off" in errors
         assert "Traceback" not in errors
-        port = second.http.rpartition(":")[2]
-        assert run(["serve", *arguments, "--http-port", port, "--grpc-port", "0"]) == 1
-        error = capsys.readouterr().err
-        assert f"port {port} is in use by process {second.process.pid} (" in error
-        assert "choose another with --http-port" in error
+
+
+def test_a_second_server_on_the_same_folder_and_ports_is_one_line_and_the_first_serves_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with process(tmp_path, str(folder), "--served-model-name", "m") as first:
+        http, grpc = (address.rpartition(":")[2] for address in (first.http, first.grpc))
+        for ports, flag in (((http, "0"), "--http-port"), (("0", grpc), "--grpc-port"), ((http, grpc), "--grpc-port")):
+            taken = http if flag == "--http-port" else grpc
+            assert run(["serve", str(folder), "--http-port", ports[0], "--grpc-port", ports[1]]) == 2
+            error = capsys.readouterr().err
+            assert f"port {taken} is in use by process {first.process.pid} (" in error
+            assert f"choose another with {flag}" in error
+            assert error.count("\n") == 1
+        assert Http(first.http).ask("/v2/models/m/generate", {"text_input": "The", "max_tokens": 2}).status == 200
 
 
 def test_a_hub_name_is_served_from_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,26 @@
 import asyncio
 import socket
 
+import pytest
+
+from hanbit.common.errors import ConfigError
+from hanbit.server.engines import Engines
+from hanbit.server.grpc_server import GrpcServer
+from hanbit.server.models import Catalogue
+from hanbit.server.options import EngineOptions
 from hanbit.server.ports import listen
+
+
+def test_a_port_that_is_taken_after_it_was_found_free_is_named() -> None:
+    """Two servers that start at the same moment: gRPC binds by itself, a moment after the check."""
+
+    async def bind_twice() -> None:
+        with listen("127.0.0.1", 0, "--grpc-port") as first:
+            port = first.getsockname()[1]
+            with pytest.raises(ConfigError, match=rf"port {port} is in use by process \d+ .*--grpc-port"):
+                GrpcServer(Catalogue([], Engines(EngineOptions())), f"127.0.0.1:{port}", None)
+
+    asyncio.run(bind_twice())
 
 
 def test_a_connection_sends_each_token_at_once() -> None:
