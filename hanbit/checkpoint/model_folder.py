@@ -18,7 +18,7 @@ from hanbit.checkpoint.model_weights import INDEX, FolderTensors, empty_model, w
 from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
-from hanbit.config.model import LlamaConfig, ModelConfig, T5Config, num_layers
+from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
 from hanbit.models.registry import adapter_of, family_of
 from hanbit.tokenizers.load import copy_tokenizer
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -123,6 +123,8 @@ def _refuse_absurd(config: ModelConfig) -> None:
     if isinstance(config, T5Config):
         sizes["attention width"] = config.heads * int(config.head_dim)
         sizes["relative_attention_num_buckets"] = config.position_buckets
+    if isinstance(config, MixtureConfig):
+        sizes["experts x expert_inner"] = config.experts * int(config.expert_inner)
     for name, size in sizes.items():
         if size > _LARGEST_WIDTH or size * config.hidden > _LARGEST_TENSOR:
             raise ModelError(f"config.json: {name}={size} with hidden={config.hidden} is beyond any model")

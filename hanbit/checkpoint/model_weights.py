@@ -1,6 +1,7 @@
 """The tensors of a model folder: found, checked by name, shape and dtype before memory is taken, written in shards."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ class FolderTensors(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.shapes:
             raise KeyError(name)
-        source = self._source(name)
-        return source.read(self._tensor(source.name))
+        parts = [source.read(self._tensor(source.name)) for source in self._sources(name)]
+        return torch.stack(parts) if self._is_stack(name) else parts[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -51,23 +52,30 @@ class FolderTensors(Mapping[str, torch.Tensor]):
         path, stored = self._places[file_name]
         return self._files[path].get_tensor(stored)
 
-    def _source(self, name: str) -> Source:
-        """Some files leave the prefix out of every name."""
-        source = self._adapter.source_of(name, self.config)
+    def _sources(self, name: str) -> list[Source]:
+        """One, or those of a stack in its order. Some files leave the prefix out of every name."""
+        found = self._adapter.source_of(name, self.config).each(self.shapes[name])
+        return [self._without_prefix(source) for source in found]
+
+    def _without_prefix(self, source: Source) -> Source:
         short = source.name.removeprefix(self._adapter.prefix)
-        if source.name not in self._places and short in self._places:
-            return Source(short, source.part, source.parts, source.is_transposed)
-        return source
+        is_short = source.name not in self._places and short in self._places
+        return replace(source, name=short) if is_short else source
+
+    def _is_stack(self, name: str) -> bool:
+        return self._adapter.source_of(name, self.config).is_stack
 
     def _check(self) -> None:
         """Missing, of another shape, left over: each would make another model than the file's."""
         used = set()
         for name, shape in self.shapes.items():
-            source = self._source(name)
-            if source.name not in self._places:
-                raise ModelError(f"{self.folder} has no tensor {source.name} ({name}): it is incomplete, copy it again")
-            self._check_shape(source.name, source.shape_in_file(shape))
-            used.add(source.name)
+            own = shape[1:] if self._is_stack(name) else shape
+            for source in self._sources(name):
+                if source.name not in self._places:
+                    place = f"{source.name} ({name})"
+                    raise ModelError(f"{self.folder} has no tensor {place}: it is incomplete, copy it again")
+                self._check_shape(source.name, source.shape_in_file(own))
+                used.add(source.name)
         for name in sorted(set(self._places) - used):
             self._check_left_over(name)
 
@@ -87,10 +95,8 @@ class FolderTensors(Mapping[str, torch.Tensor]):
         original = self._adapter.copies.get(file_name)
         if original in self._places and torch.equal(self._tensor(file_name), self._tensor(original)):
             return
-        output, embedding = (
-            self._adapter.source_of("output.weight", self.config).name,
-            self._source("embedding.weight").name,
-        )
+        output = self._adapter.source_of("output.weight", self.config).name
+        embedding = self._sources("embedding.weight")[0].name
         if not self.config.tied or file_name != output:
             raise ModelError(f"{self.folder} has a tensor {file_name[:200]} that {self.config.family} has no place for")
         self._check_shape(output, self.shapes["embedding.weight"])
@@ -174,16 +180,30 @@ def write_weights(folder: Path, config: ModelConfig, tensors: Mapping[str, torch
     names = [WEIGHTS]
     if len(shards) > 1:
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-        places = {stored: file for file, shard in zip(names, shards, strict=True) for stored in shard}
+        places = {
+            stored: file
+            for file, shard in zip(names, shards, strict=True)
+            for parts in shard.values()
+            for stored in _file_names(parts, shapes)
+        }
         total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     for file, shard in zip(names, shards, strict=True):
-        found = {name: _joined(parts, tensors, shapes, dtype) for name, parts in shard.items()}
+        found: dict[str, torch.Tensor] = {}
+        for parts in shard.values():
+            joined = _joined(parts, tensors, shapes, dtype)
+            stored = _file_names(parts, shapes)
+            found |= zip(stored, joined.unbind() if parts[0][1].is_stack else [joined], strict=True)
         save_file(found, folder / file, metadata={"format": "pt"})
     return str(dtype).removeprefix("torch.")
 
 
-Parts = list[tuple[str, Source]]  # our tensors of one of theirs
+Parts = list[tuple[str, Source]]  # our tensors of one of theirs, or of one stack of them
+
+
+def _file_names(parts: Parts, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    name, source = parts[0]
+    return [one.name for one in source.each(shapes[name])]
 
 
 def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes: int) -> list[dict[str, Parts]]:

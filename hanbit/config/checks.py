@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hanbit.common.errors import ConfigError
-from hanbit.config.model import BertConfig, LlamaConfig, T5Config, num_layers
+from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config, num_layers
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
@@ -49,6 +49,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _context,
         _rates,
         _tuning,
+        _mixture,
     )
     found = [problem for one in checks for problem in one(recipe)]
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
@@ -127,6 +128,8 @@ def _tensor(recipe: Recipe) -> Iterator[Problem]:
     sizes = {"model.heads": model.heads, "model.inner": known(model.inner)}
     if isinstance(model, LlamaConfig):
         sizes["model.key_value_heads"] = known(model.key_value_heads)
+    if isinstance(model, MixtureConfig):
+        sizes["model.expert_inner"] = known(model.expert_inner)
     uneven = [f"{key}={size}" for key, size in sizes.items() if size % tensor]
     if uneven:
         rule = f"parallel.tensor={tensor} does not divide {' and '.join(uneven)}"
@@ -208,6 +211,21 @@ def _tuning(recipe: Recipe) -> Iterator[Problem]:
         start, base = recipe.training.initial_model, recipe.tuning.model
         rule = f"training.initial_model={start} and tuning.model={base} both name a model to start from"
         yield Problem("training.initial_model", rule, "Keep tuning.model")
+
+
+def _mixture(recipe: Recipe) -> Iterator[Problem]:
+    """What is not proven with experts."""
+    if not isinstance(recipe.model, MixtureConfig):
+        return
+    if recipe.training.compile:
+        rule = "training.compile=true with model.family=mixture: a graph cannot know how many tokens an expert gets"
+        yield Problem("training.compile", rule, "Leave it out")
+    if recipe.tuning is not None:
+        rule = "tuning a model.family=mixture is not proven: adapters of experts are not built"
+        yield Problem("tuning.model", rule, "Train all of it, or tune a model without experts")
+    if recipe.parallel.tensor > 1:
+        rule = f"parallel.tensor={recipe.parallel.tensor} with model.family=mixture is not built"
+        yield Problem("parallel.tensor", rule, "Use 1")
 
 
 def _divides(key: str, value: int, other_key: str, other: int) -> Problem:

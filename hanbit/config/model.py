@@ -85,6 +85,58 @@ class LlamaConfig(DecoderConfig):
         return scaling.model_copy(update={"original_context": others.data["context"]})
 
 
+class MixtureConfig(LlamaConfig):
+    """Llama's shape with experts in place of MLPs (Mixtral, Qwen3-MoE)."""
+
+    family: Literal["mixture"]  # type: ignore[assignment]
+    experts: int = Field(gt=1, description="Number of experts of a sparse layer.")
+    experts_per_token: int = Field(2, gt=0, description="Number of experts that each token goes through.")
+    expert_inner: Count | Auto = Field("auto", description="Width inside one expert; auto: model.inner.")
+    normalize_weights: bool = Field(
+        True, description="Weights of a token's experts are scaled to sum to one (`norm_topk_prob`)."
+    )
+    sparse_every: int = Field(
+        1, gt=0, description="Every so many layers, one has experts; others have an MLP (`decoder_sparse_step`)."
+    )
+    balance_coefficient: float = Field(
+        0.001,
+        ge=0,
+        description="Weight of the load-balancing loss, a mean over sparse layers, in training "
+        "(`router_aux_loss_coef`); 0: none.",
+    )
+
+    def is_sparse(self, layer: int) -> bool:
+        """Has this layer, counted from 0, experts?"""
+        return (layer + 1) % self.sparse_every == 0
+
+    @property
+    def sparse_layers(self) -> int:
+        return self.layers // self.sparse_every
+
+    @field_validator("mlp_bias")
+    @classmethod
+    def _without_bias(cls, bias: bool) -> bool:
+        if bias:
+            raise ValueError("a mixture's experts have no biases; leave it out")
+        return bias
+
+    @field_validator("experts_per_token")
+    @classmethod
+    def _within_experts(cls, chosen: int, others: ValidationInfo) -> int:
+        experts = others.data.get("experts", chosen)
+        if chosen > experts:
+            raise ValueError(f"more than model.experts={experts}; use at most {experts}")
+        return chosen
+
+    @field_validator("sparse_every")
+    @classmethod
+    def _within_layers(cls, every: int, others: ValidationInfo) -> int:
+        layers = others.data.get("layers", every)
+        if every > layers:
+            raise ValueError(f"more than model.layers={layers}: no layer would have experts; use at most {layers}")
+        return every
+
+
 class BertConfig(Shape):
     """BERT's shape: sees both sides of a token; LayerNorm after each part, learned positions, exact GELU, biases."""
 
@@ -118,7 +170,7 @@ class T5Config(Shape):
     )
 
 
-ModelConfig = Annotated[GPTConfig | LlamaConfig | BertConfig | T5Config, Field(discriminator="family")]
+ModelConfig = Annotated[GPTConfig | LlamaConfig | MixtureConfig | BertConfig | T5Config, Field(discriminator="family")]
 
 
 def num_layers(model: Shape) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanbit.config.checks import known, misfits, refuse, unfillable
-from hanbit.config.model import LlamaConfig, ModelConfig, T5Config
+from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.config.recipe import Recipe
 
 _LARGEST_MICRO_BATCH = 8
@@ -96,6 +96,9 @@ def _model(model: ModelConfig, vocabulary: int | None, decide: Decide) -> Any:
         changes["decoder_layers"] = decide("model.decoder_layers", model.layers, "as many as model.layers")
     if model.inner == "auto":
         changes["inner"] = decide("model.inner", *_inner(model))
+    if isinstance(model, MixtureConfig) and model.expert_inner == "auto":
+        width = changes.get("inner", model.inner)
+        changes["expert_inner"] = decide("model.expert_inner", width, "as wide as model.inner")
     return _changed(model, **changes)
 
 

@@ -4,6 +4,7 @@ Query, key and value become one matrix, gate and up another: two products a laye
 are laid out in panels (panels.py). `models/` knows nothing of it: layers are replaced by ones with the same face.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from hanbit.engine.panels import PanelEmbedding, PanelLinear
 from hanbit.engine.quick import quick_norm, quick_rotate
 from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.decoder import Block, Decoder
+from hanbit.models.layers.experts import Experts, MixtureMLP
 from hanbit.models.layers.mlp import GatedMLP, GeluMLP
 from hanbit.models.layers.rotary import Rotation
 
@@ -92,6 +94,11 @@ class JoinedGatedMLP(nn.Module):
         self.projection = _matrix(mlp.gate, mlp.up)
         self.down = _matrix(mlp.down)
 
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Without adapters."""
+        gate, up = self.projection(hidden).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
     def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
         gate, up = function.adapt("mlp.projection", hidden, self.projection(hidden)).chunk(2, dim=-1)
         inner = F.silu(gate) * up
@@ -110,6 +117,25 @@ class JoinedGeluMLP(nn.Module):
         return function.adapt("mlp.down", inner, self.down(inner))
 
 
+class JoinedMixtureMLP(nn.Module):
+    """A mixture of experts, each with gate and up from one product. Adapters do not reach into it."""
+
+    def __init__(self, mlp: MixtureMLP) -> None:
+        super().__init__()
+        self.router = mlp.router
+        self.experts = nn.ModuleList(JoinedGatedMLP(expert) for expert in _apart(mlp.experts))
+
+    def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
+        """hidden [..., hidden] -> the same shape. Only experts that a token goes to are read."""
+        rows, routing = hidden.flatten(0, -2), self.router(hidden.flatten(0, -2))
+        output = torch.zeros_like(rows, dtype=torch.float32)
+        for expert in routing.experts.unique().tolist():
+            tokens, places = (routing.experts == expert).nonzero(as_tuple=True)
+            found = self.experts[expert].product(rows[tokens])
+            output.index_add_(0, tokens, found * routing.weights[tokens, places].unsqueeze(-1))
+        return output.to(hidden.dtype).view_as(hidden)
+
+
 def places_of(model: Decoder) -> list[dict[str, Place]]:
     """The joined matrices of each layer of a fused model."""
     return [block.places for block in model.layers.values() if isinstance(block, JoinedBlock)]
@@ -118,19 +144,31 @@ def places_of(model: Decoder) -> list[dict[str, Place]]:
 def _mlp(mlp: nn.Module) -> nn.Module:
     if isinstance(mlp, GatedMLP):
         return JoinedGatedMLP(mlp)
+    if isinstance(mlp, MixtureMLP):
+        return JoinedMixtureMLP(mlp)
     assert isinstance(mlp, GeluMLP)
     return JoinedGeluMLP(mlp)
 
 
+def _apart(experts: Experts) -> Iterator[GatedMLP]:
+    """Each expert as an MLP of its own, over the same memory."""
+    for matrices in zip(experts.gate, experts.up, experts.down, strict=True):
+        with torch.device("meta"):
+            mlp = GatedMLP(matrices[0].shape[1], matrices[0].shape[0], bias=False)
+        for linear, weight in zip((mlp.gate, mlp.up, mlp.down), matrices, strict=True):
+            linear.weight = nn.Parameter(weight, requires_grad=False)
+        yield mlp
+
+
 def _places(block: Block) -> dict[str, Place]:
     """The joined matrices by the names that layers call `adapt` with."""
-    first = ("mlp.gate", "mlp.up") if isinstance(block.mlp, GatedMLP) else ("mlp.up",)
-    names = {
+    names: dict[str, tuple[str, ...]] = {
         "attention.projection": ("attention.query", "attention.key", "attention.value"),
         "attention.output": ("attention.output",),
-        "mlp.projection": first,
-        "mlp.down": ("mlp.down",),
     }
+    if not isinstance(block.mlp, MixtureMLP):
+        names["mlp.projection"] = ("mlp.gate", "mlp.up") if isinstance(block.mlp, GatedMLP) else ("mlp.up",)
+        names["mlp.down"] = ("mlp.down",)
     return {place: _place(block, parts) for place, parts in names.items()}
 
 

@@ -243,6 +243,7 @@ def _joined(
 
 
 def _settings(config: ModelConfig, ranks: dict[str, int], rank: int, scale: float, base: str) -> dict[str, Any]:
+    output = family_of(config).huggingface.source_of("layers.0.attention.output.weight", config)
     targets = _target_names(ranks, _by_module(config, _linear_layers(config)))
     odd = {targets[path]: wide for path, wide in ranks.items() if wide != rank}
     return {
@@ -257,7 +258,7 @@ def _settings(config: ModelConfig, ranks: dict[str, int], rank: int, scale: floa
         "rank_pattern": odd,
         "alpha_pattern": {name: _whole_where_it_is(scale * wide) for name, wide in odd.items()},
         "bias": "none",
-        "fan_in_fan_out": family_of(config).huggingface.source_of("layers.0.mlp.up.weight", config).is_transposed,
+        "fan_in_fan_out": output.is_transposed,
         "use_rslora": False,
         "use_dora": False,
         "modules_to_save": None,

@@ -10,11 +10,12 @@ Neither counts what is computed twice (recompute), norms, activations, or the op
 2205.05198, section 6; Chowdhery et al., PaLM, arXiv 2204.02311, appendix B).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from hanbit.config.model import ModelConfig
+from hanbit.config.model import MixtureConfig, ModelConfig
 from hanbit.models.registry import family_of
 
 
@@ -49,15 +50,21 @@ def flops_per_token(config: ModelConfig, sequence_length: int, is_frozen: bool =
 
 
 def product_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices that a token is multiplied with, each use counted: a tied output is one."""
+    """Parameters of the matrices that a token is multiplied with, each use counted: a tied output is one. Of a stack of
+    experts those that a token goes through."""
     family = family_of(config)
     with torch.device("meta"):
         model = family.build(config)
     return sum(
-        parameter.numel()
+        math.prod(_met(config, parameter.shape) if family.plan.rule_of(name).is_stack else parameter.shape)
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if parameter.ndim >= 2 and name.split(".")[0] not in family.plan.first
     )
+
+
+def _met(config: ModelConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
+    assert isinstance(config, MixtureConfig)
+    return (config.experts_per_token, *shape[1:])
 
 
 def _head_dim(config: ModelConfig) -> int:

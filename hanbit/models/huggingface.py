@@ -1,11 +1,11 @@
 """What a family's `huggingface.py` offers: its config and its tensors in Hugging Face's words, both ways.
 
-A tensor of ours is made of one of theirs, or of a part of it; one of theirs of one or several of ours. `Source` says
-which, so that files can be read tensor by tensor.
+A tensor of ours is made of one of theirs, of a part of it, or of a stack of several; one of theirs of one or several of
+ours. `Source` says which, so that files can be read tensor by tensor.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,12 +17,22 @@ from hanbit.config.model import ModelConfig
 @dataclass(frozen=True)
 class Source:
     """Where a tensor of ours lies in a Hugging Face file: `name`, perhaps the `part`-th of `parts` along the last dim,
-    then perhaps transposed."""
+    then perhaps transposed. With `{}` in the name ours is a stack of theirs, which have their number there."""
 
     name: str
     part: int = 0
     parts: int = 1
     is_transposed: bool = False
+
+    @property
+    def is_stack(self) -> bool:
+        return "{}" in self.name
+
+    def each(self, shape: tuple[int, ...]) -> "list[Source]":
+        """The sources of the stack's tensors, for our `shape`; itself where ours is none."""
+        if not self.is_stack:
+            return [self]
+        return [replace(self, name=self.name.format(number)) for number in range(shape[0])]
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """Our tensor out of theirs; a view of it."""

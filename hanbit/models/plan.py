@@ -32,11 +32,16 @@ class Word(Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """`pattern` matches a parameter's dotted name without its stage; `unit` is a field of the model's config."""
+    """`pattern` matches a parameter's dotted name without its stage; `unit` is a field of the model's config.
+
+    is_stack: dim 0 counts experts, each of which has the word for its own matrix; whole experts are shared out over
+    the expert axis.
+    """
 
     pattern: str
     word: Word
     unit: str | None = None
+    is_stack: bool = False
 
     def matches(self, name: str) -> bool:
         return _compiled(self.pattern).fullmatch(name) is not None

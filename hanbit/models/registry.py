@@ -17,6 +17,9 @@ from hanbit.models.layers.attend import MakeAttend, causal_in_batch
 from hanbit.models.llama.huggingface import LLAMA
 from hanbit.models.llama.model import Llama
 from hanbit.models.llama.plan import PLAN as LLAMA_PLAN
+from hanbit.models.mixture.huggingface import MIXTURE
+from hanbit.models.mixture.model import Mixture
+from hanbit.models.mixture.plan import PLAN as MIXTURE_PLAN
 from hanbit.models.plan import Plan
 from hanbit.models.t5.huggingface import T5 as T5_FOLDERS
 from hanbit.models.t5.model import T5
@@ -39,6 +42,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "gpt": Family(GPT, GPT_PLAN, GPT2),
     "llama": Family(Llama, LLAMA_PLAN, LLAMA),
+    "mixture": Family(Mixture, MIXTURE_PLAN, MIXTURE),
     "bert": Family(Bert, BERT_PLAN, BERT),
     "t5": Family(T5, T5_PLAN, T5_FOLDERS),
 }

@@ -59,6 +59,7 @@ def cut_by_rule(piece: Piece, rule: Rule, units: int, axis: Axis) -> Piece:
     dim = CUT_DIM.get(rule.word)
     if axis.size == 1 or dim is None or (rule.word is Word.ROW and len(piece.shape) == 1):
         return piece.shared_by(axis)
+    dim += rule.is_stack
     length, remainder = divmod(piece.shape[dim], units)
     assert remainder == 0, f"{piece.name}: dim {dim} of {piece.shape} is not {units} units"
     start, count = share(units, axis)

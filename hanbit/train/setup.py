@@ -85,7 +85,7 @@ def objective_of(recipe: Recipe) -> Objective:
 
 def units_of(config: ModelConfig) -> dict[str, int]:
     """How many indivisible units each unit word of a plan has in this model."""
-    names = ("heads", "key_value_heads", "inner", "vocabulary")
+    names = ("heads", "key_value_heads", "inner", "expert_inner", "vocabulary")
     return {name: known(getattr(config, name)) for name in names if hasattr(config, name)}
 
 

@@ -20,6 +20,7 @@ TOKENIZER = 8192  # what `hanbit prepare` trains unless told otherwise
 
 # As published with the models whose shape each recipe has, or by hand:
 # tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 3 x 96 x 256 + 2 x 96) + 96
+# mixtral/tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 8 x 96 + 8 x 3 x 96 x 128 + 2 x 96) + 96
 # 126m: 50257 x 768 + 2048 x 768 + 12 x (12 x 768 x 768 + 13 x 768) + 2 x 768
 PARAMETERS = {
     "llama/tiny": 1_192_800,
@@ -29,6 +30,8 @@ PARAMETERS = {
     "llama/8b": 8_030_261_248,
     "smollm2/135m": 134_515_008,
     "gpt/126m": 125_226_240,
+    "mixtral/tiny": 2_080_608,
+    "mixtral/8x7b": 46_702_792_704,
 }
 
 

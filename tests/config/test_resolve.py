@@ -216,3 +216,31 @@ def test_any_text_survives_the_resolved_file(tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("texts") / "r.yaml"
     path.write_bytes(to_yaml(one).encode())
     assert load_recipe(path, environment={}).recipe == one
+
+
+MIXTURE = {
+    "family": "mixture", "experts": 4, "inner": 192, "layers": 4, "hidden": 96, "heads": 6, "vocabulary": 100,
+}  # fmt: skip
+
+
+def test_an_expert_is_as_wide_as_an_mlp_unless_told_otherwise() -> None:
+    assert resolved(recipe(model=MIXTURE)).recipe.model.expert_inner == 192
+    assert resolved(recipe(model={**MIXTURE, "expert_inner": 24})).recipe.model.expert_inner == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"experts_per_token": 5}, "more than model.experts=4; use at most 4"),
+        ({"sparse_every": 5}, "more than model.layers=4: no layer would have experts; use at most 4"),
+        ({"mlp_bias": True}, "experts have no biases"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        recipe(model={**MIXTURE, **changes})
+
+
+def test_what_is_not_proven_with_experts_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training.compile=true with model.family=mixture.*Leave it out"):
+        resolved(recipe(model=MIXTURE, training={"compile": True}))

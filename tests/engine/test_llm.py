@@ -47,7 +47,7 @@ def test_prompts_of_mixed_lengths_together_get_the_greedy_tokens_of_transformers
         assert output.prompt_token_ids == tuple(prompt)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral window"])
+@pytest.mark.parametrize("name", ["llama", "mistral window", "mixtral"])
 def test_a_prompt_read_in_chunks_gives_the_same_tokens(
     name: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

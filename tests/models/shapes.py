@@ -7,9 +7,11 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 SMALL: dict[str, Any] = {
@@ -57,6 +59,18 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         **SMALL, rope_parameters={**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}
     ),
     "qwen3 bias, tied": Qwen3Config(**SMALL, head_dim=16, attention_bias=True, tie_word_embeddings=True),
+    "mixtral": MixtralConfig(**SMALL, num_local_experts=4, router_aux_loss_coef=0.02),
+    "mixtral window, tied, three of five experts": MixtralConfig(
+        **SMALL, num_local_experts=5, num_experts_per_tok=3, sliding_window=7, tie_word_embeddings=True
+    ),
+    "mixtral own head_dim": MixtralConfig(**{**SMALL, "hidden_size": 52}, head_dim=16, num_local_experts=3),
+    "qwen3_moe": Qwen3MoeConfig(
+        **SMALL, head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, norm_topk_prob=True
+    ),
+    "qwen3_moe every second layer, weights as they are, bias, window": Qwen3MoeConfig(
+        **SMALL, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, decoder_sparse_step=2,
+        attention_bias=True, use_sliding_window=True, sliding_window=5,
+    ),
 }  # fmt: skip
 
 # The same as other writers of config.json put it: a shape above, keys to set, keys to leave out.
@@ -73,6 +87,12 @@ OTHER_WRITERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "qwen2 with a window that is off": ("qwen2", {"sliding_window": 5, "max_window_layers": 0}, ("layer_types",)),
     "qwen2 with a window from the last layer on": (
         "qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3}, ("layer_types",)
+    ),
+    "mixtral that names little": (
+        "mixtral", {}, ("rope_parameters", "router_aux_loss_coef", "num_experts_per_tok", "rms_norm_eps", "head_dim")
+    ),
+    "qwen3_moe that names little": (
+        "qwen3_moe", {}, ("norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "sliding_window", "rms_norm_eps")
     ),
     "gpt2 by other names": ("gpt2", {"num_attention_heads": 8, "num_hidden_layers": 3}, ("n_head", "n_layer")),
     "gpt2 with the other name of its gelu": ("gpt2", {"activation_function": "gelu_pytorch_tanh"}, ()),

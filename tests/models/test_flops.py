@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from hanbit.config.model import GPTConfig, LlamaConfig, ModelConfig
+from hanbit.config.model import GPTConfig, LlamaConfig, MixtureConfig, ModelConfig
 from hanbit.models.flops import flops_per_token
 from hanbit.models.registry import family_of
 
@@ -16,6 +16,10 @@ GPT = GPTConfig(family="gpt", layers=2, hidden=24, heads=3, inner=40, vocabulary
 LLAMA = LlamaConfig(
     family="llama", layers=3, hidden=24, heads=4, key_value_heads=2, head_dim=10, inner=40, vocabulary=31, context=16
 )
+MIXTURE = MixtureConfig(
+    **LLAMA.model_dump(exclude={"family"}), family="mixture", experts=5, experts_per_token=2, expert_inner=20,
+    sparse_every=2,
+)  # fmt: skip
 GPT_1B = GPTConfig(family="gpt", layers=24, hidden=2048, heads=16, inner=8192, vocabulary=50304, context=8192)
 LLAMA_1B = LlamaConfig(
     family="llama", layers=16, hidden=2048, heads=32, key_value_heads=8, head_dim=64, inner=8192, vocabulary=128256,
@@ -49,7 +53,7 @@ def counted(config: ModelConfig, is_frozen: bool) -> int:
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("config", [GPT, LLAMA, LLAMA.model_copy(update={"tied": True})])
+@pytest.mark.parametrize("config", [GPT, LLAMA, MIXTURE, LLAMA.model_copy(update={"tied": True})])
 def test_full_convention_is_what_torch_counts_when_nothing_is_masked(config: ModelConfig, is_frozen: bool) -> None:
     assert flops_per_token(config, TIME, is_frozen).full * TIME == counted(config, is_frozen)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, ModelConfig, T5Config, num_layers
+from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
 from hanbit.models.registry import FAMILIES, family_of
 
 CONFIGS: list[ModelConfig] = [
@@ -11,6 +11,11 @@ CONFIGS: list[ModelConfig] = [
     LlamaConfig(
         family="llama", layers=2, hidden=16, heads=2, key_value_heads=1, head_dim=8, inner=32, vocabulary=11,
         query_key_value_bias=True, attention_output_bias=True, mlp_bias=True, query_key_norm=True,
+    ),
+    MixtureConfig(
+        family="mixture", layers=2, hidden=16, heads=2, key_value_heads=1, head_dim=8, inner=32, vocabulary=11,
+        query_key_value_bias=True, attention_output_bias=True, query_key_norm=True, experts=4, expert_inner=24,
+        sparse_every=2,
     ),
     BertConfig(family="bert", layers=2, hidden=16, heads=2, inner=32, vocabulary=11),
     T5Config(

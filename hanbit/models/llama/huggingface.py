@@ -63,7 +63,11 @@ def config_from(config: dict[str, Any]) -> LlamaConfig:
 
 
 def config_to(config: LlamaConfig) -> dict[str, Any]:
-    kind = _kind_of(config)
+    return config_as(config, _kind_of(config))
+
+
+def config_as(config: LlamaConfig, kind: str) -> dict[str, Any]:
+    """In the words of that architecture, which can say it."""
     return {
         "architectures": [name for name, its_kind in ARCHITECTURES.items() if its_kind == kind],
         "model_type": kind,
