@@ -29,7 +29,7 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/hanbit demo
+	$(BIN)/hanbit demo $(FLAGS)
 
 # One thread per process that a test starts: more threads than cores only wait for each other. loadfile: what a file
 # of tests has started or computed for all its tests is not done twice.

@@ -51,6 +51,24 @@ def kills(
 
 
 @app.command()
+def demo_kills(
+    count: Annotated[int, typer.Option(help="How many kills.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
+    shortest: Annotated[float, typer.Option(help="Seconds from a start to its kill, at least.")] = 5.0,
+    longest: Annotated[float, typer.Option(help="And at most.")] = 150.0,
+) -> None:
+    """End the demo at random moments by SIGKILL, SIGTERM, Ctrl-C, itself or its make; then let it run through twice."""
+    from hanbit.bench.demo_kills import prove
+
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = prove(count, Path(folder), seed, shortest, longest, typer.echo)
+    clean = sum(kill.is_clean for kill in outcome.kills)
+    typer.echo(f"{len(outcome.kills)} kills, {clean} clean; exit codes afterwards {[run.code for run in outcome.runs]}")
+    if not outcome.is_good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Recipe of one process.")] = "llama/60m",
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...")] = None,

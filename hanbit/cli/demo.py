@@ -17,25 +17,27 @@ def command(
 
     Takes about three minutes on 2 cores; what an earlier start has finished is not done again.
     """
-    from hanbit.demo.journey import STAGES, Journey, free_port
+    from hanbit.demo.alone import alone
+    from hanbit.demo.journey import LOCK, STAGES, Journey, free_port
     from hanbit.demo.screen import Screen
     from hanbit.launch.parent import end_with_parent
 
     if "MAKELEVEL" in os.environ:  # a killed make leaves nothing running either
         end_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, _interrupt)
-    began = time.monotonic()
-    journey = Journey(Screen(STAGES))
-    journey.train_from_scratch()
-    journey.adapt_a_real_model()
-    http, grpc = free_port(http_port), free_port(grpc_port)
-    with journey.served(http, grpc) as server:
-        journey.ask(http, grpc)
-        journey.ask_the_adapter(http)
-        journey.conclude(time.monotonic() - began)
-        if keep_serving:
-            journey.screen.say(f"http://127.0.0.1:{http}/  (Ctrl-C)")
-            server.wait()
+    screen, began = Screen(STAGES), time.monotonic()
+    with alone(LOCK, screen.say) as lock:
+        journey = Journey(screen, lock)
+        journey.train_from_scratch()
+        journey.adapt_a_real_model()
+        http, grpc = free_port(http_port), free_port(grpc_port)
+        with journey.served(http, grpc) as server:
+            journey.ask(http, grpc)
+            journey.ask_the_adapter(http)
+            journey.conclude(time.monotonic() - began)
+            if keep_serving:
+                screen.say(f"http://127.0.0.1:{http}/  (Ctrl-C)")
+                server.wait()
 
 
 def _interrupt(number: int, frame: Any) -> None:

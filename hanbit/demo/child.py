@@ -20,9 +20,12 @@ _PATIENCE_SECONDS = 30.0  # for a child that was asked to end: a run in training
 
 
 class Child:
-    """`command`: as a user types it, `hanbit ...` or `python -m ...`; `show` gets every line as it comes."""
+    """`command`: as a user types it, `hanbit ...` or `python -m ...`; `show` gets every line as it comes; `inherits`:
+    open files that are its own, too."""
 
-    def __init__(self, command: Sequence[str], log: Path, show: Callable[[str], None]) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, show: Callable[[str], None], inherits: Sequence[int] = ()
+    ) -> None:
         self.lines: list[str] = []
         self._show = show
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +41,9 @@ class Child:
             encoding="utf-8",
             errors="replace",
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            pass_fds=inherits,
             start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
-            preexec_fn=lambda: _bind(ours),
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM, ours),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -94,9 +98,3 @@ def as_started(command: Sequence[str]) -> list[str]:
     if command[0] == "hanbit":
         return [sys.executable, "-m", "hanbit", *command[1:]]
     return [sys.executable, *command[1:]] if command[0] == "python" else list(command)
-
-
-def _bind(parent: int) -> None:
-    end_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before the kernel was told
-        os._exit(1)

@@ -19,6 +19,7 @@ from hanbit.demo.stage import Outcome, Stage
 
 STAGES = 12
 LOGS = Path(stages.RUN) / "logs" / "demo"
+LOCK = LOGS / ".lock"
 _READY = "ready"  # what the server's line says when clients may come
 _READY_SECONDS = 120.0
 _LAST_LINES = 12
@@ -27,10 +28,12 @@ Good = Callable[[Child], str]
 
 
 class Journey:
-    """`outcomes`: of the stages that are done, in order. Raises LaunchError on the first that fails."""
+    """`outcomes`: of the stages that are done, in order; `lock`: an open file that every command inherits. Raises
+    LaunchError on the first that fails."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, lock: int) -> None:
         self.screen = screen
+        self._lock = lock
         self.outcomes: list[Outcome] = []
         self.answers: list[Answers] = []
 
@@ -73,7 +76,7 @@ class Journey:
         """One command from its start to its end."""
         self.screen.begin(stage)
         began = time.monotonic()
-        child = Child(stage.command, self._log(), self.screen.show)
+        child = self._start(stage)
         with _ended(child):
             code = child.wait()
         if code != 0:
@@ -87,12 +90,15 @@ class Journey:
         stage = stages.serve(http_port, grpc_port)
         self.screen.begin(stage)
         began = time.monotonic()
-        server = Child(stage.command, self._log(), self.screen.show)
+        server = self._start(stage)
         with _ended(server):
             if not server.wait_for(_READY, _READY_SECONDS):
                 raise _failed(stage, server, "was not ready", self._log())
             self._done(Outcome(stage, time.monotonic() - began, f"http://127.0.0.1:{http_port}"))
             yield server
+
+    def _start(self, stage: Stage) -> Child:
+        return Child(stage.command, self._log(), self.screen.show, [self._lock])
 
     def _done(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -51,6 +51,7 @@ def run(job: Job) -> int:
 
 
 def _start(job: Job, settings: dict[str, str]) -> "subprocess.Popen[str]":
+    ours = os.getpid()
     return subprocess.Popen(
         job.command(),
         env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},  # or torchrun would keep rank 0's stdout to the end
@@ -59,7 +60,7 @@ def _start(job: Job, settings: dict[str, str]) -> "subprocess.Popen[str]":
         text=True,
         errors="replace",
         start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
-        preexec_fn=lambda: end_with_parent(signal.SIGTERM),
+        preexec_fn=lambda: end_with_parent(signal.SIGTERM, ours),
     )
 
 

@@ -13,10 +13,15 @@ import sys
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
-def end_with_parent(number: signal.Signals) -> None:
-    """The kernel sends us `number` as soon as the thread that started this process is gone. Inherited by no child."""
+def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:
+    """The kernel sends us `number` as soon as the thread that started this process is gone. Inherited by no child.
+
+    `parent`: its process number, where it is known; if that one is gone already, we end here.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, int(number))
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def is_rank_of_torchrun() -> bool:
