@@ -128,11 +128,14 @@ class Demo:
     def wait(self) -> Ended:
         """Until it ends by itself."""
         began, peak = time.monotonic(), 0
-        while self.process.poll() is None:
-            peak = max(peak, self.mark.memory_bytes())
-            time.sleep(_SAMPLE_SECONDS)
-        left = self.mark.wait_until_gone(1)
-        return Ended(self.process.returncode, self.printed, time.monotonic() - began, peak, commands(left))
+        try:
+            while self.process.poll() is None:
+                peak = max(peak, self.mark.memory_bytes())
+                time.sleep(_SAMPLE_SECONDS)
+            left = commands(self.mark.wait_until_gone(1))
+        finally:
+            self.mark.kill()
+        return Ended(self.process.returncode, self.printed, time.monotonic() - began, peak, left)
 
 
 def prove(count: int, folder: Path, seed: int, shortest: float, longest: float, say: Callable[[str], None]) -> Outcome:
@@ -161,16 +164,20 @@ def kill_once(folder: Path, kind: Kind, after_seconds: float) -> Kill | None:
     try:
         demo.process.wait(timeout=after_seconds)
     except subprocess.TimeoutExpired:
-        stage, began = demo.stage, time.monotonic()
-        demo.end(kind)
-        _reap(demo.process)
-        left = commands(demo.mark.wait_until_gone(PATIENCE_SECONDS))
-        gone_seconds = time.monotonic() - began
+        return _kill(demo, kind, after_seconds, folder)
+    finally:
         demo.mark.kill()
-        return Kill(kind, after_seconds, stage, gone_seconds, left, tuple(damaged(folder)))
     if demo.process.returncode != 0:
         raise LaunchError(f"the demo failed after {after_seconds:.0f} s or less:\n{demo.printed[-3000:]}")
     return None
+
+
+def _kill(demo: Demo, kind: Kind, after_seconds: float, folder: Path) -> Kill:
+    stage, began = demo.stage, time.monotonic()
+    demo.end(kind)
+    _reap(demo.process)
+    left = commands(demo.mark.wait_until_gone(PATIENCE_SECONDS))
+    return Kill(kind, after_seconds, stage, time.monotonic() - began, left, tuple(damaged(folder)))
 
 
 def damaged(folder: Path) -> Iterator[str]:

@@ -31,6 +31,13 @@ def write_manifest(folder: Path, kind: str, files: list[str], **facts: Any) -> N
     write_json(folder / NAME, {"kind": kind, "format_version": FORMAT_VERSION, **facts, "files": entries})
 
 
+def renew_manifest(folder: Path, kind: str, error: type[HanbitError]) -> None:
+    """After files of a whole folder were meant to change: the same list and facts, with what the files hold now."""
+    manifest = read_manifest(folder, kind, error)
+    facts = {key: value for key, value in manifest.items() if key not in ("kind", "format_version", "files")}
+    write_manifest(folder, kind, list(manifest["files"]), **facts)
+
+
 def read_manifest(folder: Path, kind: str, error: type[HanbitError]) -> dict[str, Any]:
     """The manifest of `folder`, checked for kind and version; raises `error` with the way out."""
     path = folder / NAME

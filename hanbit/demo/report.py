@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hanbit.common.errors import RunFolderError
+from hanbit.common.manifest import renew_manifest
 from hanbit.common.run_folder import RunFolder
 from hanbit.common.units import readable_seconds
 from hanbit.demo.stage import Outcome
@@ -24,9 +26,10 @@ class Answers:
 
 
 def write_demo_report(run: Path, outcomes: Sequence[Outcome], answers: Sequence[Answers]) -> Path:
-    """`run`: the training run's folder, whose report.html is made anew."""
+    """`run`: the training run's folder, whose report.html is made anew. Raises RunFolderError if it is not finished."""
     folder = RunFolder(run)
     write_report(folder, _answers(answers) + _commands(outcomes))
+    renew_manifest(run, "run", RunFolderError)
     return folder.report
 
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from hanbit.common.errors import RunFolderError
+from hanbit.common.manifest import read_manifest, verify, write_manifest
 from hanbit.demo import stages
 from hanbit.demo.report import write_demo_report
 from hanbit.demo.stage import Outcome, Stage
@@ -24,7 +26,9 @@ def test_the_evaluation_is_told_in_few_words() -> None:
     assert [one.after for one in stages.compared(evaluated())] == ['{"answer": "b"}']
 
 
-def test_the_page_holds_answers_and_commands_as_text(tmp_path: Path) -> None:
+def test_the_page_holds_answers_and_commands_as_text_and_the_manifest_fits(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("of the training alone")
+    write_manifest(tmp_path, "run", ["report.html"], is_finished=True)
     stage = Stage("let it <speak>", "말하게 하기", ("hanbit", "generate", "a b"))
     page = write_demo_report(tmp_path, [Outcome(stage, 2.0, "good", "1 < 2")], stages.compared(evaluated()))
     text = page.read_text(encoding="utf-8")
@@ -32,3 +36,6 @@ def test_the_page_holds_answers_and_commands_as_text(tmp_path: Path) -> None:
     for said in ("&lt;script&gt;alert(1)&lt;/script&gt;", "{&quot;answer&quot;: &quot;b&quot;}", "let it &lt;speak&gt;",
                  "말하게 하기", "hanbit generate &#x27;a b&#x27;", "1 &lt; 2", "What is &lt;b&gt;?"):  # fmt: skip
         assert said in text
+    manifest = read_manifest(tmp_path, "run", RunFolderError)
+    assert manifest["is_finished"]
+    verify(tmp_path, manifest, RunFolderError)
