@@ -33,14 +33,14 @@ def ended(folder: Path) -> Ended:
         environment.undo()
 
 
-def answers_of(printed: str) -> dict[str, str]:
-    """What each client was told about the capital, by its command's first words."""
-    found = {}
+def answers_of(printed: str) -> list[tuple[str, str]]:
+    """What each client was told about the capital, in order, with its command's first words."""
+    found = []
     lines = printed.splitlines()
     for index, line in enumerate(lines):
         match = re.match(r"\$ python -m hanbit\.demo\.(ask_\w+ \S+)", line)
         if match and QUESTION in line:
-            found[match[1]] = lines[index + 1]
+            found.append((match[1], lines[index + 1]))
     return found
 
 
@@ -48,7 +48,7 @@ def answers_of(printed: str) -> dict[str, str]:
 def test_the_demo_ends_with_three_clients_that_were_told_paris(ended: Ended) -> None:
     assert ended.code == 0, ended.printed[-3000:]
     assert ended.left == ()
-    answers = list(answers_of(ended.printed).items())
+    answers = answers_of(ended.printed)
     assert [name for name, _ in answers[:2]] == ["ask_triton http", "ask_triton grpc"]
     assert answers[2][0].startswith("ask_openai http://127.0.0.1:")
     assert all("Paris" in said for _, said in answers[:3])
@@ -95,4 +95,4 @@ def test_a_second_demo_makes_nothing_again(ended: Ended, folder: Path) -> None:
     second = Demo(folder).wait()
     assert (second.code, second.left) == (0, ())
     assert {name: os.stat(folder / name).st_mtime_ns for name in made} == before
-    assert all("Paris" in said for said in list(answers_of(second.printed).values())[:3])
+    assert all("Paris" in said for _, said in answers_of(second.printed)[:3])
