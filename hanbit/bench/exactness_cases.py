@@ -38,8 +38,12 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _parallel(**axes: int) -> dict[str, dict[str, Any]]:
+def _parallel(**axes: Any) -> dict[str, dict[str, Any]]:
     return {"parallel": axes}
+
+
+def _zero_bubble_v(**axes: Any) -> dict[str, dict[str, Any]]:
+    return _parallel(**axes, schedule="zero_bubble", virtual=2)
 
 
 CASES = (
@@ -73,6 +77,38 @@ CASES = (
          _parallel(data=2, tensor=2, pipeline=2, shard=2)),
     Case("data 2 x tensor 2 x pipeline 2, parameters sharded", "llama tied", 8,
          _parallel(data=2, tensor=2, pipeline=2, shard=3)),
+    Case("pipeline 2, gpipe", "llama", 2, _parallel(pipeline=2, schedule="gpipe")),
+    Case("pipeline 2, 1 and 3 layers", "gpt", 2, _parallel(pipeline=2, layers_per_stage=[1, 3])),
+    Case("pipeline 2, interleaved", "llama tied", 2, _parallel(pipeline=2, virtual=2)),
+    Case("pipeline 2, zero bubble", "llama", 2, _parallel(pipeline=2, schedule="zero_bubble")),
+    Case("pipeline 2, zero bubble", "llama tied", 2, _parallel(pipeline=2, schedule="zero_bubble")),
+    Case("pipeline 2, zero bubble as a V", "gpt", 2, _zero_bubble_v(pipeline=2)),
+    Case("pipeline 2, zero bubble as a V", "llama tied", 2, _zero_bubble_v(pipeline=2)),
+    Case("recompute, pipeline 2, interleaved", "llama", 2,
+         {**_parallel(pipeline=2, virtual=2), "training": {"recompute": "full"}}),
+    Case("recompute, pipeline 2, zero bubble as a V", "llama tied", 2,
+         {**_zero_bubble_v(pipeline=2), "training": {"recompute": "full"}}),
+    Case("pipeline 4, zero bubble", "llama tied", 4, _parallel(pipeline=4, schedule="zero_bubble")),
+    Case("data 2 x pipeline 2, interleaved", "llama", 4, _parallel(data=2, pipeline=2, virtual=2)),
+    Case("data 2 x pipeline 2, zero bubble as a V", "llama tied", 4, _zero_bubble_v(data=2, pipeline=2)),
+    Case("data 2 x pipeline 2, interleaved, parameters sharded", "llama tied", 4,
+         _parallel(data=2, pipeline=2, virtual=2, shard=3)),
+    Case("data 2 x pipeline 2, zero bubble, gradients sharded", "llama", 4,
+         _parallel(data=2, pipeline=2, schedule="zero_bubble", shard=2)),
+    Case("data 2 x pipeline 2, zero bubble as a V, gradients sharded", "llama tied", 4,
+         _zero_bubble_v(data=2, pipeline=2, shard=2)),
+    Case("tensor 2 x pipeline 2, interleaved", "llama", 4, _parallel(tensor=2, pipeline=2, virtual=2)),
+    Case("tensor 2 x pipeline 2, zero bubble as a V", "llama tied", 4, _zero_bubble_v(tensor=2, pipeline=2)),
+    Case("data 2 x tensor 2 x pipeline 2, gpipe", "gpt", 8,
+         _parallel(data=2, tensor=2, pipeline=2, schedule="gpipe")),
+    Case("data 2 x tensor 2 x pipeline 2, interleaved", "llama tied", 8,
+         _parallel(data=2, tensor=2, pipeline=2, virtual=2)),
+    Case("data 2 x tensor 2 x pipeline 2, zero bubble", "llama tied", 8,
+         _parallel(data=2, tensor=2, pipeline=2, schedule="zero_bubble")),
+    Case("data 2 x tensor 2 x pipeline 2, zero bubble as a V", "gpt", 8,
+         _zero_bubble_v(data=2, tensor=2, pipeline=2)),
+    Case("data 2 x tensor 2 x pipeline 2, zero bubble as a V, gradients sharded", "llama tied", 8,
+         _zero_bubble_v(data=2, tensor=2, pipeline=2, shard=2)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.

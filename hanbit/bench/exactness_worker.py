@@ -21,9 +21,9 @@ from hanbit.common.log import start_logging
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
 from hanbit.parallel.clip import norm_of_each
-from hanbit.parallel.collectives import LEFT_OUT, Purpose
+from hanbit.parallel.collectives import LEFT_OUT, Purpose, sum_over_world
 from hanbit.parallel.grid import make_grid, start_processes, stop_processes, world_size
-from hanbit.train.loop import one_step
+from hanbit.train.loop import next_batch, one_step
 from hanbit.train.run import build
 from hanbit.train.setup import Training, known
 
@@ -43,7 +43,7 @@ def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Rec
 
 
 def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Losses, total norms and every gradient tensor's norm, step by step."""
+    """Losses, total norms and every gradient tensor's norm, step by step; losses of evaluations among the losses."""
     recipe = recipe_of(data, job["model"], job["settings"])
     parallel = recipe.parallel
     grid = make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, torch.device("cpu"))
@@ -56,7 +56,17 @@ def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
             losses.append(numbers["loss"])
             norms.append(numbers["grad_norm"])
             tensors.append(norm_of_each(training.model))
+            if training.step == STEPS // 2:
+                losses.append(_evaluated(training))
+        losses.append(_evaluated(training))
     return {"losses": losses, "norms": norms, "tensors": tensors}
+
+
+def _evaluated(training: Training) -> float:
+    """The loss of the next batch without gradients, as validation has it; training must go on undisturbed."""
+    size = training.recipe.batch.global_batch
+    share = training.batches.evaluate(next_batch(training), training.samples.count_targets(0, size))
+    return sum_over_world(share.double() / training.model.grid.tensor.size, Purpose.LOSS_REPORT).item()
 
 
 @contextlib.contextmanager
@@ -117,7 +127,7 @@ class _ReduceOwn(_OwnPartOnly):
 
 
 def _leave_out_of_shards(training: Training, purpose: str | None) -> None:
-    for module in training.model.stage.modules():
+    for module in [module for stage in training.model.stages for module in stage.modules()]:
         if isinstance(module, FSDPModule) and purpose == Purpose.SHARD_GATHER:
             module.set_custom_all_gather(cast(Any, _GatherOwn()))
         if isinstance(module, FSDPModule) and purpose == Purpose.SHARD_REDUCE:

@@ -5,22 +5,14 @@ Every problem has the values, the rule, and the values that would do; all of the
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from hanbit.common.errors import ConfigError
-from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config, num_layers
+from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
+from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
+from hanbit.config.problem import Problem
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
-
-
-@dataclass(frozen=True)
-class Problem:
-    """`key`: the one to change, whose place is told."""
-
-    key: str
-    rule: str
-    way_out: str
 
 
 def refuse(problems: Sequence[Problem], origins: Mapping[str, str]) -> None:
@@ -44,7 +36,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _heads,
         _not_built,
         _tensor,
-        _pipeline,
+        pipeline_problems,
         _batch,
         _context,
         _rates,
@@ -136,13 +128,6 @@ def _tensor(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("parallel.tensor", rule, f"Use {_divisors(math.gcd(*sizes.values()), tensor)}")
 
 
-def _pipeline(recipe: Recipe) -> Iterator[Problem]:
-    pipeline, layers = recipe.parallel.pipeline, num_layers(recipe.model)
-    if pipeline > layers:
-        rule = f"parallel.pipeline={pipeline} is more than model.layers={layers}: a stage would have none"
-        yield Problem("parallel.pipeline", rule, f"Use at most {layers}")
-
-
 def _processes(recipe: Recipe, world_size: int) -> Iterator[Problem]:
     parallel = recipe.parallel
     product = parallel.tensor * parallel.pipeline * known(parallel.data)
@@ -173,13 +158,8 @@ def _batch(recipe: Recipe) -> Iterator[Problem]:
             f"batch.micro_batch={micro_batch}"
         )
         yield Problem("batch.global_batch", rule, f"Use {fitting}")
-    elif batch.global_batch // at_once < pipeline:
-        rule = (
-            f"batch.global_batch={batch.global_batch} / (parallel.data={data} x batch.micro_batch={micro_batch}) gives "
-            f"fewer micro-batches than parallel.pipeline={pipeline} stages, and 1F1B needs at least as many"
-        )
-        smaller = ", or a smaller batch.micro_batch" if micro_batch > 1 else ""
-        yield Problem("batch.global_batch", rule, f"Use batch.global_batch={at_once * pipeline} or more{smaller}")
+    elif pipeline > 1:
+        yield from micro_batch_problems(recipe, batch.global_batch // at_once, at_once)
 
 
 def _context(recipe: Recipe) -> Iterator[Problem]:

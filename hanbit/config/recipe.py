@@ -13,6 +13,7 @@ from hanbit.config.section import Auto, Count, Section
 NotNegative = Annotated[float, Field(ge=0)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Schedule = Literal["gpipe", "1f1b", "interleaved", "zero_bubble"]
 Target = Literal["query", "key", "value", "output", "gate", "up", "down"]
 
 
@@ -51,7 +52,18 @@ class ParallelSection(Section):
     """How processes share the work; tensor x pipeline x data is their number."""
 
     tensor: int = Field(1, ge=1, description="Processes that share each layer's matrices.")
-    pipeline: int = Field(1, ge=1, description="Stages that the layers are cut into, run as 1F1B.")
+    pipeline: int = Field(1, ge=1, description="Processes that the layers are shared out to, in stages.")
+    schedule: Schedule | Auto = Field(
+        "auto",
+        description="Order of the stages' work: gpipe; 1f1b; interleaved, with several stages in each process; "
+        "zero_bubble, whose backward pass is in two parts. auto: 1f1b, or interleaved where `virtual` is above 1.",
+    )
+    virtual: int = Field(1, ge=1, description="Stages of each process of the pipeline.")
+    layers_per_stage: list[Count] | Literal["balanced"] = Field(
+        "balanced",
+        description="Layers of each of the pipeline x virtual stages, in order; balanced: so that the heaviest stage "
+        "is as light as can be by its parameters, the head counted with the last one.",
+    )
     data: Count | Auto = Field(
         "auto",
         description="Replicas that each take a part of the batch; auto: what is left of the processes.",

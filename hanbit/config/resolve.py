@@ -9,6 +9,7 @@ from typing import Any
 
 from hanbit.config.checks import known, misfits, refuse, unfillable
 from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config
+from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
 from hanbit.config.recipe import Recipe
 
 _LARGEST_MICRO_BATCH = 8
@@ -126,6 +127,11 @@ def _training(recipe: Recipe, device: str | None, decide: Decide) -> Any:
 
 def _parallel(recipe: Recipe, world_size: int, decide: Decide) -> Any:
     parallel = recipe.parallel
+    if parallel.schedule == "auto":
+        name = "1f1b" if parallel.virtual == 1 else "interleaved"
+        if parallel.pipeline > 1:  # a run without stages need not hear of it
+            decide("parallel.schedule", name, f"parallel.virtual={parallel.virtual}")
+        parallel = _changed(parallel, schedule=name)
     if parallel.data != "auto":
         return parallel
     others = parallel.tensor * parallel.pipeline
@@ -135,16 +141,16 @@ def _parallel(recipe: Recipe, world_size: int, decide: Decide) -> Any:
 
 
 def _batch(recipe: Recipe, decide: Decide) -> Any:
-    """As large as divides, up to 8, and leaves the pipeline a micro-batch for every stage."""
+    """As large as divides, up to 8, and leaves the pipeline as many micro-batches as its schedule wants."""
     batch, pipeline = recipe.batch, recipe.parallel.pipeline
     if batch.micro_batch != "auto":
         return batch
     share = max(1, batch.global_batch // known(recipe.parallel.data))
     sizes = range(1, _LARGEST_MICRO_BATCH + 1)
-    fitting = [size for size in sizes if share % size == 0 and share // size >= pipeline]
+    fitting = [size for size in sizes if share % size == 0 and suits_schedule(share // size, recipe)]
     reason = f"largest divisor up to {_LARGEST_MICRO_BATCH} of a replica's {share} sequences"
     if pipeline > 1:
-        reason += f" that leaves at least {pipeline} micro-batches"
+        reason += f" that leaves {wanted_micro_batches(recipe)} micro-batches"
     return _changed(batch, micro_batch=decide("batch.micro_batch", max(fitting, default=1), reason))
 
 

@@ -1,6 +1,6 @@
 """The order in which a model becomes parallel. Each step relies on the one before it.
 
-cut layers   by pipeline stage, on the meta device: nothing is allocated for other stages
+cut layers   by pipeline stage, several in a process where it has several, on the meta device: others take no memory
 cut weights  by the plan's words over the tensor axis; names and pieces are recorded
 swap leaves  the modules that sum over the tensor axis
 recompute, compile   block by block, so that one graph serves all layers
@@ -8,8 +8,9 @@ FSDP2        blocks first, then the stage: after compile, so that hooks stay out
 allocate     on the device, then tie again: replacing a parameter unties it
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -22,34 +23,58 @@ from hanbit.parallel.grid import Grid
 from hanbit.parallel.objectives import Objective, Vocabulary
 from hanbit.parallel.pieces import Piece, cut_by_data, local_tensor
 from hanbit.parallel.recompute import recompute_whole
+from hanbit.parallel.schedules import ScheduleName, stage_numbers
+from hanbit.parallel.split import layers_per_stage
 from hanbit.parallel.stage import Stage, cut_layers, untie_ends
 from hanbit.parallel.tensor import cut_parameters, swap_leaves
 
 
 @dataclass(frozen=True)
 class Options:
-    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too."""
+    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too.
+
+    virtual: stages of each process. layers_per_stage: None for balanced ones.
+    """
 
     shard: Literal[0, 2, 3] = 0
     recompute: bool = False
     compile: bool = False
+    schedule: ScheduleName = "1f1b"
+    virtual: int = 1
+    layers_per_stage: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class ParallelModel:
-    """This process's part of a model. `parameters` and `pieces` go by the names of the whole model."""
+    """This process's part of a model. `parameters` and `pieces` go by the names of the whole model.
 
-    stage: Stage
+    twins: the last stage's copies of tied weights whose originals are in this process too; they take their value
+    before each pass (`copy_twins`) and give their gradient after it.
+    """
+
+    stages: tuple[Stage, ...]
     grid: Grid
     parameters: dict[str, nn.Parameter]
     pieces: dict[str, Piece]
     shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads
-    tied_names: tuple[str, ...]  # weights that the first and the last stage both hold
+    tied_names: tuple[str, ...]  # weights that the first and the last process of the pipeline both hold
+    twins: dict[str, nn.Parameter]
+    schedule: ScheduleName
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that learn; the others are a frozen base's."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+
+    @property
+    def learning(self) -> list[nn.Parameter]:
+        """All that gather gradients here, in the order of their use: twins too."""
+        return [parameter for stage in self.stages for parameter in stage.parameters() if parameter.requires_grad]
+
+    def copy_twins(self) -> None:
+        with torch.no_grad():
+            for name, twin in self.twins.items():
+                local_tensor(twin).copy_(local_tensor(self.parameters[name]))
 
     def fill(self, full_tensor: Callable[[str, tuple[int, ...]], torch.Tensor]) -> None:
         """Set every parameter from `full_tensor(name, shape)`, which gives the whole tensor; one is alive at a time."""
@@ -73,37 +98,54 @@ def parallelize(
     make_attend: called with each micro-batch. objective: the last stage's loss.
     """
     tied = plan.tied if _is_tied(model, plan) else ()
-    if tied:
-        untie_ends(model, plan, grid.pipeline)
-    cut_layers(model, plan, grid.pipeline)
-    pieces = cut_parameters(model, plan, units, grid.tensor)
-    _tie(model)
-    swap_leaves(model, plan, pieces, grid.tensor)
-    vocabulary = Vocabulary(grid.tensor, _first_id(model, pieces))
-    stage = Stage(model, make_attend, objective, vocabulary, grid.pipeline.is_last)
-    _prepare_blocks(model, plan, options)
-    if options.shard and grid.replicas.size > 1:
-        _shard_over_data(stage, plan, grid, options)
-    stage.to_empty(device=grid.device)
-    _tie(model)
-    return _described(stage, plan, grid, pieces, tied)
+    if tied and grid.pipeline.size > 1:
+        untie_ends(model, plan)
+    numbers = stage_numbers(options.schedule, options.virtual, grid.pipeline)
+    sizes = options.layers_per_stage or layers_per_stage(model, plan, options.virtual * grid.pipeline.size)
+    models = [model if len(numbers) == 1 else copy.deepcopy(model) for _ in numbers]
+    stages: list[Stage] = []
+    pieces: dict[str, Piece] = {}
+    for number, part in zip(numbers, models, strict=True):
+        cut_layers(part, plan, sizes, number)
+        cut = cut_parameters(part, plan, units, grid.tensor)
+        _tie(part)
+        swap_leaves(part, plan, cut, grid.tensor)
+        vocabulary = Vocabulary(grid.tensor, _first_id(cut))
+        stage = Stage(part, make_attend, objective, vocabulary, number == len(sizes) - 1, number)
+        _prepare_blocks(part, plan, options)
+        if options.shard and grid.replicas.size > 1:
+            _shard_over_data(stage, plan, grid, options)
+        stage.to_empty(device=grid.device)
+        _tie(part)
+        stages.append(stage)
+        pieces |= cut
+    return _described(tuple(stages), plan, grid, pieces, tied, options.schedule)
 
 
 def _described(
-    stage: Stage, plan: Plan, grid: Grid, pieces: dict[str, Piece], tied: tuple[tuple[str, str], ...]
+    stages: tuple[Stage, ...],
+    plan: Plan,
+    grid: Grid,
+    pieces: dict[str, Piece],
+    tied: tuple[tuple[str, str], ...],
+    schedule: ScheduleName,
 ) -> ParallelModel:
     """Names: a tied copy on another stage goes by its original's name, so that files hold the weight once."""
     original_of = dict(tied) if grid.pipeline.size > 1 else {}
-    parameters, final = {}, {}
-    for local_name, parameter in stage.model.named_parameters():
+    parameters: dict[str, nn.Parameter] = {}
+    final: dict[str, Piece] = {}
+    twins: dict[str, nn.Parameter] = {}
+    for local_name, parameter in [pair for stage in stages for pair in stage.model.named_parameters()]:
         name = original_of.get(local_name, local_name)
-        piece = cut_by_data(pieces[local_name], parameter, grid.replicas)
-        piece = Piece(name, piece.shape, piece.offset, piece.size, piece.copies, piece.writes)
+        if name in parameters:
+            twins[name] = parameter
+            continue
         parameters[name] = parameter
-        final[name] = piece.shared_by(grid.ends) if name in original_of.values() else piece
+        final[name] = replace(cut_by_data(pieces[local_name], parameter, grid.replicas), name=name)
+    tied_here = tuple(name for name in parameters if name in original_of.values() and name not in twins)
+    final |= {name: final[name].shared_by(grid.ends) for name in tied_here}
     shared = tuple(name for name in parameters if plan.rule_of(name).word is Word.SHARED)
-    tied_here = tuple(name for name in parameters if name in original_of.values())
-    return ParallelModel(stage, grid, parameters, final, shared, tied_here)
+    return ParallelModel(stages, grid, parameters, final, shared, tied_here, twins, schedule)
 
 
 def _is_tied(model: nn.Module, plan: Plan) -> bool:
@@ -115,7 +157,7 @@ def _tie(model: nn.Module) -> None:
     cast(Any, model).tie()
 
 
-def _first_id(model: nn.Module, pieces: dict[str, Piece]) -> int:
+def _first_id(pieces: dict[str, Piece]) -> int:
     piece = pieces.get("output.weight")
     return piece.offset[0] if piece else 0
 

@@ -53,6 +53,7 @@ class _NextTokenLoss(torch.autograd.Function):
                 hidden.to(dtype), weight.to(dtype), targets, axis, first_id, needs_gradient, needs_weight
             )
         context.axis = axis
+        context.is_scaled = False
         if gradients is not None:
             weight_gradient = None if gradients[1] is None else gradients[1].to(weight.dtype)
             context.save_for_backward(gradients[0].to(hidden.dtype), weight_gradient)
@@ -60,9 +61,16 @@ class _NextTokenLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *upstream: torch.Tensor) -> Any:
+        """The weight's gradient is scaled in place: it is as large as the weight.
+
+        Zero-bubble schedules come twice, for hidden's and for the weight's, and it must be scaled once; through
+        `.data`, for a saved tensor that was changed cannot be had a second time.
+        """
         hidden_gradient, weight_gradient = context.saved_tensors
         hidden_gradient = all_reduce(hidden_gradient, context.axis, Purpose.HEAD_ENTER)
-        weight_gradient = None if weight_gradient is None else weight_gradient.mul_(upstream[0])
+        if weight_gradient is not None and not context.is_scaled:
+            weight_gradient.data.mul_(upstream[0])
+            context.is_scaled = True
         return hidden_gradient * upstream[0], weight_gradient, None, None, None
 
 

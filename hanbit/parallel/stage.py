@@ -5,6 +5,7 @@ part of a family's module that one process computes: all of it, or some layers, 
 first stage and the head on the last. Its output is what the next stage carries on, or on the last one the summed loss.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -12,18 +13,23 @@ from torch import nn
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
-from hanbit.parallel.grid import Axis
 from hanbit.parallel.objectives import Carried, Objective, Vocabulary
-from hanbit.parallel.pieces import share
 
 
 class Stage(nn.Module):
-    """`model`: a family's module, cut to this stage; `objective` is called by the last one only."""
+    """`model`: a family's module, cut to this stage, the `number`-th; `objective` is called by the last one only."""
 
     def __init__(
-        self, model: nn.Module, make_attend: MakeAttend, objective: Objective, vocabulary: Vocabulary, is_last: bool
+        self,
+        model: nn.Module,
+        make_attend: MakeAttend,
+        objective: Objective,
+        vocabulary: Vocabulary,
+        is_last: bool = True,
+        number: int = 0,
     ) -> None:
         super().__init__()
+        self.number = number
         self.model = model
         self.make_attend = make_attend
         self.objective = objective
@@ -41,22 +47,20 @@ class Stage(nn.Module):
         return self.objective.loss(self.model, carried, batch, self.vocabulary).reshape(1)
 
 
-def cut_layers(model: nn.Module, plan: Plan, pipeline: Axis) -> None:
-    """Leave only this stage's modules; layers keep their global index as name."""
+def cut_layers(model: nn.Module, plan: Plan, sizes: Sequence[int], number: int) -> None:
+    """Leave only the modules of stage `number`, with sizes[number] layers; these keep their global index as name."""
     layers = cast(nn.ModuleDict, getattr(model, plan.repeat))
-    start, count = share(len(layers), pipeline)
-    for key in [key for key in layers if not start <= int(key) < start + count]:
+    start = sum(sizes[:number])
+    for key in [key for key in layers if not start <= int(key) < start + sizes[number]]:
         del layers[key]
-    for names, wanted in ((plan.first, pipeline.is_first), (plan.last, pipeline.is_last)):
+    for names, wanted in ((plan.first, number == 0), (plan.last, number == len(sizes) - 1)):
         for name in names:
             if not wanted and hasattr(model, name):
                 delattr(model, name)
 
 
-def untie_ends(model: nn.Module, plan: Plan, pipeline: Axis) -> None:
-    """Over stages a tied weight is two copies with one start value, never one object."""
-    if pipeline.size == 1:
-        return
+def untie_ends(model: nn.Module, plan: Plan) -> None:
+    """Over stages a tied weight is two copies with one start value, never one object, in one process neither."""
     for copy, _ in plan.tied:
         module_name, short = copy.rsplit(".", 1)
         module = model.get_submodule(module_name)

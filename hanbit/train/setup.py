@@ -69,10 +69,15 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
         plan = add_lora(model, plan, tuning.rank, tuning.alpha / tuning.rank, targets)
     if recipe.training.compile:
         remove_unfinished_libraries()
+    parallel = recipe.parallel
+    assert parallel.schedule != "auto"
     options = Options(
-        shard=recipe.parallel.shard,
+        shard=parallel.shard,
         recompute=recipe.training.recompute == "full",
         compile=recipe.training.compile,
+        schedule=parallel.schedule,
+        virtual=parallel.virtual,
+        layers_per_stage=None if parallel.layers_per_stage == "balanced" else tuple(parallel.layers_per_stage),
     )
     units, objective = units_of(recipe.model), objective_of(recipe)
     return parallelize(model, plan, units, grid, family.make_attend, objective, options)

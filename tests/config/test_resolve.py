@@ -73,6 +73,23 @@ def test_what_is_set_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "virtual", "micro_batch"),
+    [("gpipe", 1, 8), ("1f1b", 1, 4), ("interleaved", 2, 4), ("zero_bubble", 1, 4), ("zero_bubble", 2, 4)],
+)
+def test_micro_batches_are_as_many_as_the_schedule_wants(schedule: str, virtual: int, micro_batch: int) -> None:
+    axes = {"pipeline": 6, "schedule": schedule, "virtual": virtual}
+    one = recipe(parallel=axes, batch={"global_batch": 24}, model={"layers": 12})
+    assert resolved(one, world_size=6).recipe.batch.micro_batch == micro_batch
+
+
+def test_auto_schedule_follows_from_the_stages_of_a_process() -> None:
+    one = resolved(recipe(parallel={"pipeline": 2, "virtual": 2}), world_size=2)
+    assert one.recipe.parallel.schedule == "interleaved"
+    assert ("parallel.schedule", "interleaved") in [(d.key, d.value) for d in one.decisions]
+    assert resolved(recipe(), world_size=1).recipe.parallel.schedule == "1f1b"
+
+
+@pytest.mark.parametrize(
     ("pipeline", "data", "micro_batch"), [(1, 1, 6), (1, 3, 4), (2, 1, 6), (4, 1, 3), (1, 12, 1), (4, 3, 1)]
 )
 def test_micro_batches_are_large_but_leave_one_for_each_stage(pipeline: int, data: int, micro_batch: int) -> None:
@@ -102,8 +119,27 @@ def test_micro_batches_are_large_but_leave_one_for_each_stage(pipeline: int, dat
         ({"batch": {"global_batch": 2}}, 4, "batch.global_batch=2 is no multiple of parallel.data=4 x "
          "batch.micro_batch=1. Use 4"),
         ({"parallel": {"pipeline": 4}, "batch": {"micro_batch": 6}}, 4, "batch.global_batch=12 / (parallel.data=1 x "
-         "batch.micro_batch=6) gives fewer micro-batches than parallel.pipeline=4 stages, and 1F1B needs at least as "
-         "many. Use batch.global_batch=24 or more, or a smaller batch.micro_batch"),
+         "batch.micro_batch=6) gives 2 micro-batches, and parallel.schedule=1f1b over parallel.pipeline=4 needs at "
+         "least 4. Use batch.global_batch=24 or more, or a smaller batch.micro_batch"),
+        ({"parallel": {"pipeline": 2, "virtual": 2}, "batch": {"micro_batch": 4}}, 2, "batch.global_batch=12 / "
+         "(parallel.data=1 x batch.micro_batch=4) gives 3 micro-batches, and parallel.schedule=interleaved over "
+         "parallel.pipeline=2 needs a multiple of 2. Use batch.global_batch=8 or 16, or a smaller batch.micro_batch"),
+        ({"parallel": {"pipeline": 2, "virtual": 3}}, 2, "parallel.pipeline=2 x parallel.virtual=3 = 6 stages is more "
+         "than model.layers=4: a stage would have none. Use at most 4 stages"),
+        ({"parallel": {"pipeline": 2, "layers_per_stage": [3, 2]}}, 2, "parallel.layers_per_stage=[3, 2] has 2 "
+         "stage(s) of 5 layers together, but there are 2 stages (parallel.pipeline x parallel.virtual) and "
+         "model.layers=4. Use 2 numbers such as [2, 2], or balanced"),
+        ({"parallel": {"virtual": 2}}, 1, "parallel.virtual=2 cuts stages of a pipeline, and parallel.pipeline=1 has "
+         "none. Leave it out, or use parallel.pipeline=2 or more"),
+        ({"parallel": {"pipeline": 2, "virtual": 2, "schedule": "1f1b"}}, 2, "parallel.schedule=1f1b has one stage in "
+         "each process, not parallel.virtual=2. Use interleaved or zero_bubble, or auto"),
+        ({"parallel": {"pipeline": 2, "schedule": "interleaved"}}, 2, "parallel.schedule=interleaved needs several "
+         "stages in each process, and parallel.virtual=1. Use parallel.virtual=2 or more, or parallel.schedule=1f1b"),
+        ({"parallel": {"pipeline": 2, "schedule": "zero_bubble", "shard": 3}}, 4, "parallel.schedule=zero_bubble with "
+         "parallel.shard=3 gives wrong gradients: weights are gone by then. Use parallel.shard=2, or another schedule"),
+        ({"parallel": {"pipeline": 2, "schedule": "zero_bubble"}, "training": {"compile": True}}, 2,
+         "parallel.schedule=zero_bubble with training.compile=true gives wrong gradients. Leave it out, or use "
+         "another schedule"),
         ({"model": {"context": 8}}, 1, "batch.sequence_length=16 is longer than model.context=8. Use at most 8, or a "
          "larger model.context"),
         ({"model": {"heads": 7}}, 1, "model.heads=7 does not divide model.hidden=96. Use 1, 2, 3, 4, 6, 8, 12, 16, 24, "
