@@ -14,7 +14,7 @@ import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
-from hanbit.config.model import DecoderConfig
+from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch
 from hanbit.engine.defaults import read_defaults
@@ -202,7 +202,7 @@ def _model_folder(folder: Path) -> Path:
     return exported if is_run else folder
 
 
-def _decoder_config(folder: Path) -> DecoderConfig:
+def _decoder_config(folder: Path) -> ModelConfig:
     config = read_config(folder)
     if not isinstance(config, DecoderConfig):
         raise GenerationError(
