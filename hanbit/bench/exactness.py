@@ -111,7 +111,7 @@ def _gradient_error(case: Case, mine: dict[str, float], theirs: dict[str, float]
 
 def is_zero(model: str, name: str) -> bool:
     """A key's bias moves all scores of a query alike, which softmax does not see, unless keys are rotated."""
-    return model == "gpt" and name.endswith("attention.key.bias")
+    return model in ("gpt", "bert") and name.endswith("attention.key.bias")
 
 
 def relative(value: float, wanted: float) -> float:

@@ -35,6 +35,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
         "initial_deviation": 0.08,
     },
+    # beside 513 ids of the text those of the task: 4, and 100 sentinels and an end
+    "bert": {
+        "family": "bert", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 517, "context": 64,
+        "initial_deviation": 0.08,
+    },
+    "t5": {
+        "family": "t5", "layers": 2, "decoder_layers": 3, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 615,
+    },
+    "t5 gated": {
+        "family": "t5", "layers": 3, "decoder_layers": 2, "hidden": 64, "heads": 4, "head_dim": 12, "inner": 176,
+        "vocabulary": 615, "gated": True, "tied": False, "scaled_output": False,
+    },
 }  # fmt: skip
 
 
@@ -109,6 +121,15 @@ CASES = (
          _zero_bubble_v(data=2, tensor=2, pipeline=2)),
     Case("data 2 x tensor 2 x pipeline 2, zero bubble as a V, gradients sharded", "llama tied", 8,
          _zero_bubble_v(data=2, tensor=2, pipeline=2, shard=2)),
+    Case("data 2", "bert", 2, _parallel(data=2)),
+    Case("tensor 2", "bert", 2, _parallel(tensor=2)),
+    Case("pipeline 2", "bert", 2, _parallel(pipeline=2)),
+    Case("data 2", "t5", 2, _parallel(data=2)),
+    Case("data 2, parameters sharded", "t5", 2, _parallel(data=2, shard=3)),
+    Case("tensor 2", "t5", 2, _parallel(tensor=2)),
+    Case("recompute, tensor 2", "t5 gated", 2, {**_parallel(tensor=2), "training": {"recompute": "full"}}),
+    Case("data 2 x pipeline 2", "bert", 4, _parallel(data=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "bert", 4, _parallel(tensor=2, pipeline=2)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.

@@ -25,6 +25,7 @@ from hanbit.tokenizers.load import load as load_tokenizer
 
 KIND = "model"
 _CONFIG = "config.json"
+_GENERATION_KEYS = ("decoder_start_token_id", "pad_token_id")  # of an encoder and decoder, where its answers begin
 _MOST_LAYERS = 1024  # the model is built before its weights are looked at: a million layers would take all day
 _LARGEST_WIDTH = 2**24  # of anything else that is counted; beyond it is a lie or a mistake
 _LARGEST_TENSOR = 2**40  # elements
@@ -90,7 +91,8 @@ def save_model(
         dtype = write_weights(temporary, config, tensors)
         ends = _copy_tokenizer(temporary, tokenizer_folder)
         write_json(temporary / _CONFIG, {**described, "dtype": dtype, "torch_dtype": dtype, **ends})
-        write_json(temporary / "generation_config.json", {"_from_model_config": True, **ends})
+        begins = {key: described[key] for key in _GENERATION_KEYS if described.get(key) is not None}
+        write_json(temporary / "generation_config.json", {"_from_model_config": True, **begins, **ends})
         write_text(temporary / "README.md", model_card(target, config, facts))
         facts = {**facts, **(finish(temporary) if finish else {})}
         write_manifest(temporary, KIND, sorted(path.name for path in temporary.iterdir()), **facts)

@@ -13,6 +13,7 @@ from hanbit.config.problem import Problem
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
+_SHORTEST = {"bert": 8, "t5": 16}  # tokens of a sequence in which there is something to hide
 
 
 def refuse(problems: Sequence[Problem], origins: Mapping[str, str]) -> None:
@@ -34,7 +35,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
     """Of a recipe whose `auto` values are filled (model.vocabulary may still be unknown)."""
     checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
         _heads,
-        _not_built,
+        _encoders,
         _tensor,
         pipeline_problems,
         _batch,
@@ -102,10 +103,28 @@ def _heads(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(key, rule, _even_rotation(head_dim, rotated))
 
 
-def _not_built(recipe: Recipe) -> Iterator[Problem]:
-    if isinstance(recipe.model, BertConfig | T5Config):
-        rule = f"model.family={recipe.model.family} is read and written, not trained yet"
-        yield Problem("model.family", rule, "Use gpt or llama")
+def _encoders(recipe: Recipe) -> Iterator[Problem]:
+    """What is not proven for families that do not say the next token, or has no meaning there."""
+    model, length = recipe.model, recipe.batch.sequence_length
+    if not isinstance(model, BertConfig | T5Config):
+        return
+    if length < _SHORTEST[model.family]:
+        rule = f"batch.sequence_length={length} is too short for model.family={model.family} to hide text in"
+        yield Problem("batch.sequence_length", rule, f"Use at least {_SHORTEST[model.family]}")
+    if recipe.tuning is not None:
+        rule = f"tuning is built for models of the next token, not for model.family={model.family}"
+        yield Problem("tuning.model", rule, "Name another base model")
+    if recipe.training.compile:
+        rule = f"training.compile=true is not proven for model.family={model.family}"
+        yield Problem("training.compile", rule, "Leave it out")
+    if recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b":
+        rule = f"parallel.schedule={recipe.parallel.schedule} is not proven for model.family={model.family}"
+        yield Problem("parallel.schedule", rule, "Use 1f1b")
+    if isinstance(model, T5Config) and recipe.parallel.pipeline > 1:
+        yield Problem("parallel.pipeline", "parallel.pipeline is not built for model.family=t5", "Use 1")
+    if isinstance(model, T5Config) and model.vocabulary != "auto" and model.vocabulary <= model.start_token:
+        rule = f"model.start_token={model.start_token} is outside model.vocabulary={model.vocabulary}"
+        yield Problem("model.start_token", rule, "Use 0")
 
 
 def _even_rotation(head_dim: int, wanted: float) -> str:

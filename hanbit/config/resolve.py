@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanbit.config.checks import known, misfits, refuse, unfillable
-from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config
+from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
 from hanbit.config.recipe import Recipe
 
@@ -46,8 +46,8 @@ def resolve(
 ) -> Resolved:
     """Raises ConfigError with all problems and the values that would fit.
 
-    world_size: processes. vocabulary: the tokenizer's size where one is known. device: cpu or cuda, what
-    `training.device=auto` becomes; None leaves it to the process that trains. origins: dotted key -> place, for
+    world_size: processes. vocabulary: ids of the tokenizer, and of the task, where one is known. device: cpu or cuda,
+    what `training.device=auto` becomes; None leaves it to the process that trains. origins: dotted key -> place, for
     messages.
     """
     refuse(unfillable(recipe, vocabulary), origins or {})
@@ -87,7 +87,7 @@ def _changed(section: Any, **changes: Any) -> Any:
 def _model(model: ModelConfig, vocabulary: int | None, decide: Decide) -> Any:
     changes: dict[str, Any] = {}
     if model.vocabulary == "auto" and vocabulary is not None:
-        changes["vocabulary"] = decide("model.vocabulary", vocabulary, "the tokenizer's size")
+        changes["vocabulary"] = decide("model.vocabulary", vocabulary, _rows(model))
     if isinstance(model, LlamaConfig) and model.key_value_heads == "auto":
         changes["key_value_heads"] = decide("model.key_value_heads", model.heads, "as many as model.heads")
     if isinstance(model, LlamaConfig | T5Config) and model.head_dim == "auto":
@@ -101,6 +101,10 @@ def _model(model: ModelConfig, vocabulary: int | None, decide: Decide) -> Any:
         width = changes.get("inner", model.inner)
         changes["expert_inner"] = decide("model.expert_inner", width, "as wide as model.inner")
     return _changed(model, **changes)
+
+
+def _rows(model: ModelConfig) -> str:
+    return "the tokenizer's size" + (", and what the task adds" if isinstance(model, BertConfig | T5Config) else "")
 
 
 def _inner(model: ModelConfig) -> tuple[int, str]:

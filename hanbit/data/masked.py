@@ -16,9 +16,10 @@ import numpy as np
 
 from hanbit.common import manifest
 from hanbit.common.errors import DataError
-from hanbit.data.megatron import TokenFile, bin_path, idx_path
+from hanbit.data.megatron import TokenFile, bin_path, idx_path, open_token_file
 from hanbit.data.order import permuted
 from hanbit.data.reserved import Reserved
+from hanbit.data.samples import Part, locate
 
 MASKED, AS_MASK, AS_ANY = 0.15, 0.8, 0.1
 IGNORED = -1
@@ -191,3 +192,31 @@ def _places(lengths: list[int]) -> np.ndarray:
     """Where the text's tokens stand in a row, behind [CLS] and around the [SEP]s."""
     starts = np.concatenate(([1], 2 + np.cumsum(lengths)[:-1]))
     return np.concatenate([np.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
+
+
+def open_masked(
+    prefix_or_folder: str | Path,
+    sequence_length: int,
+    reserved: Reserved,
+    *,
+    seed: int,
+    has_order: bool,
+    part: Part = "train",
+    split: float = 0.0,
+    verify: bool = True,
+) -> Masked:
+    """One part of a token file; the arguments are `open_samples`'s. Raises DataError."""
+    prefix, recorded = locate(Path(prefix_or_folder), verify)
+    pieces = pieces_of(open_token_file(prefix), sequence_length - (3 if has_order else 2))
+    total = pieces.count
+    kept = min(total - 1, max(1, round(total * split))) if split > 0 else 0
+    first, count = (0, total - kept) if part == "train" else (total - kept, kept)
+    if count == 0:
+        raise DataError(
+            f"{bin_path(prefix)} has {total} sample(s) and data.split={split} leaves none for validation. Name "
+            "data.validation, or prepare more text"
+        )
+    samples = Masked(pieces, sequence_length, reserved, first, count, seed if part == "train" else None, has_order)
+    if recorded is not None:
+        samples.recorded_sha256 = recorded["files"][samples.path.name]["sha256"]
+    return samples

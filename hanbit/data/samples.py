@@ -125,7 +125,7 @@ def open_samples(
     """
     assert sequence_length > 0
     assert 0 <= split < 1
-    prefix, recorded = _locate(Path(prefix_or_folder), verify)
+    prefix, recorded = locate(Path(prefix_or_folder), verify)
     file = open_token_file(prefix)
     total = (len(file.tokens) - 1) // sequence_length
     if total < 1:
@@ -157,7 +157,7 @@ def tokenizer_beside(prefix_or_folder: str | Path) -> Path | None:
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
 
 
-def _locate(path: Path, verify: bool) -> tuple[Path, dict[str, Any] | None]:
+def locate(path: Path, verify: bool) -> tuple[Path, dict[str, Any] | None]:
     """The prefix and, where a manifest stands beside the files and lists them, the manifest, compared with them."""
     path = as_on_disk(path)
     prefix = path / STEM if path.is_dir() else as_on_disk(bin_path(path)).with_suffix("")

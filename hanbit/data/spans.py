@@ -1,5 +1,5 @@
-"""T5's pre-training (Raffel et al., arXiv 1910.10683, section 3.1.4): spans of the text are taken out, the encoder sees a
-sentinel in the place of each, the decoder writes the sentinels, each with what it stands for.
+"""T5's pre-training (Raffel et al., arXiv 1910.10683, section 3.1.4): spans of the text are taken out, the encoder sees
+a sentinel in the place of each, the decoder writes the sentinels, each with what it stands for.
 
     text     the quick brown fox jumps over the lazy dog
     tokens   the quick <0> jumps over <1> dog </s>

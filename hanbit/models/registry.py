@@ -13,7 +13,12 @@ from hanbit.models.gpt.huggingface import GPT2
 from hanbit.models.gpt.model import GPT
 from hanbit.models.gpt.plan import PLAN as GPT_PLAN
 from hanbit.models.huggingface import Adapter
-from hanbit.models.layers.attend import MakeAttend, causal_in_batch
+from hanbit.models.layers.attend import (
+    MakeAttend,
+    bidirectional_in_batch,
+    causal_in_batch,
+    encoder_decoder_in_batch,
+)
 from hanbit.models.llama.huggingface import LLAMA
 from hanbit.models.llama.model import Llama
 from hanbit.models.llama.plan import PLAN as LLAMA_PLAN
@@ -43,8 +48,8 @@ FAMILIES: dict[str, Family] = {
     "gpt": Family(GPT, GPT_PLAN, GPT2),
     "llama": Family(Llama, LLAMA_PLAN, LLAMA),
     "mixture": Family(Mixture, MIXTURE_PLAN, MIXTURE),
-    "bert": Family(Bert, BERT_PLAN, BERT),
-    "t5": Family(T5, T5_PLAN, T5_FOLDERS),
+    "bert": Family(Bert, BERT_PLAN, BERT, bidirectional_in_batch),
+    "t5": Family(T5, T5_PLAN, T5_FOLDERS, encoder_decoder_in_batch),
 }
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from hanbit.models.batch import Batch
 from hanbit.parallel.grid import Axis
@@ -44,8 +45,25 @@ def _next_tokens(
     return next_token_loss(hidden, weight, batch["targets"], vocabulary.axis, vocabulary.first_id, has_ignored)
 
 
+def _masked(model: Any, carried: Carried, batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
+    """Hidden words alone go through the head; its bias rides along as one more column of the weight. An order counts as
+    many words as `order_weights` says."""
+    hidden, is_hidden = carried[0], batch["targets"] >= 0
+    states = model.final(hidden[is_hidden])
+    states = torch.cat((states, torch.ones_like(states[:, :1])), dim=1)
+    weight = torch.cat((model.output.weight, model.output.bias.unsqueeze(1)), dim=1)
+    words = next_token_loss(states, weight, batch["targets"][is_hidden], vocabulary.axis, vocabulary.first_id)
+    if "order" not in batch:
+        return words
+    orders = F.cross_entropy(model.order_of(hidden).float(), batch["order"], reduction="none")
+    return words + (orders * batch["order_weights"]).sum()
+
+
 NEXT_TOKENS = Objective(_next_tokens)
 """Every target counts."""
 
 ANSWERS = Objective(partial(_next_tokens, has_ignored=True), trims=True)
 """Targets below 0 count nothing: what others say in a conversation, and the padding behind it."""
+
+MASKED = Objective(_masked)
+"""Hidden words, and in which order two segments stand (hanbit.data.masked)."""

@@ -96,12 +96,17 @@ def _row_of(original: type[nn.Module]) -> type[nn.Module]:
 
 
 def _make_region(module: nn.Module, axis: Axis) -> None:
-    """The same module, whose first argument enters the tensor axis once for all its linear layers."""
+    """The same module, whose tensors enter the tensor axis once for all its linear layers: of attention to an encoder
+    what the encoder gave, too."""
     original = type(module)
 
     class Region(original):  # type: ignore[misc, valid-type]
-        def forward(self, hidden: torch.Tensor, *rest: object) -> torch.Tensor:
-            return super().forward(enter(hidden, axis, Purpose.REGION_ENTER), *rest)
+        def forward(self, *inputs: object) -> torch.Tensor:
+            return super().forward(*(_entered(one, axis) for one in inputs))
 
     Region.__name__ = f"Parallel{original.__name__}"
     module.__class__ = Region
+
+
+def _entered(value: object, axis: Axis) -> object:
+    return enter(value, axis, Purpose.REGION_ENTER) if isinstance(value, torch.Tensor) else value

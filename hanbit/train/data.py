@@ -11,14 +11,22 @@ from hanbit.data.samples import Samples, open_samples, tokenizer_beside
 from hanbit.parallel.agree import together
 from hanbit.parallel.grid import Grid
 from hanbit.tokenizers.load import load as load_tokenizer
-from hanbit.train.setup import known
+from hanbit.train.corrupted import open_corrupted, reserved_tokens
+from hanbit.train.setup import Numbered, known
 
 logger = logging.getLogger(__name__)
 
 
-def open_data(recipe: Recipe, grid: Grid) -> tuple[Samples | Answers, Samples | Answers | None]:
+def open_data(recipe: Recipe, grid: Grid) -> tuple[Numbered, Numbered | None]:
     """(train, validation); raises DataError on every process alike."""
-    train, validation = _conversations(recipe) if recipe.tuning else _token_files(recipe, grid)
+    train: Numbered
+    validation: Numbered | None
+    if recipe.tuning:
+        train, validation = _conversations(recipe)
+    elif reserved_tokens(recipe):
+        train, validation = open_corrupted(recipe, grid, tokenizer_folder(recipe))
+    else:
+        train, validation = _token_files(recipe, grid)
     if validation is not None and len(validation) < recipe.batch.global_batch and grid.rank == 0:
         logger.warning(
             "no validation: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or name "
@@ -27,7 +35,7 @@ def open_data(recipe: Recipe, grid: Grid) -> tuple[Samples | Answers, Samples | 
     return train, validation
 
 
-def tokens_per_step(samples: Samples | Answers, global_batch: int) -> int:
+def tokens_per_step(samples: Numbered, global_batch: int) -> int:
     """Targets of one optimizer step; of answers, whose number differs from step to step, the mean."""
     return max(1, samples.count_targets(0, len(samples)) * global_batch // len(samples))
 

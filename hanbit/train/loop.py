@@ -10,8 +10,6 @@ from types import FrameType
 import torch
 
 from hanbit.common.errors import TrainingError
-from hanbit.data.answers import Answers
-from hanbit.data.samples import Samples
 from hanbit.models.batch import Batch
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
 from hanbit.parallel.collectives import Purpose, sum_over_world
@@ -19,7 +17,7 @@ from hanbit.parallel.pieces import local_tensor
 from hanbit.train import state
 from hanbit.train.metrics import Metrics
 from hanbit.train.progress import TrainingProgress
-from hanbit.train.setup import Training, known
+from hanbit.train.setup import Numbered, Training, known
 
 
 class StopRequest:
@@ -112,7 +110,7 @@ def next_batch(training: Training) -> Batch:
     return _batch(training, training.samples, training.samples_seen)
 
 
-def _batch(training: Training, samples: Samples | Answers, first: int) -> Batch:
+def _batch(training: Training, samples: Numbered, first: int) -> Batch:
     """Samples `first` onwards are shared out over the data axis in order; peers of other axes get the same ones."""
     data = training.model.grid.data
     count = training.recipe.batch.global_batch // data.size

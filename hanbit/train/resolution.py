@@ -6,6 +6,7 @@ from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, resolve
 from hanbit.models.registry import family_of
 from hanbit.tokenizers.load import load as load_tokenizer
+from hanbit.train.corrupted import vocabulary_with_reserved
 from hanbit.train.data import tokenizer_folder
 from hanbit.train.metrics import check_tensorboard
 
@@ -19,7 +20,7 @@ def resolution_of(loaded: Loaded, world_size: int, device: str | None) -> Resolv
     if recipe.logging.tensorboard:
         check_tensorboard()
     folder = tokenizer_folder(recipe)
-    vocabulary = None if folder is None else load_tokenizer(folder).vocabulary_size
+    vocabulary = None if folder is None else vocabulary_with_reserved(recipe, load_tokenizer(folder))
     resolved = resolve(recipe, world_size=world_size, vocabulary=vocabulary, device=device, origins=loaded.origins)
     _check_export(resolved.recipe)
     return resolved

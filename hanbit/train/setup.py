@@ -12,7 +12,9 @@ from hanbit.common.errors import ConfigError
 from hanbit.config.model import ModelConfig
 from hanbit.config.recipe import Recipe
 from hanbit.data.answers import Answers
+from hanbit.data.masked import Masked
 from hanbit.data.samples import Samples
+from hanbit.data.spans import Spans
 from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
@@ -20,12 +22,14 @@ from hanbit.optim.schedule import Schedule
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.grid import Grid
-from hanbit.parallel.objectives import ANSWERS, NEXT_TOKENS, Objective
+from hanbit.parallel.objectives import ANSWERS, MASKED, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.step import MicroBatches
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
 logger = logging.getLogger(__name__)
+
+Numbered = Samples | Answers | Masked | Spans  # samples by global index, as batches by name
 
 
 @dataclass
@@ -37,8 +41,8 @@ class Training:
     optimizer: AdamW
     schedule: Schedule
     batches: MicroBatches
-    samples: Samples | Answers
-    validation: Samples | Answers | None
+    samples: Numbered
+    validation: Numbered | None
     step: int = 0
     samples_seen: int = 0
 
@@ -85,7 +89,9 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
 
 def objective_of(recipe: Recipe) -> Objective:
     """What the recipe's task learns from a batch."""
-    return NEXT_TOKENS if recipe.tuning is None else ANSWERS
+    if recipe.tuning is not None:
+        return ANSWERS
+    return MASKED if recipe.model.family == "bert" else NEXT_TOKENS
 
 
 def units_of(config: ModelConfig) -> dict[str, int]:

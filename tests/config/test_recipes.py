@@ -21,6 +21,8 @@ TOKENIZER = 8192  # what `hanbit prepare` trains unless told otherwise
 # As published with the models whose shape each recipe has, or by hand:
 # tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 3 x 96 x 256 + 2 x 96) + 96
 # mixtral/tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 8 x 96 + 8 x 3 x 96 x 128 + 2 x 96) + 96
+# bert/tiny: (8192 + 128 + 2 + 2) x 96 + 4 x (12 x 96 x 96 + 13 x 96) + 2 x (96 x 96 + 96) + 2 x 96 + 8192 + 2 x 97
+# t5/tiny: 8192 x 96 + 3 x (28 x 96 x 96 + 5 x 96) + 2 x 32 x 4 + 2 x 96
 # 126m: 50257 x 768 + 2048 x 768 + 12 x (12 x 768 x 768 + 13 x 768) + 2 x 768
 PARAMETERS = {
     "llama/tiny": 1_192_800,
@@ -32,6 +34,10 @@ PARAMETERS = {
     "gpt/126m": 125_226_240,
     "mixtral/tiny": 2_080_608,
     "mixtral/8x7b": 46_702_792_704,
+    "bert/tiny": 1_273_666,
+    "bert/110m": 110_106_428,
+    "t5/tiny": 1_562_464,
+    "t5/220m": 222_903_552,
 }
 
 

@@ -88,7 +88,7 @@ def t5_logits(folder: Path) -> tuple[torch.Tensor, ...]:
     model = load_model(folder)
     with torch.no_grad():
         batch = {"tokens": TOKENS, "decoder_tokens": OTHERS}
-        hidden, encoded = model.advance((), batch, encoder_decoder(model.config.layers, PRESENT))
+        hidden, encoded = model.advance((), batch, encoder_decoder(PRESENT))
         return model.head(hidden), encoded[PRESENT]
 
 
@@ -205,7 +205,7 @@ def test_stages_with_their_parts_alone_make_the_whole_t5(tmp_path: Path) -> None
     """Cut anywhere: in the encoder, at its end, in the decoder."""
     made(*T5S["t5"]).save_pretrained(tmp_path)
     whole = load_model(tmp_path)
-    attend = encoder_decoder(3, PRESENT)
+    attend = encoder_decoder(PRESENT)
     batch = {"tokens": TOKENS, "decoder_tokens": OTHERS}
     wanted = whole.head(whole.advance((), batch, attend)[0])
     for borders in ((0, 2, 5), (0, 3, 5), (0, 1, 4, 5)):

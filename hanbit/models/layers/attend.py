@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from hanbit.models.batch import Batch
-from hanbit.models.layers.attention import Attend, Attention
+from hanbit.models.layers.attention import Attend, Attention, Function
 
-MakeAttend = Callable[[Batch], Attend]  # called by each stage with each micro-batch
+MakeAttend = Callable[[Batch], Callable[[int], Any]]  # called by each stage with each micro-batch
 
 
 def causal() -> Attend:
@@ -51,10 +51,20 @@ def bidirectional(present: torch.Tensor | None = None) -> Attend:
     return lambda index: function
 
 
-def encoder_decoder(encoder_layers: int, present: torch.Tensor | None = None) -> Callable[[int], Any]:
-    """For layers from `encoder_layers` on a pair: each token sees those before it, and all that the encoder gave."""
-    encoder = partial(masked_attention, mask=_over_keys(present))
-    return lambda index: encoder if index < encoder_layers else (biased_causal_attention, encoder)
+def bidirectional_in_batch(batch: Batch) -> Attend:
+    """`bidirectional`; `present` [sequences, time] of the batch says what is no padding, where there is some."""
+    return bidirectional(batch.get("present"))
+
+
+def encoder_decoder(present: torch.Tensor | None = None) -> Callable[[int], tuple[Function, Function]]:
+    """A pair for every layer, which takes what it needs: how a token sees all that the encoder reads, and how those
+    before it."""
+    functions = partial(masked_attention, mask=_over_keys(present)), biased_causal_attention
+    return lambda index: functions
+
+
+def encoder_decoder_in_batch(batch: Batch) -> Callable[[int], tuple[Function, Function]]:
+    return encoder_decoder(batch.get("present"))
 
 
 def masked_attention(

@@ -60,11 +60,11 @@ class T5(nn.Module):
                 carried = (self.embedding(batch["tokens"]),)
             if index == self.config.layers:
                 carried = (self.embedding(batch["decoder_tokens"]), self.encoder_norm(carried[0]))
+            all_read, those_before = attend(index)
             if index < self.config.layers:
-                carried = (block(carried[0], None, partial(attend(index), bias=biases["encoder_bias"])),)
+                carried = (block(carried[0], None, partial(all_read, bias=biases["encoder_bias"])),)
             else:
-                itself, encoder = attend(index)
-                hidden = block(*carried, partial(itself, bias=biases["decoder_bias"]), encoder)
+                hidden = block(*carried, partial(those_before, bias=biases["decoder_bias"]), all_read)
                 carried = (hidden, carried[1])
         return carried
 
