@@ -15,6 +15,8 @@ from tests.train.recipes import tiny_run
 LAYOUTS = {
     "tensor 2": ["parallel.tensor=2"],
     "pipeline 2": ["parallel.pipeline=2"],
+    "pipeline 2, interleaved": ["parallel.pipeline=2", "parallel.virtual=2"],
+    "pipeline 2, zero bubble as a V": ["parallel.pipeline=2", "parallel.virtual=2", "parallel.schedule=zero_bubble"],
     "data 2, parameters sharded": ["parallel.shard=3"],
 }
 
@@ -34,6 +36,7 @@ def train_on_two(overrides: list[str]) -> None:
 def test_checkpoint_of_one_layout_continues_in_another(layout: str, tmp_path: Path) -> None:
     """One process to step 4, two processes to 8, one process to 12, against one process all the way."""
     overrides = [*tiny_run(tmp_path), "model.tied=true", "model.query_key_norm=true", "optimizer.schedule=constant"]
+    overrides += ["model.layers=4"]  # a V has four stages
     overrides += ["optimizer.warmup_steps=0", "optimizer.epsilon=1e-5"]  # epsilon: see bench/exactness_worker.py
     whole = train("llama/base", overrides)
     moving = [*overrides, "name=moving"]
