@@ -120,8 +120,6 @@ def _encoders(recipe: Recipe) -> Iterator[Problem]:
     if recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b":
         rule = f"parallel.schedule={recipe.parallel.schedule} is not proven for model.family={model.family}"
         yield Problem("parallel.schedule", rule, "Use 1f1b")
-    if isinstance(model, T5Config) and recipe.parallel.pipeline > 1:
-        yield Problem("parallel.pipeline", "parallel.pipeline is not built for model.family=t5", "Use 1")
     if isinstance(model, T5Config) and model.vocabulary != "auto" and model.vocabulary <= model.start_token:
         rule = f"model.start_token={model.start_token} is outside model.vocabulary={model.vocabulary}"
         yield Problem("model.start_token", rule, "Use 0")

@@ -19,7 +19,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan, Word
-from hanbit.parallel.grid import Grid
+from hanbit.parallel.grid import Axis, Grid
+from hanbit.parallel.holders import axes_of, holders_of, ranges
 from hanbit.parallel.objectives import Objective, Vocabulary
 from hanbit.parallel.pieces import Piece, cut_by_data, local_tensor
 from hanbit.parallel.recompute import recompute_whole
@@ -57,7 +58,7 @@ class ParallelModel:
     parameters: dict[str, nn.Parameter]
     pieces: dict[str, Piece]
     shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads
-    tied_names: tuple[str, ...]  # weights that the first and the last process of the pipeline both hold
+    held: dict[str, Axis]  # weights that other processes of the pipeline hold, too, and those processes
     twins: dict[str, nn.Parameter]
     schedule: ScheduleName
 
@@ -102,6 +103,9 @@ def parallelize(
         untie_ends(model, plan)
     numbers = stage_numbers(options.schedule, options.virtual, grid.pipeline)
     sizes = options.layers_per_stage or layers_per_stage(model, plan, options.virtual * grid.pipeline.size)
+    held: dict[str, Axis] = {}
+    if plan.used_by is not None:  # several weights in several places; others have at most their two ends tied
+        held = axes_of(holders_of(model, plan, tied, ranges(sizes)), grid)
     models = [model if len(numbers) == 1 else copy.deepcopy(model) for _ in numbers]
     stages: list[Stage] = []
     pieces: dict[str, Piece] = {}
@@ -111,7 +115,7 @@ def parallelize(
         _tie(part)
         swap_leaves(part, plan, cut, grid.tensor)
         vocabulary = Vocabulary(grid.tensor, _first_id(cut))
-        stage = Stage(part, make_attend, objective, vocabulary, number == len(sizes) - 1, number)
+        stage = Stage(part, make_attend, objective, vocabulary, number == len(sizes) - 1, number, ranges(sizes)[number])
         _prepare_blocks(part, plan, options)
         if options.shard and grid.replicas.size > 1:
             _shard_over_data(stage, plan, grid, options)
@@ -119,7 +123,7 @@ def parallelize(
         _tie(part)
         stages.append(stage)
         pieces |= cut
-    return _described(tuple(stages), plan, grid, pieces, tied, options.schedule)
+    return _described(tuple(stages), plan, grid, pieces, tied, options.schedule, held)
 
 
 def _described(
@@ -129,6 +133,7 @@ def _described(
     pieces: dict[str, Piece],
     tied: tuple[tuple[str, str], ...],
     schedule: ScheduleName,
+    held: dict[str, Axis],
 ) -> ParallelModel:
     """Names: a tied copy on another stage goes by its original's name, so that files hold the weight once."""
     original_of = dict(tied) if grid.pipeline.size > 1 else {}
@@ -142,10 +147,12 @@ def _described(
             continue
         parameters[name] = parameter
         final[name] = replace(cut_by_data(pieces[local_name], parameter, grid.replicas), name=name)
-    tied_here = tuple(name for name in parameters if name in original_of.values() and name not in twins)
-    final |= {name: final[name].shared_by(grid.ends) for name in tied_here}
+    if plan.used_by is None:
+        originals = set(original_of.values())
+        held = {name: grid.ends for name in parameters if name in originals and name not in twins}
+    final |= {name: final[name].shared_by(axis) for name, axis in held.items()}
     shared = tuple(name for name in parameters if plan.rule_of(name).word is Word.SHARED)
-    return ParallelModel(stages, grid, parameters, final, shared, tied_here, twins, schedule)
+    return ParallelModel(stages, grid, parameters, final, shared, held, twins, schedule)
 
 
 def _is_tied(model: nn.Module, plan: Plan) -> bool:

@@ -182,6 +182,18 @@ def _group_of_ours(rows: list[list[int]]) -> tuple[list[int], dist.ProcessGroup 
     return mine
 
 
+def axis_over_stages(grid: Grid, stages: tuple[int, ...]) -> Axis:
+    """These processes of our pipeline, for a weight that they hold together. Called by all processes alike."""
+    if stages == (0, grid.pipeline.size - 1):
+        return grid.ends
+    place = stages.index(grid.pipeline.rank) if grid.pipeline.rank in stages else 0
+    if grid.mesh is None:  # a grid that nobody joins, as a dry run has it
+        return Axis("holders", len(stages), place)
+    columns = grid.mesh.mesh.reshape(grid.pipeline.size, -1).T.tolist()
+    _, group = _group_of_ours([[column[stage] for stage in stages] for column in columns])
+    return Axis("holders", len(stages), place, group)
+
+
 def _ends_of(mesh: DeviceMesh, pipeline: Axis) -> Axis:
     if pipeline.size == 1:
         return Axis("ends")

@@ -7,6 +7,7 @@ zero_bubble   a backward pass in two: the input's gradient first, for the stage 
               nothing else to do (Qi et al., arXiv 2401.10241); with two stages a process they are laid as a V
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,10 @@ def stage_numbers(name: ScheduleName, virtual: int, pipeline: Axis) -> tuple[int
     return tuple(pipeline.rank + pipeline.size * turn for turn in range(virtual))
 
 
+CarriedShapes = Callable[[int], tuple[tuple[int, ...], ...]]
+"""Of a micro-batch, the shapes of what is carried into the layer of this number."""
+
+
 class Schedule:
     """Runs the stages of this process together with those of its peers; built for micro-batches of one shape."""
 
@@ -47,11 +52,11 @@ class Schedule:
         stages: tuple[Stage, ...],
         grid: Grid,
         count: int,
-        hidden_shape: tuple[int, int, int],
+        carried: CarriedShapes,
         loss: Any,
     ) -> None:
-        """hidden_shape: [micro_batch, time, hidden], what travels. loss(output, target) scales the last stage's sum."""
-        parts = [_pipeline_stage(stage, grid, len(stages) * grid.pipeline.size, hidden_shape) for stage in stages]
+        """carried: what travels. loss(output, target) scales the last stage's sum."""
+        parts = [_pipeline_stage(stage, grid, len(stages) * grid.pipeline.size, carried) for stage in stages]
         self.is_single = name in ("gpipe", "1f1b")
         options: dict[str, Any] = {"loss_fn": loss, "scale_grads": False}  # scaled twice where a weight is tied
         kind = _kind(name, len(stages))
@@ -87,16 +92,19 @@ def _kind(name: ScheduleName, virtual: int) -> Any:
     return {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved": ScheduleInterleaved1F1B}[name]
 
 
-def _pipeline_stage(stage: Stage, grid: Grid, stages: int, hidden_shape: tuple[int, int, int]) -> PipelineStage:
+def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShapes) -> PipelineStage:
     """Shapes are told beforehand, so that no trial run and no pickled message is needed."""
-    hidden = torch.empty(hidden_shape, device="meta", requires_grad=True)
     loss = torch.empty(1, device="meta", requires_grad=True)
     return PipelineStage(
         stage,
         stage.number,
         stages,
         grid.device,
-        input_args=() if stage.number == 0 else hidden,
-        output_args=loss if stage.is_last else hidden,
+        input_args=() if stage.number == 0 else _described(carried(stage.layers.start)),
+        output_args=loss if stage.is_last else _described(carried(stage.layers.stop)),
         group=grid.pipeline.group,
     )
+
+
+def _described(shapes: tuple[tuple[int, ...], ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.empty(shape, device="meta", requires_grad=True) for shape in shapes)

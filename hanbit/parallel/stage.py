@@ -13,6 +13,7 @@ from torch import nn
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
+from hanbit.parallel.holders import modules_by_layers, ranges
 from hanbit.parallel.objectives import Carried, Objective, Vocabulary
 
 
@@ -27,9 +28,10 @@ class Stage(nn.Module):
         vocabulary: Vocabulary,
         is_last: bool = True,
         number: int = 0,
+        layers: range = range(0),
     ) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.layers = number, layers
         self.model = model
         self.make_attend = make_attend
         self.objective = objective
@@ -49,14 +51,13 @@ class Stage(nn.Module):
 
 def cut_layers(model: nn.Module, plan: Plan, sizes: Sequence[int], number: int) -> None:
     """Leave only the modules of stage `number`, with sizes[number] layers; these keep their global index as name."""
-    layers = cast(nn.ModuleDict, getattr(model, plan.repeat))
-    start = sum(sizes[:number])
-    for key in [key for key in layers if not start <= int(key) < start + sizes[number]]:
+    layers, used = cast(nn.ModuleDict, getattr(model, plan.repeat)), modules_by_layers(model, plan)
+    here = ranges(sizes)[number]
+    for key in [key for key in layers if int(key) not in here]:
         del layers[key]
-    for names, wanted in ((plan.first, number == 0), (plan.last, number == len(sizes) - 1)):
-        for name in names:
-            if not wanted and hasattr(model, name):
-                delattr(model, name)
+    for name, users in used.items():
+        if not any(user in here for user in users):
+            delattr(model, name)
 
 
 def untie_ends(model: nn.Module, plan: Plan) -> None:

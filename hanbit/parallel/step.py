@@ -10,15 +10,16 @@ from torch.distributed.fsdp import FSDPModule
 from hanbit.models.batch import Batch
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.collectives import Purpose, all_reduce
+from hanbit.parallel.grid import Axis
 from hanbit.parallel.pieces import local_gradient
 from hanbit.parallel.replicas import Replicas
-from hanbit.parallel.schedules import Schedule
+from hanbit.parallel.schedules import CarriedShapes, Schedule
 
 
 class MicroBatches:
-    """Runs a process's part of the global batch as `count` micro-batches of [micro_batch, time] tokens."""
+    """Runs a process's part of the global batch as `count` micro-batches."""
 
-    def __init__(self, model: ParallelModel, count: int, micro_batch: int, time: int, bf16: bool) -> None:
+    def __init__(self, model: ParallelModel, count: int, carried: CarriedShapes, bf16: bool) -> None:
         self.model, self.count, self.bf16 = model, count, bf16
         self.is_sharded = isinstance(model.stages[0], FSDPModule)
         self.scale = 1.0
@@ -27,8 +28,7 @@ class MicroBatches:
             self.replicas = Replicas(model.learning, model.grid.replicas, count)
         self.schedule = None
         if model.grid.pipeline.size > 1:
-            shape = (micro_batch, time, _hidden_width(model))
-            self.schedule = Schedule(model.schedule, model.stages, model.grid, count, shape, self._scaled)
+            self.schedule = Schedule(model.schedule, model.stages, model.grid, count, carried, self._scaled)
 
     def forward_backward(self, batch: Batch, global_tokens: int) -> torch.Tensor:
         """Gradients of (summed loss / global_tokens), summed over all processes, in every parameter's `.grad`.
@@ -107,7 +107,15 @@ class MicroBatches:
             self.replicas.finish()
         self._add_twins()
         self._sum_gradients(self.model.shared_names, self.model.grid.tensor, Purpose.SHARED_GRADIENT)
-        self._sum_gradients(self.model.tied_names, self.model.grid.ends, Purpose.TIED_GRADIENT)
+        for axis, names in self._held_together():
+            self._sum_gradients(names, axis, Purpose.TIED_GRADIENT)
+
+    def _held_together(self) -> list[tuple[Axis, tuple[str, ...]]]:
+        """Weights by the processes that hold them, in an order that all processes have alike."""
+        by_axis: dict[Axis, list[str]] = {}
+        for name in sorted(self.model.held):
+            by_axis.setdefault(self.model.held[name], []).append(name)
+        return [(axis, tuple(names)) for axis, names in by_axis.items()]
 
     def _add_twins(self) -> None:
         for name, twin in self.model.twins.items():
@@ -124,8 +132,3 @@ class MicroBatches:
         total = all_reduce(torch.cat([gradient.flatten() for gradient in found]), axis, purpose)
         for gradient, part in zip(found, total.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
-
-
-def _hidden_width(model: ParallelModel) -> int:
-    """The residual stream's width: every block begins with a norm over it."""
-    return model.stages[0].model.config.hidden  # type: ignore[union-attr, return-value]

@@ -9,12 +9,12 @@ from torch import nn
 from hanbit.checkpoint.model_folder import read_tensors
 from hanbit.checkpoint.model_weights import FolderTensors
 from hanbit.common.errors import ConfigError
-from hanbit.config.model import ModelConfig
+from hanbit.config.model import ModelConfig, T5Config
 from hanbit.config.recipe import Recipe
 from hanbit.data.answers import Answers
 from hanbit.data.masked import Masked
 from hanbit.data.samples import Samples
-from hanbit.data.spans import Spans
+from hanbit.data.spans import Spans, lengths_for
 from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
@@ -24,6 +24,7 @@ from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.grid import Grid
 from hanbit.parallel.objectives import ANSWERS, MASKED, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
+from hanbit.parallel.schedules import CarriedShapes
 from hanbit.parallel.step import MicroBatches
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
@@ -155,4 +156,15 @@ def build_batches(recipe: Recipe, model: ParallelModel) -> MicroBatches:
     micro_batch = known(recipe.batch.micro_batch)
     count = recipe.batch.global_batch // (model.grid.data.size * micro_batch)
     is_bf16 = recipe.training.precision == "bf16"
-    return MicroBatches(model, count, micro_batch, recipe.batch.sequence_length, is_bf16)
+    return MicroBatches(model, count, carried_shapes(recipe), is_bf16)
+
+
+def carried_shapes(recipe: Recipe) -> CarriedShapes:
+    """What travels between stages: hidden; in T5's decoder its own, and what the encoder gave."""
+    model, length = recipe.model, recipe.batch.sequence_length
+    micro_batch = known(recipe.batch.micro_batch)
+    hidden = (micro_batch, length, model.hidden)
+    if not isinstance(model, T5Config):
+        return lambda layer: (hidden,)
+    decoder = (micro_batch, lengths_for(length).decoder, model.hidden)
+    return lambda layer: (hidden,) if layer <= model.layers else (decoder, hidden)
