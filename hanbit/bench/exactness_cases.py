@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "initial_deviation": 0.08,
     },
     # beside 513 ids of the text those of the task: 4, and 100 sentinels and an end
-    # two layers: in a later one all tokens soon look alike, its query's gradient is 1e-6 of the whole and mostly rounding
+    # two layers: in a later one all tokens soon look alike, and its query's gradient is mostly rounding
     "bert": {
         "family": "bert", "layers": 2, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 517, "context": 64,
         "initial_deviation": 0.08,
