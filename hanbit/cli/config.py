@@ -36,13 +36,13 @@ def show(
     from hanbit.common.environment import number_of
     from hanbit.config.checks import misfits, refuse
     from hanbit.config.load import load_recipe
-    from hanbit.config.resolve import fewest_processes
+    from hanbit.config.resolve import expected_processes
     from hanbit.config.write import to_yaml
 
     loaded = load_recipe(recipe, overrides or [], model_of=_model_of)
     vocabulary = _vocabulary(loaded.recipe)
     count = processes or number_of(
-        "WORLD_SIZE", fewest_processes(loaded.recipe), at_least=1
+        "WORLD_SIZE", expected_processes(loaded.recipe), at_least=1
     )  # torchrun's, if we are under it
     resolved = _filled(loaded, count, vocabulary)
     rows = _rows(loaded, resolved)

@@ -24,6 +24,8 @@ ALIASES = {
     "seq_length": "batch.sequence_length",
     "seq_len": "batch.sequence_length",
     "encoder_seq_length": "batch.sequence_length",
+    "num_nodes": "cluster.nodes",
+    "devices": "cluster.gpus_per_node",
     "train_iters": "training.steps",
     "max_steps": "training.steps",
     "train_tokens": "training.tokens",

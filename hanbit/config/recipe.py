@@ -167,6 +167,17 @@ class TuningSection(Section):
     )
 
 
+class ClusterSection(Section):
+    """The machines that a run is meant for; a dry run is one of all their processes."""
+
+    nodes: int = Field(1, gt=0, description="Number of machines.")
+    gpus_per_node: int = Field(8, gt=0, description="GPUs of one machine, each with a process of its own.")
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
 class Recipe(Section):
     """One run, whole."""
 
@@ -187,3 +198,4 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     validation: ValidationSection = ValidationSection()
     logging: LoggingSection = LoggingSection()
+    cluster: ClusterSection | None = None

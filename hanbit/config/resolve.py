@@ -74,9 +74,11 @@ def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | 
     return Resolved(recipe, tuple(decisions))
 
 
-def fewest_processes(recipe: Recipe) -> int:
-    """What the section `parallel` multiplies to, with one replica where their number is open."""
+def expected_processes(recipe: Recipe) -> int:
+    """What the section `cluster` has; without it what `parallel` multiplies to, one replica where that is open."""
     parallel = recipe.parallel
+    if recipe.cluster is not None:
+        return recipe.cluster.processes
     return parallel.tensor * parallel.pipeline * (1 if parallel.data == "auto" else parallel.data)
 
 

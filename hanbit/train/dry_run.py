@@ -15,7 +15,7 @@ from hanbit.common.environment import number_of
 from hanbit.common.run_folder import RunFolder
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, fewest_processes, passes_over
+from hanbit.config.resolve import Resolved, expected_processes, passes_over
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
@@ -73,7 +73,7 @@ def dry_run_of(loaded: Loaded) -> DryRun:
     Raises what `train` raises before its first step, but for what only the training machine knows, its devices, and
     for a checkpoint that cannot be continued: none is read.
     """
-    processes = number_of("WORLD_SIZE", fewest_processes(loaded.recipe), at_least=1)
+    processes = number_of("WORLD_SIZE", expected_processes(loaded.recipe), at_least=1)
     resolved = resolution_of(loaded, processes, device=None)
     recipe = resolved.recipe
     samples, validation = open_data(recipe, _place())

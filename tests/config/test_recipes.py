@@ -11,7 +11,7 @@ from hanbit.config.keys import known_keys
 from hanbit.config.layers import RECIPES, read_with_bases, recipe_names
 from hanbit.config.load import load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, resolve
+from hanbit.config.resolve import Resolved, expected_processes, resolve
 from hanbit.config.write import to_yaml
 from hanbit.config.yaml_file import read_document
 from hanbit.models.registry import family_of
@@ -23,7 +23,8 @@ TOKENIZER = 8192  # what `hanbit prepare` trains unless told otherwise
 # mixtral/tiny: 8192 x 96 + 4 x (2 x 96 x 96 + 2 x 96 x 48 + 8 x 96 + 8 x 3 x 96 x 128 + 2 x 96) + 96
 # bert/tiny: (8192 + 128 + 2 + 2) x 96 + 4 x (12 x 96 x 96 + 13 x 96) + 2 x (96 x 96 + 96) + 2 x 96 + 8192 + 2 x 97
 # t5/tiny: 8192 x 96 + 3 x (28 x 96 x 96 + 5 x 96) + 2 x 32 x 4 + 2 x 96
-# 126m: 50257 x 768 + 2048 x 768 + 12 x (12 x 768 x 768 + 13 x 768) + 2 x 768
+# 126m: 50257 x 768 + 2048 x 768 + 12 x (12 x 768 x 768 + 13 x 768) + 2 x 768, and so on for every GPT, with 51200
+# 70b: 2 x 128256 x 8192 + 80 x (2 x 8192 x 8192 + 2 x 8192 x 1024 + 3 x 8192 x 28672 + 2 x 8192) + 8192
 PARAMETERS = {
     "llama/tiny": 1_192_800,
     "llama/15m": 15_191_712,
@@ -38,6 +39,12 @@ PARAMETERS = {
     "bert/110m": 110_106_428,
     "t5/tiny": 1_562_464,
     "t5/220m": 222_903_552,
+    "gpt/1.3b": 1_317_654_528,
+    "gpt/5b": 5_051_228_160,
+    "gpt/20b": 20_262_014_976,
+    "gpt/40b": 39_096_041_472,
+    "gpt/175b": 174_615_846_912,
+    "llama/70b": 70_553_706_496,
 }
 
 
@@ -48,9 +55,8 @@ def loaded(name: str) -> Recipe:
 
 
 def resolved(recipe: Recipe) -> Resolved:
-    """For the fewest processes that the recipe is meant for: two replicas where it shards over them."""
-    parallel = recipe.parallel
-    processes = parallel.tensor * parallel.pipeline * (2 if parallel.shard else 1)
+    """For the processes that the recipe is meant for: those of its cluster, or as few as can be."""
+    processes = expected_processes(recipe)
     vocabulary = TOKENIZER if recipe.model.vocabulary == "auto" else None
     return resolve(recipe, world_size=processes, vocabulary=vocabulary, device="cpu")
 
