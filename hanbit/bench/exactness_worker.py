@@ -22,10 +22,10 @@ from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
 from hanbit.parallel.clip import norm_of_each
 from hanbit.parallel.collectives import LEFT_OUT, Purpose, sum_over_world
-from hanbit.parallel.grid import make_grid, start_processes, stop_processes, world_size
+from hanbit.parallel.grid import start_processes, stop_processes, world_size
 from hanbit.train.loop import next_batch, one_step
 from hanbit.train.run import build
-from hanbit.train.setup import Training, known
+from hanbit.train.setup import Training, grid_of
 
 
 def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Recipe:
@@ -45,8 +45,7 @@ def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Rec
 def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
     """Losses, total norms and every gradient tensor's norm, step by step; losses of evaluations among the losses."""
     recipe = recipe_of(data, job["model"], job["settings"])
-    parallel = recipe.parallel
-    grid = make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, torch.device("cpu"))
+    grid = grid_of(recipe, torch.device("cpu"))
     losses, norms, tensors = [], [], []
     with left_out(job.get("without")):
         training = build(recipe, grid)

@@ -172,6 +172,9 @@ class ClusterSection(Section):
 
     nodes: int = Field(1, gt=0, description="Number of machines.")
     gpus_per_node: int = Field(8, gt=0, description="GPUs of one machine, each with a process of its own.")
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of one GPU, GB of 10^9 bytes: a dry run says how much of it a process needs."
+    )
 
     @property
     def processes(self) -> int:

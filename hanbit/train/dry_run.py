@@ -1,7 +1,8 @@
 """What a run would be, looked at without starting it: no process, no memory for numbers, no file.
 
-The data is opened and compared with its manifest as a run would, and the model is built and cut on the meta device,
-so that a recipe for any number of processes can be checked on a laptop.
+The model is built and cut on the meta device and a step is traced, so that a recipe for any number of processes can be
+checked on a laptop. Data that is here is opened and compared with its manifest as a run would; where it is not, what
+does not depend on it is told, and that it was not looked at.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,13 @@ from hanbit.common.run_folder import RunFolder
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, expected_processes, passes_over
+from hanbit.data.megatron import bin_path
+from hanbit.models.flops import flops_per_token
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
 from hanbit.train.data import open_data, tokens_per_step
+from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
 from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import build_model, known, open_start
 
@@ -29,8 +33,9 @@ _STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two m
 @dataclass(frozen=True)
 class DryRun:
     """`stages`: parameters of one process of a stage before FSDP2 shares them out, by the stage's number from 0: of the
-    first, a middle one, the last.
+    first, a middle one, the last; `memory` of the same stages, () where it is not traced.
 
+    data_missing: the token files that are not here; then tokens are those of full sequences, train_sequences None.
     reached: the step of the newest checkpoint, None where there is none. Bytes and counts are whole numbers.
     """
 
@@ -39,9 +44,12 @@ class DryRun:
     parameters: int
     trained: int
     stages: dict[int, int]
+    memory: tuple[RankMemory, ...]
+    flops_per_step: float
     tokens_per_step: int
-    train_sequences: int
+    train_sequences: int | None
     validation_sequences: int
+    data_missing: str | None
     reached: int | None
     files: tuple[str, ...]
 
@@ -55,6 +63,8 @@ class DryRun:
 
     @property
     def passes(self) -> str:
+        if self.train_sequences is None:
+            return f"data.train={self.data_missing} is not here and was not looked at"
         return passes_over(self.recipe, self.train_sequences)
 
     @property
@@ -68,7 +78,7 @@ def dry_run(source: str | Path, overrides: Sequence[str] = ()) -> DryRun:
 
 
 def dry_run_of(loaded: Loaded) -> DryRun:
-    """For as many processes as torchrun started, or else as few as the recipe's section `parallel` multiplies to.
+    """For as many processes as torchrun started, else as the section `cluster` has or `parallel` multiplies to.
 
     Raises what `train` raises before its first step, but for what only the training machine knows, its devices, and
     for a checkpoint that cannot be continued: none is read.
@@ -76,22 +86,41 @@ def dry_run_of(loaded: Loaded) -> DryRun:
     processes = number_of("WORLD_SIZE", expected_processes(loaded.recipe), at_least=1)
     resolved = resolution_of(loaded, processes, device=None)
     recipe = resolved.recipe
-    samples, validation = open_data(recipe, _place())
+    missing = _missing(recipe)
+    samples, validation = (None, None) if missing else open_data(recipe, _place())
     model = _built(recipe, _place())
     open_start(recipe, model)
     folder = RunFolder(Path(recipe.runs) / recipe.name)
+    stages = _stages(recipe.parallel.pipeline)
+    batch = recipe.batch
     return DryRun(
         resolved=resolved,
         processes=processes,
         parameters=_count(model),
         trained=_count(model, trained=True),
-        stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in _stages(recipe.parallel.pipeline)},
-        tokens_per_step=tokens_per_step(samples, recipe.batch.global_batch),
-        train_sequences=len(samples),
+        stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in stages},
+        memory=tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else (),
+        flops_per_step=_flops(recipe) * batch.global_batch * batch.sequence_length,
+        tokens_per_step=batch.global_batch * batch.sequence_length
+        if samples is None
+        else tokens_per_step(samples, batch.global_batch),
+        train_sequences=None if samples is None else len(samples),
         validation_sequences=0 if validation is None else len(validation),
+        data_missing=missing,
         reached=next(iter(found_steps(folder.checkpoints)), None),
         files=_files(recipe, folder),
     )
+
+
+def _missing(recipe: Recipe) -> str | None:
+    """data.train, where it names token files that are not on this machine: those of a cluster lie on the cluster."""
+    path = Path(recipe.data.train)
+    is_here = path.exists() or bin_path(path).exists() or recipe.tuning is not None
+    return None if is_here else recipe.data.train
+
+
+def _flops(recipe: Recipe) -> float:
+    return flops_per_token(recipe.model, recipe.batch.sequence_length, recipe.tuning is not None).full
 
 
 def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:

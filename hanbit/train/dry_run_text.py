@@ -5,6 +5,8 @@ from typing import Any
 
 from hanbit.common.units import readable_bytes, readable_count
 from hanbit.train.dry_run import DryRun
+from hanbit.train.dry_run_memory import RankMemory
+from hanbit.train.live_tensors import Part
 from hanbit.train.setup import known
 
 
@@ -17,16 +19,19 @@ def _as_lines(run: DryRun) -> list[str]:
     facts = {
         "run": _start(run),
         "processes": _processes(run),
+        "nodes": _nodes(run),
         "parameters": _parameters(run),
         "of a process": _stages(run),
         "a step": _step(run),
+        "arithmetic": f"{run.flops_per_step:.3g} FLOPs a step (docs/models.md says what is counted)",
         "all steps": f"{run.steps} steps of {readable_count(run.tokens_per_step)} tokens = "
         f"{readable_count(run.steps * run.tokens_per_step)} tokens; {run.passes}",
         "validation": f"{run.validation_sequences} sequences",
         "a checkpoint": _checkpoint(run),
         "would write": "\n              ".join(run.files),
     }
-    return [*decisions, *run.resolved.notes, "", *(f"{name:<13} {text}" for name, text in facts.items())]
+    told = [f"{name:<13} {text}" for name, text in facts.items() if text]
+    return [*decisions, *run.resolved.notes, "", *told, "", *_memory(run)]
 
 
 def _as_json(run: DryRun) -> dict[str, Any]:
@@ -37,11 +42,15 @@ def _as_json(run: DryRun) -> dict[str, Any]:
         "notes": [*run.resolved.notes, run.passes],
         "processes": run.processes,
         "parameters": run.parameters,
+        "nodes": None if run.recipe.cluster is None else run.recipe.cluster.nodes,
         "trained_parameters": run.trained,
         "stage_parameters": run.stages,
+        "memory": [_memory_json(one) for one in run.memory],
+        "flops_per_step": run.flops_per_step,
         "steps": run.steps,
         "tokens_per_step": run.tokens_per_step,
         "train_sequences": run.train_sequences,
+        "data_missing": run.data_missing,
         "validation_sequences": run.validation_sequences,
         "checkpoint_bytes": run.checkpoint_bytes,
         "reached_step": run.reached,
@@ -59,6 +68,56 @@ def _processes(run: DryRun) -> str:
     parallel = run.recipe.parallel
     grid = f"pipeline {parallel.pipeline} x data {parallel.data} x tensor {parallel.tensor}"
     return f"{run.processes} = {grid}"
+
+
+def _nodes(run: DryRun) -> str:
+    """Where ranks run, and which axes leave a node: their collectives go over the network."""
+    cluster, parallel = run.recipe.cluster, run.recipe.parallel
+    if cluster is None:
+        return ""
+    width = parallel.tensor * known(parallel.data)
+    spans = {
+        f"a tensor group on {_span(parallel.tensor, cluster.gpus_per_node)}": parallel.tensor > 1,
+        f"a stage's {width} ranks on {_span(width, cluster.gpus_per_node)}": parallel.pipeline > 1,
+    }
+    told = [f"{cluster.nodes} of {cluster.gpus_per_node} GPUs", *(text for text, is_told in spans.items() if is_told)]
+    return "; ".join(told)
+
+
+def _span(ranks: int, gpus_per_node: int) -> str:
+    """Groups of neighbours: they share a node where their size divides it."""
+    if gpus_per_node % ranks == 0:
+        return "one node"
+    return f"{-(-ranks // gpus_per_node)} nodes" if ranks % gpus_per_node == 0 else "nodes shared with others"
+
+
+def _memory(run: DryRun) -> list[str]:
+    """A table: a line for each stage that was traced, a column for each part."""
+    if not run.memory:
+        return [f"memory is not traced for model.family={run.recipe.model.family}"]
+    rows = [["a rank of", *Part, "all"]]
+    for one in run.memory:
+        where = f"stage {one.stage}: rank {one.rank}" + ("" if one.node is None else f" on node {one.node}")
+        rows.append([where, *(readable_bytes(one.parts[part]) for part in Part), readable_bytes(one.total)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return ["memory at the fullest moment of a step, tensors alone:", *lines, *_room(run)]
+
+
+def _room(run: DryRun) -> list[str]:
+    cluster = run.recipe.cluster
+    if cluster is None or cluster.gpu_memory_gb is None:
+        return []
+    needed = max(one.total for one in run.memory) / 1e9
+    verdict = (
+        "does not fit" if needed > cluster.gpu_memory_gb else "fits, if kernels and NCCL take no more than the rest"
+    )
+    return [f"the fullest of these ranks needs {needed:.1f} of {cluster.gpu_memory_gb:g} GB: {verdict}"]
+
+
+def _memory_json(one: RankMemory) -> dict[str, Any]:
+    parts = {f"{part}_bytes": size for part, size in one.parts.items()}
+    return {"stage": one.stage, "rank": one.rank, "node": one.node, **parts, "total_bytes": one.total}
 
 
 def _parameters(run: DryRun) -> str:

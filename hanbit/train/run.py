@@ -29,7 +29,7 @@ from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import passes_over
 from hanbit.config.write import to_yaml
 from hanbit.parallel.agree import from_all, together
-from hanbit.parallel.grid import Grid, choose_device, make_grid, start_processes, world_size
+from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
 from hanbit.train.data import open_data, tokenizer_folder, tokens_per_step
@@ -38,7 +38,15 @@ from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.report import write_report
 from hanbit.train.resolution import resolution_of
-from hanbit.train.setup import Training, build_batches, build_model, build_optimizer, build_schedule, fill_model, known
+from hanbit.train.setup import (
+    Training,
+    build_batches,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    fill_model,
+    grid_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +93,7 @@ def run_recipe(loaded: Loaded) -> Result:
 def _join(recipe: Recipe) -> Grid:
     device = choose_device(recipe.training.device)
     start_processes(device)
-    parallel = recipe.parallel
-    grid = make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device)
+    grid = grid_of(recipe, device)
     _check_same_recipe(recipe)
     return grid
 

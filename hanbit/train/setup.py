@@ -21,7 +21,7 @@ from hanbit.optim.adamw import AdamW, Settings
 from hanbit.optim.schedule import Schedule
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.compile_cache import remove_unfinished_libraries
-from hanbit.parallel.grid import Grid
+from hanbit.parallel.grid import Grid, make_grid
 from hanbit.parallel.objectives import ANSWERS, MASKED, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.schedules import CarriedShapes
@@ -61,6 +61,18 @@ def known(value: int | str) -> int:
     """A field that the resolver has filled."""
     assert isinstance(value, int), f"{value!r} was not resolved"
     return value
+
+
+def processes_of(recipe: Recipe) -> int:
+    """How many processes a resolved recipe runs on."""
+    parallel = recipe.parallel
+    return parallel.pipeline * known(parallel.data) * parallel.tensor
+
+
+def grid_of(recipe: Recipe, device: torch.device) -> Grid:
+    """The running processes, arranged as the recipe's section `parallel` has them."""
+    parallel = recipe.parallel
+    return make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device)
 
 
 def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from hanbit.cli.main import load_verb
 from hanbit.common.errors import ConfigError, DataError, ModelError
 from hanbit.train.dry_run import dry_run
+from hanbit.train.dry_run_text import told
+from hanbit.train.live_tensors import Part
 from hanbit.train.run import train
 from tests.train.recipes import tiny_run
 from tests.tuning.runs import tuning_recipe
@@ -54,7 +56,6 @@ def test_parameters_files_and_checkpoint_are_those_of_the_run(tmp_path: Path) ->
     [
         ("parallel.tensor=3", ConfigError, r"parallel\.tensor=3 does not divide"),
         ("model.rotary_fraction=0.5", ConfigError, r"checkpoint\.export=false"),
-        ("data.train=nowhere", DataError, "nowhere"),
         ("model.vocabulary=100", DataError, r"model\.vocabulary=100"),
         ("training.initial_model=nowhere", ModelError, "nowhere"),
     ],
@@ -62,6 +63,16 @@ def test_parameters_files_and_checkpoint_are_those_of_the_run(tmp_path: Path) ->
 def test_what_a_run_would_refuse_is_refused(tmp_path: Path, override: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         dry_run("llama/base", [*tiny_run(tmp_path), override])
+
+
+def test_a_recipe_whose_data_is_elsewhere_is_looked_at_without_it(tmp_path: Path) -> None:
+    found = dry_run("llama/base", [*tiny_run(tmp_path), "data.train=nowhere", "cluster.gpus_per_node=2"])
+    assert (found.processes, found.train_sequences, found.tokens_per_step) == (2, None, 8 * 32)
+    assert found.passes == "data.train=nowhere is not here and was not looked at"
+    matrices = 4 * (32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 32 * 128) // 4 * 2 + 513 * 32  # two layers and the head
+    assert found.flops_per_step == (6 * matrices + 12 * 2 * 32 * 32) * 8 * 32
+    assert found.memory[0].parts["weights"] == 4 * found.parameters
+    assert "data.train=nowhere is not here" in told(found, as_json=False)
 
 
 def test_an_initial_model_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -74,7 +85,7 @@ def test_an_initial_model_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_the_verb_tells_it_in_words_and_as_json(tmp_path: Path) -> None:
     app, arguments = load_verb("train"), ["llama/base", *tiny_run(tmp_path), *LAYOUT, "--dry-run"]
-    told = CliRunner().invoke(app, arguments).stdout
+    printed = CliRunner().invoke(app, arguments).stdout
     for words in (
         "model.head_dim=8: 32 hidden / 4 heads",
         "8 = pipeline 2 x data 2 x tensor 2",
@@ -82,10 +93,12 @@ def test_the_verb_tells_it_in_words_and_as_json(tmp_path: Path) -> None:
         "shared out over 2 replicas (parallel.shard=3)",
         f"{tmp_path}/tiny/config.resolved.yaml",
     ):
-        assert words in told
+        assert words in printed
     facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     layout = {"tensor": 2, "pipeline": 2, "data": 2, "shard": 3, "schedule": "1f1b"}
     assert facts["recipe"]["parallel"].items() >= layout.items()
+    assert [one["stage"] for one in facts["memory"]] == [0, 1]
+    assert all(sum(one[f"{part}_bytes"] for part in Part) == one["total_bytes"] for one in facts["memory"])
     assert not (tmp_path / "tiny").exists()
 
 

@@ -1,0 +1,97 @@
+"""One process plays any rank of any grid: collectives answer at once with nothing, tensors have shapes and no numbers.
+
+PyTorch's fake process group stands in for the others, FakeTensorMode for the memory; what runs in between is the real
+code of a step, so that what it would hold can be counted on a laptop (train/dry_run_memory.py).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch._subclasses import FakeTensorMode
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.pipelining import schedules
+from torch.distributed.pipelining.stage import InferenceMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from hanbit.parallel.apply import ParallelModel
+from hanbit.parallel.pieces import local_gradient
+
+Context = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@contextlib.contextmanager
+def playing(rank: int, size: int, receiving: Context = contextlib.nullcontext) -> Iterator[None]:
+    """Be `rank` of `size` processes that nobody started. `receiving`: entered while a stage makes its buffers."""
+    assert not dist.is_initialized(), "a process that has joined others cannot play one of them"
+    if size > 1:
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
+    try:
+        with _stages_agreed(receiving):
+            yield
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def without_numbers() -> FakeTensorMode:
+    """Inside, new tensors have shapes and no memory; those on the meta device from before may take part."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def on_device(model: ParallelModel, device: torch.device) -> ParallelModel:
+    """A model that was cut on the meta device, with room for its numbers; its parameters' names stay."""
+    before = [parameter for stage in model.stages for parameter in stage.parameters()]
+    for stage in model.stages:
+        stage.to_empty(device=device)
+        cast(Any, stage.model).tie()
+    after = [parameter for stage in model.stages for parameter in stage.parameters()]
+    new = {id(old): parameter for old, parameter in zip(before, after, strict=True)}
+    parameters, twins = ({name: new[id(one)] for name, one in held.items()} for held in (model.parameters, model.twins))
+    return replace(model, parameters=parameters, twins=twins, grid=replace(model.grid, device=device))
+
+
+def held_gradients(model: ParallelModel) -> Iterator[torch.Tensor]:
+    """What this process holds of gradients now: its own, and those that FSDP2 has not yet summed and scattered."""
+    for parameter in model.learning:
+        gradient = local_gradient(parameter)
+        if gradient is not None:
+            yield gradient
+    for module in (module for stage in model.stages for module in stage.modules()):
+        if isinstance(module, FSDPModule):
+            yield from _whole_gradients(module)
+
+
+def _whole_gradients(module: FSDPModule) -> Iterator[torch.Tensor]:
+    """FSDP2 has no public name for them."""
+    state: Any = cast(Any, module)._get_fsdp_state()
+    groups = state._fsdp_param_groups if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
+    for group in filter(None, groups):
+        for parameter in group.fsdp_params:
+            whole = getattr(parameter, "_unsharded_param", None)
+            found = (parameter.unsharded_accumulated_grad, None if whole is None else whole.grad)
+            yield from (gradient for gradient in found if gradient is not None)
+
+
+@contextlib.contextmanager
+def _stages_agreed(receiving: Context) -> Iterator[None]:
+    """Stages first vote on whether all were told their shapes; here nobody answers, and ours always are told."""
+    schedule = cast(Any, schedules)._PipelineSchedule
+    vote, prepare = schedule._warmup_p2p, schedule._initialize_pp_stages
+
+    def agreed(self: Any, stages: list[Any], *rest: Any) -> None:
+        for stage in stages:
+            stage._inference_mode = InferenceMode.STATIC
+
+    def prepared(self: Any, *arguments: Any, **named: Any) -> Any:
+        with receiving():
+            return prepare(self, *arguments, **named)
+
+    schedule._warmup_p2p, schedule._initialize_pp_stages = agreed, prepared
+    try:
+        yield
+    finally:
+        schedule._warmup_p2p, schedule._initialize_pp_stages = vote, prepare

@@ -1,0 +1,96 @@
+"""The traced memory of a rank against bytes counted by hand, and lines continued against the whole trace."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import resolve
+from hanbit.train.dry_run_memory import memory_of, micro_batches, trace
+from hanbit.train.live_tensors import LiveTensors, Part
+from hanbit.train.setup import processes_of
+
+WIDTH, LAYERS, VOCABULARY = 32, 6, 512
+LAYER = 2 * WIDTH + 4 * WIDTH * WIDTH + 3 * WIDTH * 64
+NAMES_OF_A_LAYER = 9
+
+
+def recipe_of(processes: int = 1, **sections: dict[str, Any]) -> Recipe:
+    """A Llama of 6 layers, and a batch of 12 sequences a replica."""
+    parallel = sections.get("parallel", {})
+    model = {"family": "llama", "layers": LAYERS, "hidden": WIDTH, "heads": 4, "inner": 64, "vocabulary": VOCABULARY}
+    replicas = processes // (parallel.get("tensor", 1) * parallel.get("pipeline", 1))
+    whole = {
+        "name": "traced",
+        "model": model,
+        "data": {"train": "nowhere"},
+        "batch": {"micro_batch": 2, "global_batch": 12 * replicas, "sequence_length": 64},
+        **sections,
+        "training": {"steps": 1, **sections.get("training", {})},
+    }
+    return resolve(Recipe.model_validate(whole), world_size=processes, vocabulary=None).recipe
+
+
+def test_weights_gradients_and_moments_of_one_process_are_those_counted_by_hand() -> None:
+    parts = memory_of(recipe_of(), 0).parts
+    parameters = LAYERS * LAYER + WIDTH + 2 * VOCABULARY * WIDTH
+    assert parts[Part.WEIGHTS] == parts[Part.GRADIENTS] == 4 * parameters
+    counters = 4 * (LAYERS * NAMES_OF_A_LAYER + 3)
+    assert parts[Part.OPTIMIZER] == 8 * parameters + counters
+    assert parts[Part.COMMUNICATION] == 0
+
+
+def test_the_last_of_4096_ranks_is_looked_at_alone_and_leaves_nothing_behind() -> None:
+    layout = {"tensor": 4, "pipeline": 2, "shard": 3, "layers_per_stage": [3, 3]}
+    found = memory_of(recipe_of(4096, parallel=layout, cluster={"nodes": 512}), 1)
+    assert (found.rank, found.node) == (2048, 256)
+    assert not torch.distributed.is_initialized()
+    # the first of 512 holds a row of each weight: query, key, value, output, gate, up, down, two norms; norm and head
+    numbers = 3 * (3 * WIDTH + WIDTH // 4 + 2 * WIDTH + 64 // 4 + 2) + 1 + WIDTH
+    assert found.parts[Part.OPTIMIZER] == 8 * numbers + 4 * (3 * NAMES_OF_A_LAYER + 2)
+    assert found.parts[Part.COMMUNICATION] > 0
+
+
+@pytest.mark.parametrize(
+    ("processes", "sections"),
+    [
+        (1, {"training": {"recompute": "full"}}),
+        (4, {"parallel": {"pipeline": 2, "tensor": 2}}),
+        (2, {"parallel": {"shard": 3}}),
+        (2, {"parallel": {"shard": 2}, "training": {"precision": "bf16"}}),
+    ],
+)
+def test_few_layers_and_micro_batches_continued_are_the_whole_trace(
+    processes: int, sections: dict[str, dict[str, Any]]
+) -> None:
+    recipe = recipe_of(processes, **sections)
+    for stage in range(recipe.parallel.pipeline):
+        rank = stage * processes_of(recipe) // recipe.parallel.pipeline
+        whole = sum(trace(recipe, rank, micro_batches(recipe)).values())
+        assert memory_of(recipe, stage).total == pytest.approx(whole, rel=0.005)
+
+
+def test_a_stage_holds_a_micro_batch_for_every_stage_from_it_on() -> None:
+    layout = {"pipeline": 3, "layers_per_stage": [2, 2, 2]}
+    recipe = recipe_of(3, parallel=layout, batch={"micro_batch": 4, "global_batch": 36, "sequence_length": 256})
+    first, middle = (memory_of(recipe, stage).parts[Part.ACTIVATIONS] for stage in range(2))
+    # three on their way against two; the middle's first inputs lie in its receive buffers
+    assert first == pytest.approx(1.5 * middle, rel=0.1)
+
+
+def test_recompute_keeps_the_inputs_of_blocks_alone() -> None:
+    kept = memory_of(recipe_of(training={"recompute": "none"}), 0).parts[Part.ACTIVATIONS]
+    forgotten = memory_of(recipe_of(training={"recompute": "full"}), 0).parts[Part.ACTIVATIONS]
+    assert forgotten < kept / 2
+
+
+def test_live_tensors_are_counted_once_and_forgotten_when_they_go() -> None:
+    with LiveTensors() as live:
+        whole = torch.zeros(1000)
+        view = whole[:10]
+        assert live.total == 4000
+        del whole
+        assert live.total == 4000  # the view holds it
+        del view
+        assert (live.total, live.peak) == (0, 4000)
