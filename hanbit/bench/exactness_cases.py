@@ -26,10 +26,17 @@ def _llama(**more: Any) -> dict[str, Any]:
     return {"family": "llama", **shape, "context": 64, "initial_deviation": 0.08, **more}
 
 
+def _mixture(**more: Any) -> dict[str, Any]:
+    experts = {"experts": 4, "expert_inner": 48, "balance_coefficient": 0.05}
+    return {**_llama(query_key_norm=True), "family": "mixture", **experts, **more}
+
+
 MODELS: dict[str, dict[str, Any]] = {
     # 513 token ids: an odd number, so that a cut of the vocabulary is uneven
     "llama": _llama(query_key_norm=True),
     "llama tied": _llama(tied=True, query_key_value_bias=True),
+    "mixture": _mixture(),
+    "mixture unbalanced": _mixture(sparse_every=2, normalize_weights=False, tied=True, balance_coefficient=0.0),
     "llama 4 kv": _llama(key_value_heads=4),
     "gpt": {
         "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
@@ -58,6 +65,8 @@ def _parallel(**axes: Any) -> dict[str, dict[str, Any]]:
 def _zero_bubble_v(**axes: Any) -> dict[str, dict[str, Any]]:
     return _parallel(**axes, schedule="zero_bubble", virtual=2)
 
+
+EXPERT_AND_DATA = Case("expert 2 x data 2", "mixture", 4, _parallel(data=4, expert=2))
 
 CASES = (
     Case("data 2", "llama", 2, _parallel(data=2)),
@@ -136,6 +145,19 @@ CASES = (
     Case("pipeline 4", "t5", 4, _parallel(pipeline=4)),
     Case("tensor 2 x pipeline 2", "t5", 4, _parallel(tensor=2, pipeline=2)),
     Case("data 2 x pipeline 2", "t5 gated", 4, _parallel(data=2, pipeline=2)),
+    Case("data 2", "mixture", 2, _parallel(data=2)),
+    Case("tensor 2", "mixture", 2, _parallel(tensor=2)),
+    Case("pipeline 2", "mixture unbalanced", 2, _parallel(pipeline=2)),
+    Case("pipeline 2, recompute", "mixture", 2, {**_parallel(pipeline=2), "training": {"recompute": "full"}}),
+    Case("data 2, parameters sharded", "mixture", 2, _parallel(data=2, shard=3)),
+    Case("expert 2", "mixture", 2, _parallel(data=2, expert=2)),
+    Case("expert 2, recompute", "mixture unbalanced", 2,
+         {**_parallel(data=2, expert=2), "training": {"recompute": "full"}}),
+    EXPERT_AND_DATA,
+    Case("expert 4", "mixture unbalanced", 4, _parallel(data=4, expert=4)),
+    Case("expert 2 x tensor 2", "mixture", 4, _parallel(data=2, expert=2, tensor=2)),
+    Case("expert 2 x tensor 2", "mixture unbalanced", 4, _parallel(data=2, expert=2, tensor=2)),
+    Case("expert 2 x pipeline 2", "mixture", 4, _parallel(data=2, expert=2, pipeline=2)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.
@@ -159,6 +181,9 @@ NEEDED_BY: dict[Purpose, Case] = {
     Purpose.LOSS_TARGET: CASES[3],
     Purpose.SHARED_GRADIENT: CASES[3],
     Purpose.REPLICA_GRADIENT: CASES[0],
+    Purpose.EXPERT_DISPATCH: EXPERT_AND_DATA,
+    Purpose.EXPERT_COMBINE: EXPERT_AND_DATA,
+    Purpose.EXPERT_GRADIENT: EXPERT_AND_DATA,
     Purpose.SHARD_REDUCE: CASES[1],
     Purpose.SHARD_GATHER: CASES[2],
     Purpose.STAGE_FORWARD: CASES[6],

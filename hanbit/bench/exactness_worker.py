@@ -53,7 +53,7 @@ def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
         for _ in range(STEPS):
             numbers, _stopping = one_step(training)
             losses.append(numbers["loss"])
-            norms.append(numbers["grad_norm"])
+            norms += [numbers[key] for key in ("grad_norm", "load_balancing_loss") if key in numbers]
             tensors.append(norm_of_each(training.model))
             if training.step == STEPS // 2:
                 losses.append(_evaluated(training))

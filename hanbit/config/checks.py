@@ -43,6 +43,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _rates,
         _tuning,
         _mixture,
+        _expert,
     )
     found = [problem for one in checks for problem in one(recipe)]
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
@@ -220,9 +221,25 @@ def _mixture(recipe: Recipe) -> Iterator[Problem]:
     if recipe.tuning is not None:
         rule = "tuning a model.family=mixture is not proven: adapters of experts are not built"
         yield Problem("tuning.model", rule, "Train all of it, or tune a model without experts")
-    if recipe.parallel.tensor > 1:
-        rule = f"parallel.tensor={recipe.parallel.tensor} with model.family=mixture is not built"
-        yield Problem("parallel.tensor", rule, "Use 1")
+    if recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b":
+        rule = f"parallel.schedule={recipe.parallel.schedule} with model.family=mixture is not proven"
+        yield Problem("parallel.schedule", rule, "Use 1f1b")
+
+
+def _expert(recipe: Recipe) -> Iterator[Problem]:
+    parallel, expert, model = recipe.parallel, recipe.parallel.expert, recipe.model
+    if expert == 1:
+        return
+    if not isinstance(model, MixtureConfig):
+        rule = f"parallel.expert={expert}, but model.family={model.family} has no experts"
+        yield Problem("parallel.expert", rule, "Use 1")
+        return
+    for key, size in (("parallel.data", known(parallel.data)), ("model.experts", model.experts)):
+        if size % expert:
+            yield _divides("parallel.expert", expert, key, size)
+    if parallel.shard:
+        rule = f"parallel.expert={expert} with parallel.shard={parallel.shard} is not proven"
+        yield Problem("parallel.shard", rule, "Use parallel.shard=0, or parallel.expert=1")
 
 
 def _divides(key: str, value: int, other_key: str, other: int) -> Problem:

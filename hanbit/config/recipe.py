@@ -68,6 +68,11 @@ class ParallelSection(Section):
         "auto",
         description="Replicas that each take a part of the batch; auto: what is left of the processes.",
     )
+    expert: int = Field(
+        1,
+        ge=1,
+        description="Neighbours on the data axis that share out each layer's experts; divides data and model.experts.",
+    )
     shard: Literal[0, 2, 3] = Field(
         0,
         description="0: whole replicas (DDP); 2: gradients and optimizer sharded over data; 3: parameters too (FSDP2).",

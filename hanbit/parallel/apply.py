@@ -2,7 +2,7 @@
 
 cut layers   by pipeline stage, several in a process where it has several, on the meta device: others take no memory
 cut weights  by the plan's words over the tensor axis; names and pieces are recorded
-swap leaves  the modules that sum over the tensor axis
+swap leaves  the modules that sum over the tensor axis; routers and experts, which exchange rows over the expert axis
 recompute, compile   block by block, so that one graph serves all layers
 FSDP2        blocks first, then the stage: after compile, so that hooks stay outside the graphs
 allocate     on the device, then tie again: replacing a parameter unties it
@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan, Word
+from hanbit.parallel.experts import Balance, balance_of, swap_experts
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
 from hanbit.parallel.objectives import Objective, Vocabulary
@@ -35,6 +36,7 @@ class Options:
     """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too.
 
     virtual: stages of each process. layers_per_stage: None for balanced ones.
+    balance_coefficient: weight of the load-balancing loss, where there are experts.
     """
 
     shard: Literal[0, 2, 3] = 0
@@ -43,6 +45,7 @@ class Options:
     schedule: ScheduleName = "1f1b"
     virtual: int = 1
     layers_per_stage: tuple[int, ...] | None = None
+    balance_coefficient: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class ParallelModel:
     held: dict[str, Axis]  # weights that other processes of the pipeline hold, too, and those processes
     twins: dict[str, nn.Parameter]
     schedule: ScheduleName
+    expert_names: tuple[str, ...] = ()  # stacks of experts, of which peers on the expert axis hold others
+    balance: Balance | None = None
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -101,6 +106,7 @@ def parallelize(
     tied = plan.tied if _is_tied(model, plan) else ()
     if tied and grid.pipeline.size > 1:
         untie_ends(model, plan)
+    balance = balance_of(model, options.balance_coefficient, grid.device)
     numbers = stage_numbers(options.schedule, options.virtual, grid.pipeline)
     sizes = options.layers_per_stage or layers_per_stage(model, plan, options.virtual * grid.pipeline.size)
     held: dict[str, Axis] = {}
@@ -111,8 +117,9 @@ def parallelize(
     pieces: dict[str, Piece] = {}
     for number, part in zip(numbers, models, strict=True):
         cut_layers(part, plan, sizes, number)
-        cut = cut_parameters(part, plan, units, grid.tensor)
+        cut = cut_parameters(part, plan, units, grid.tensor, grid.expert)
         _tie(part)
+        swap_experts(part, grid, balance)
         swap_leaves(part, plan, cut, grid.tensor)
         vocabulary = Vocabulary(grid.tensor, _first_id(cut))
         stage = Stage(part, make_attend, objective, vocabulary, number == len(sizes) - 1, number, ranges(sizes)[number])
@@ -123,7 +130,8 @@ def parallelize(
         _tie(part)
         stages.append(stage)
         pieces |= cut
-    return _described(tuple(stages), plan, grid, pieces, tied, options.schedule, held)
+    described = _described(tuple(stages), plan, grid, pieces, tied, options.schedule, held)
+    return replace(described, balance=balance)
 
 
 def _described(
@@ -146,13 +154,15 @@ def _described(
             twins[name] = parameter
             continue
         parameters[name] = parameter
-        final[name] = replace(cut_by_data(pieces[local_name], parameter, grid.replicas), name=name)
+        same = grid.expert_replicas if plan.rule_of(name).is_stack else grid.replicas
+        final[name] = replace(cut_by_data(pieces[local_name], parameter, same), name=name)
     if plan.used_by is None:
         originals = set(original_of.values())
         held = {name: grid.ends for name in parameters if name in originals and name not in twins}
     final |= {name: final[name].shared_by(axis) for name, axis in held.items()}
     shared = tuple(name for name in parameters if plan.rule_of(name).word is Word.SHARED)
-    return ParallelModel(stages, grid, parameters, final, shared, held, twins, schedule)
+    experts = tuple(name for name in parameters if plan.rule_of(name).is_stack)
+    return ParallelModel(stages, grid, parameters, final, shared, held, twins, schedule, experts)
 
 
 def _is_tied(model: nn.Module, plan: Plan) -> bool:

@@ -27,6 +27,9 @@ class Purpose(StrEnum):
     LOSS_DENOMINATOR = "tensor.loss_denominator"  # the sum of exponentials over the whole vocabulary
     LOSS_TARGET = "tensor.loss_target"  # the target's logit, which one rank has
     SHARED_GRADIENT = "tensor.shared_gradient"  # gradients of whole weights used on a slice of the heads
+    EXPERT_DISPATCH = "expert.dispatch"  # rows travel to the experts that they go through
+    EXPERT_COMBINE = "expert.combine"  # the experts' outputs travel back
+    EXPERT_GRADIENT = "expert.replica_gradient"  # gradients of experts are summed over those who hold the same ones
     REPLICA_GRADIENT = "data.replica_gradient"  # gradients of whole replicas are summed
     SHARD_REDUCE = "data.shard_reduce"  # FSDP2: gradients are summed and scattered
     SHARD_GATHER = "data.shard_gather"  # FSDP2: parameters are gathered before use
@@ -92,3 +95,39 @@ def enter(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
 def leave(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
     """Out of such a region: forward the sum over the axis, backward nothing."""
     return tensor if axis.size == 1 else _Leave.apply(tensor, axis, purpose)
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, rows: torch.Tensor, sent: list[int], got: list[int], axis: Axis, purpose: Purpose
+    ) -> torch.Tensor:
+        context.arguments = got, sent, axis, purpose
+        return _exchanged(rows, sent, got, axis, purpose)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return _exchanged(gradients[0], *context.arguments), None, None, None, None
+
+
+def _exchanged(rows: torch.Tensor, sent: list[int], got: list[int], axis: Axis, purpose: Purpose) -> torch.Tensor:
+    arrived = rows.new_zeros(sum(got), *rows.shape[1:])
+    if purpose not in LEFT_OUT:
+        dist.all_to_all_single(arrived, rows.contiguous(), got, sent, group=axis.group)
+    return arrived
+
+
+def exchange(rows: torch.Tensor, sent: list[int], got: list[int], axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """rows [sum of sent, ...]: the first `sent[0]` for peer 0 and so on -> [sum of got, ...], peer by peer.
+
+    Backward, gradients travel back the same way.
+    """
+    return _Exchange.apply(rows, sent, got, axis, purpose)
+
+
+def exchange_counts(counts: torch.Tensor, axis: Axis) -> torch.Tensor:
+    """Row i of counts [peers, ...] int64 is for peer i; returns what each has for us, likewise. Goes before a dispatch,
+    which cannot be without it."""
+    arrived = torch.empty_like(counts)
+    dist.all_to_all_single(arrived, counts.contiguous(), group=axis.group)
+    return arrived

@@ -1,8 +1,9 @@
 """The grid of processes: pipeline x data x context x tensor, tensor the fastest, so that its peers are neighbours.
 
 Every process belongs to one group per axis. Data and context together are the replicas: they hold the same weights and
-see other tokens, other sequences along data, other parts of the same sequences along context. An axis of size 1 has no
-group and no collective ever runs on it; one process alone needs no process group at all.
+see other tokens, other sequences along data, other parts of the same sequences along context. Expert peers are
+neighbours along data that share out a layer's experts; who holds the same ones are the expert replicas. An axis of size
+1 has no group and no collective ever runs on it; one process alone needs no process group at all.
 """
 
 import datetime
@@ -57,6 +58,17 @@ class Grid:
     ends: Axis = Axis("ends")
     context: Axis = Axis("context")
     replica_group: dist.ProcessGroup | None = None
+    expert: Axis = Axis("expert")
+    expert_replica_group: dist.ProcessGroup | None = None
+
+    @property
+    def expert_replicas(self) -> Axis:
+        """Those of the replicas that hold the same experts as we do."""
+        every = self.replicas
+        if self.expert.size == 1:
+            return every
+        size = every.size // self.expert.size
+        return Axis("expert_replicas", size, every.rank // self.expert.size, self.expert_replica_group)
 
     @property
     def replicas(self) -> Axis:
@@ -132,7 +144,13 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def make_grid(
-    pipeline: int, data: int, tensor: int, device: torch.device, context: int = 1, sequence: bool = False
+    pipeline: int,
+    data: int,
+    tensor: int,
+    device: torch.device,
+    context: int = 1,
+    sequence: bool = False,
+    expert: int = 1,
 ) -> Grid:
     """Arrange the running processes; their number must be pipeline x data x context x tensor (the resolver checked it).
 
@@ -149,8 +167,10 @@ def make_grid(
         replace(slices, splits_sequence=sequence and tensor > 1),
         mesh=mesh,
         ends=_ends_of(mesh, stages),
-        context=_context_of(mesh, context),
+        context=_neighbours(mesh, "context", context),
         replica_group=replicas.group,
+        expert=_neighbours(mesh, "expert", expert),
+        expert_replica_group=_expert_replicas_of(mesh, expert),
     )
 
 
@@ -159,14 +179,23 @@ def _axis_of(mesh: DeviceMesh, name: str) -> Axis:
     return Axis(name, size, mesh.get_local_rank(name), mesh.get_group(name) if size > 1 else None)
 
 
-def _context_of(mesh: DeviceMesh, size: int) -> Axis:
+def _neighbours(mesh: DeviceMesh, name: str, size: int) -> Axis:
     """Neighbours along the replicas, `size` of them in a row."""
     if size == 1:
-        return Axis("context")
+        return Axis(name)
     pipeline, replicas, tensor = mesh.mesh.shape
     rows = mesh.mesh.reshape(pipeline * replicas // size, size, tensor).transpose(1, 2).reshape(-1, size)
     peers, group = _group_of_ours(rows.tolist())
-    return Axis("context", size, peers.index(dist.get_rank()), group)
+    return Axis(name, size, peers.index(dist.get_rank()), group)
+
+
+def _expert_replicas_of(mesh: DeviceMesh, expert: int) -> dist.ProcessGroup | None:
+    """Every `expert`-th along the replicas; None where experts are not shared out, or each is held once."""
+    pipeline, replicas, tensor = mesh.mesh.shape
+    if expert == 1 or replicas == expert:
+        return None
+    rows = mesh.mesh.reshape(pipeline, replicas // expert, expert, tensor).permute(0, 2, 3, 1)
+    return _group_of_ours(rows.reshape(-1, replicas // expert).tolist())[1]
 
 
 def _group_of_ours(rows: list[list[int]]) -> tuple[list[int], dist.ProcessGroup | None]:

@@ -20,8 +20,9 @@ BUCKET_BYTES = 25_000_000  # as torch's DistributedDataParallel: large enough fo
 class Replicas:
     """Sums the gradients of `parameters` over `axis`. Call `begin` before and `finish` after every backward pass."""
 
-    def __init__(self, parameters: list[nn.Parameter], axis: Axis, micro_batches: int) -> None:
+    def __init__(self, parameters: list[nn.Parameter], axis: Axis, micro_batches: int, purpose: Purpose) -> None:
         self.axis = axis
+        self.purpose = purpose
         self.micro_batches = micro_batches
         self.buckets = _fill_buckets(parameters[::-1])
         self.flat = [_flat_gradients(bucket) for bucket in self.buckets]
@@ -58,7 +59,7 @@ class Replicas:
         return arrived
 
     def _send_next(self) -> None:
-        self.works.append(start_all_reduce(self.flat[len(self.works)], self.axis, Purpose.REPLICA_GRADIENT))
+        self.works.append(start_all_reduce(self.flat[len(self.works)], self.axis, self.purpose))
 
 
 def _fill_buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -23,9 +23,9 @@ class MicroBatches:
         self.model, self.count, self.bf16 = model, count, bf16
         self.is_sharded = isinstance(model.stages[0], FSDPModule)
         self.scale = 1.0
-        self.replicas = None
-        if model.grid.replicas.size > 1 and not self.is_sharded:
-            self.replicas = Replicas(model.learning, model.grid.replicas, count)
+        self.replicas = [] if self.is_sharded else _replicas_of(model, count)
+        summed = {id(parameter) for one in self.replicas for bucket in one.buckets for parameter in bucket}
+        self.unsummed = [parameter for parameter in model.learning if id(parameter) not in summed]
         self.schedule = None
         if model.grid.pipeline.size > 1:
             self.schedule = Schedule(model.schedule, model.stages, model.grid, count, carried, self._scaled)
@@ -39,6 +39,9 @@ class MicroBatches:
         self.scale = 1.0 / global_tokens
         self.model.copy_twins()
         self._begin_gradients()
+        if self.model.balance is not None:
+            grid = self.model.grid
+            self.model.balance.begin(self.count * grid.replicas.size, grid.tensor.size)
         with self._arithmetic():
             losses = self._loop(batch) if self.schedule is None else self.schedule.step(batch)
         self._finish_gradients()
@@ -96,15 +99,14 @@ class MicroBatches:
         return torch.autocast(self.model.grid.device.type, torch.bfloat16)
 
     def _begin_gradients(self) -> None:
-        if self.replicas is not None:
-            self.replicas.begin()
-            return
-        for parameter in self.model.learning:
+        for one in self.replicas:
+            one.begin()
+        for parameter in self.unsummed:
             parameter.grad = None
 
     def _finish_gradients(self) -> None:
-        if self.replicas is not None:
-            self.replicas.finish()
+        for one in self.replicas:
+            one.finish()
         self._add_twins()
         self._sum_gradients(self.model.shared_names, self.model.grid.tensor, Purpose.SHARED_GRADIENT)
         for axis, names in self._held_together():
@@ -132,3 +134,15 @@ class MicroBatches:
         total = all_reduce(torch.cat([gradient.flatten() for gradient in found]), axis, purpose)
         for gradient, part in zip(found, total.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def _replicas_of(model: ParallelModel, micro_batches: int) -> list[Replicas]:
+    """Experts are summed over those who hold the same ones, all else over all replicas; an axis of one has no sum."""
+    experts = [model.trained[name] for name in model.expert_names if name in model.trained]
+    apart = {id(parameter) for parameter in experts}
+    others = [parameter for parameter in model.learning if id(parameter) not in apart]
+    sums = (
+        (experts, model.grid.expert_replicas, Purpose.EXPERT_GRADIENT),
+        (others, model.grid.replicas, Purpose.REPLICA_GRADIENT),
+    )
+    return [Replicas(own, axis, micro_batches, purpose) for own, axis, purpose in sums if own and axis.size > 1]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hanbit.models.plan import Plan, Word
 from hanbit.parallel.collectives import Purpose, enter, leave
 from hanbit.parallel.grid import Axis
-from hanbit.parallel.pieces import Piece, cut_by_rule, whole
+from hanbit.parallel.pieces import Piece, cut_by_rule, share, whole
 
 
 class RowSum:
@@ -49,10 +49,11 @@ class VocabularyEmbedding(nn.Embedding):
         return leave(rows.masked_fill(outside.unsqueeze(-1), 0.0), self.axis, Purpose.EMBEDDING_LEAVE)
 
 
-def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Axis) -> dict[str, Piece]:
+def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Axis, expert: Axis) -> dict[str, Piece]:
     """Give `model` (on the meta device) this rank's slices; returns the piece of every parameter by name.
 
-    `units` tells how many units each of the plan's unit names has, e.g. {"heads": 16}.
+    axis: the tensor's; stacks of experts are cut over `expert` first. `units` tells how many units each of the plan's
+    unit names has, e.g. {"heads": 16}.
     """
     pieces: dict[str, Piece] = {}
     for module_name, module in list(model.named_modules()):
@@ -60,7 +61,9 @@ def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Ax
             name = f"{module_name}.{short}" if module_name else short
             rule = plan.rule_of(name)
             count = units[rule.unit] if rule.unit else 1
-            pieces[name] = cut_by_rule(whole(name, tuple(parameter.shape)), rule, count, axis)
+            piece = whole(name, tuple(parameter.shape))
+            piece = piece.cut(0, *share(piece.shape[0], expert)) if rule.is_stack else piece
+            pieces[name] = cut_by_rule(piece, rule, count, axis)
             if pieces[name].size != tuple(parameter.shape):
                 cut = nn.Parameter(parameter.new_empty(pieces[name].size), parameter.requires_grad)
                 module.register_parameter(short, cut)

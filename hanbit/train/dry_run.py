@@ -130,7 +130,13 @@ def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:
         return Grid(device, Axis("pipeline"), Axis("data"), Axis("tensor"))
     parallel = recipe.parallel
     pipeline = Axis("pipeline", parallel.pipeline, stage)
-    return Grid(device, pipeline, Axis("data", known(parallel.data)), Axis("tensor", parallel.tensor))
+    return Grid(
+        device,
+        pipeline,
+        Axis("data", known(parallel.data)),
+        Axis("tensor", parallel.tensor),
+        expert=Axis("expert", parallel.expert),
+    )
 
 
 def _built(recipe: Recipe, grid: Grid) -> ParallelModel:

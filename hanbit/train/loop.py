@@ -83,7 +83,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
     share = training.batches.forward_backward(batch, num_targets)
     norm = gradient_norm(training.model)
-    loss, is_stopping = _report(training, share, is_stopping)
+    loss, balance, is_stopping = _report(training, share, is_stopping)
     if not math.isfinite(loss) or not torch.isfinite(norm):
         raise TrainingError(
             f"step {training.step + 1}: loss is {loss}, grad_norm is {norm.item()}; the step was not taken. Start "
@@ -97,6 +97,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     return {
         "step": training.step,
         "loss": loss,
+        **({} if training.model.balance is None else {"load_balancing_loss": balance}),
         "learning_rate": learning_rate,
         "grad_norm": norm.item(),
         "tokens": training.tokens_seen,
@@ -120,13 +121,16 @@ def _batch(training: Training, samples: Numbered, first: int) -> Batch:
     return {name: torch.from_numpy(array).contiguous().to(device, non_blocking=True) for name, array in arrays.items()}
 
 
-def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, bool]:
-    """The global loss and whether to stop, in one collective: tensor peers all have the same share of the loss."""
-    numbers = torch.stack(
-        [share.double() / training.model.grid.tensor.size, share.new_tensor(float(is_stopping), dtype=torch.float64)]
-    )
-    loss, stops = sum_over_world(numbers, Purpose.LOSS_REPORT).tolist()
-    return loss, stops > 0
+def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, float, bool]:
+    """The global loss, the load-balancing loss (0 without experts), and whether to stop, in one collective.
+
+    Tensor peers all have the same share of the loss.
+    """
+    balance = 0.0 if training.model.balance is None else training.model.balance.total
+    own = (share / training.model.grid.tensor.size, balance, float(is_stopping))
+    numbers = torch.stack([torch.as_tensor(one, dtype=torch.float64, device=share.device) for one in own])
+    loss, balance, stops = sum_over_world(numbers, Purpose.LOSS_REPORT).tolist()
+    return loss, balance, stops > 0
 
 
 def _update(training: Training, norm: torch.Tensor, learning_rate: float) -> None:

@@ -72,7 +72,7 @@ def processes_of(recipe: Recipe) -> int:
 def grid_of(recipe: Recipe, device: torch.device) -> Grid:
     """The running processes, arranged as the recipe's section `parallel` has them."""
     parallel = recipe.parallel
-    return make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device)
+    return make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device, expert=parallel.expert)
 
 
 def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
@@ -95,6 +95,7 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
         schedule=parallel.schedule,
         virtual=parallel.virtual,
         layers_per_stage=None if parallel.layers_per_stage == "balanced" else tuple(parallel.layers_per_stage),
+        balance_coefficient=getattr(recipe.model, "balance_coefficient", 0.0),
     )
     units, objective = units_of(recipe.model), objective_of(recipe)
     return parallelize(model, plan, units, grid, family.make_attend, objective, options)

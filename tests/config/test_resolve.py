@@ -277,6 +277,23 @@ def test_a_mixture_that_cannot_be_is_refused(changes: dict[str, Any], told: str)
         recipe(model={**MIXTURE, **changes})
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"parallel": {"expert": 2}}, "parallel.expert=2, but model.family=llama has no experts"),
+        (
+            {"model": MIXTURE, "parallel": {"expert": 3}},
+            r"parallel.expert=3 does not divide model.experts=4. Use 1, 2 or 4",
+        ),
+        ({"model": MIXTURE, "parallel": {"expert": 4}}, r"parallel.expert=4 does not divide parallel.data=6"),
+        ({"model": MIXTURE, "parallel": {"expert": 2, "shard": 2}}, "parallel.expert=2 with parallel.shard=2"),
+    ],
+)
+def test_experts_that_cannot_be_shared_out_are_refused(sections: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        resolved(recipe(**sections), world_size=6)
+
+
 def test_what_is_not_proven_with_experts_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training.compile=true with model.family=mixture.*Leave it out"):
         resolved(recipe(model=MIXTURE, training={"compile": True}))

@@ -88,6 +88,19 @@ def test_peers_of_a_process_along_each_axis() -> None:
 
 
 @pytest.mark.usefixtures("thirteenth_of_sixteen")
+def test_expert_peers_are_neighbours_on_the_data_axis() -> None:
+    """Ranks count tensor first, then data, pipeline: 13 = 1 + 2 * (2 + 4 * 1)."""
+    grid = make_grid(2, 4, 2, torch.device("cpu"), expert=2)
+    assert members(grid.expert) == [13, 15]
+    assert grid.expert.rank == 0
+    assert members(grid.expert_replicas) == [9, 13]
+    assert (grid.expert_replicas.rank, grid.expert_replicas.size) == (1, 2)
+    alone = make_grid(2, 4, 2, torch.device("cpu"), expert=4)
+    assert members(alone.expert) == [9, 11, 13, 15]
+    assert alone.expert_replicas == Axis("expert_replicas")
+
+
+@pytest.mark.usefixtures("thirteenth_of_sixteen")
 def test_without_context_the_replicas_are_the_data_axis() -> None:
     grid = make_grid(2, 4, 2, torch.device("cpu"), sequence=False)
     assert (grid.data.rank, grid.data.size) == (grid.replicas.rank, grid.replicas.size) == (2, 4)

@@ -36,6 +36,14 @@ def test_replicated_piece_is_counted_by_its_copies_and_written_once() -> None:
     assert all(piece.copies == 3 and piece.size == (5,) for piece in pieces)
 
 
+def test_a_stack_is_cut_in_the_matrices_of_its_experts() -> None:
+    rules = {word: Rule("s", word, "expert_inner", is_stack=True) for word in (Word.COLUMN, Word.ROW)}
+    column = cut_by_rule(whole("s", (4, 6, 5)).cut(0, 2, 2), rules[Word.COLUMN], 6, Axis("tensor", 2, 1))
+    assert (column.offset, column.size) == ((2, 3, 0), (2, 3, 5))
+    row = cut_by_rule(whole("s", (4, 5, 6)), rules[Word.ROW], 6, Axis("tensor", 3, 1))
+    assert (row.offset, row.size) == ((0, 0, 2), (4, 5, 2))
+
+
 def test_bias_of_a_row_layer_stays_whole() -> None:
     piece = cut_by_rule(whole("b", (6,)), Rule("b", Word.ROW, "heads"), 2, Axis("tensor", 2, 1))
     assert piece.size == (6,)

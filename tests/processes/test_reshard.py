@@ -18,7 +18,9 @@ LAYOUTS = {
     "pipeline 2, interleaved": ["parallel.pipeline=2", "parallel.virtual=2"],
     "pipeline 2, zero bubble as a V": ["parallel.pipeline=2", "parallel.virtual=2", "parallel.schedule=zero_bubble"],
     "data 2, parameters sharded": ["parallel.shard=3"],
+    "expert 2": ["parallel.expert=2"],
 }
+EXPERTS = ["model.family=mixture", "model.experts=4"]
 
 
 def train_on_two(overrides: list[str]) -> None:
@@ -38,6 +40,7 @@ def test_checkpoint_of_one_layout_continues_in_another(layout: str, tmp_path: Pa
     overrides = [*tiny_run(tmp_path), "model.tied=true", "model.query_key_norm=true", "optimizer.schedule=constant"]
     overrides += ["model.layers=4"]  # a V has four stages
     overrides += ["optimizer.warmup_steps=0", "optimizer.epsilon=1e-5"]  # epsilon: see bench/exactness_worker.py
+    overrides += EXPERTS if "expert" in layout else []
     whole = train("llama/base", overrides)
     moving = [*overrides, "name=moving"]
     train("llama/base", [*moving, "training.steps=4"])

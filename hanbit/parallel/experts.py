@@ -1,0 +1,104 @@
+"""Experts over many processes, and the loss that keeps them evenly used.
+
+Expert peers are neighbours on the data axis: each holds other experts, and each has other tokens. Rows travel to the
+peer that holds their expert and come back (Lepikhin et al., GShard, arXiv 2006.16668); how many is told first, so that
+no row is dropped or padded. Weights stay at home, so that only rows and their gradients travel.
+
+The load-balancing loss is of one micro-batch of one layer, as transformers has it, and needs no collective: training
+minimises its mean over sparse layers and micro-batches, which is the same in every layout with the same
+batch.micro_batch. Its gradient is added where the layer is, so that hidden states alone travel between stages
+(Megatron-LM's MoEAuxLossAutoScaler).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hanbit.models.layers.experts import Experts, Router, Routing, load_balancing
+from hanbit.parallel.collectives import Purpose, exchange, exchange_counts, leave
+from hanbit.parallel.grid import Axis, Grid
+
+
+class Balance:
+    """The load-balancing loss of a step. `total`: this process's share of the mean, of what backward has passed."""
+
+    def __init__(self, coefficient: float, layers: int, device: torch.device) -> None:
+        self.coefficient, self.layers = coefficient, layers
+        self.share = 0.0
+        self.total = torch.zeros((), device=device)
+
+    def begin(self, micro_batches: int, copies: int) -> None:
+        """micro_batches: of all replicas. copies: tensor peers, whose gradients of the router are summed."""
+        self.share = 1 / (self.layers * micro_batches * copies)
+        self.total.zero_()
+
+
+class BalancedRouter(Router):
+    """A router whose weights bring the gradient of the load-balancing loss along."""
+
+    balance: Balance
+
+    def forward(self, hidden: torch.Tensor) -> Routing:
+        routing = super().forward(hidden)
+        if not torch.is_grad_enabled():
+            return routing
+        return routing._replace(weights=_AddLoss.apply(routing.weights, load_balancing(routing), self.balance))
+
+
+class _AddLoss(torch.autograd.Function):
+    """Counted in backward: recompute goes forward twice."""
+
+    @staticmethod
+    def forward(context: Any, weights: torch.Tensor, loss: torch.Tensor, balance: Balance) -> torch.Tensor:
+        context.balance = balance
+        context.save_for_backward(loss)
+        return weights.view_as(weights)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        balance, (loss,) = context.balance, context.saved_tensors
+        balance.total += loss * balance.share
+        return gradients[0], torch.full_like(loss, balance.coefficient * balance.share), None
+
+
+class ParallelExperts(Experts):
+    """Some of the experts, and of those the tensor rank's part of the inner width."""
+
+    tensor: Axis
+    expert: Axis
+
+    def forward(self, hidden: torch.Tensor, routing: Routing) -> torch.Tensor:
+        return leave(super().forward(hidden, routing), self.tensor, Purpose.ROW_LEAVE)
+
+    def outputs(self, rows: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
+        """rows [count, hidden], sorted by expert over all peers -> their outputs in the same order."""
+        if self.expert.size == 1:
+            return super().outputs(rows, experts)
+        here = len(self.gate)
+        sent = experts.bincount(minlength=here * self.expert.size).view(-1, here)  # [peers, experts of each]
+        got = exchange_counts(sent, self.expert)  # [peers, our experts]
+        num_sent, num_got = sent.sum(1).tolist(), got.sum(1).tolist()
+        arrived = exchange(rows, num_sent, num_got, self.expert, Purpose.EXPERT_DISPATCH)
+        owners = torch.arange(here, device=rows.device).repeat(self.expert.size).repeat_interleave(got.flatten())
+        order = owners.argsort(stable=True)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        outputs = super().outputs(arrived[order], owners[order])[back]
+        return exchange(outputs, num_got, num_sent, self.expert, Purpose.EXPERT_COMBINE)
+
+
+def balance_of(model: nn.Module, coefficient: float, device: torch.device) -> Balance | None:
+    """For the whole model; None without sparse layers."""
+    layers = sum(isinstance(module, Router) for module in model.modules())
+    return Balance(coefficient, layers, device) if layers else None
+
+
+def swap_experts(model: nn.Module, grid: Grid, balance: Balance | None) -> None:
+    """Put the parallel routers and experts in place of the family's own."""
+    for module in list(model.modules()):
+        if isinstance(module, Router):
+            module.__class__ = BalancedRouter
+            module.balance = balance  # type: ignore[assignment]
+        elif isinstance(module, Experts) and grid.tensor.size * grid.expert.size > 1:
+            module.__class__ = ParallelExperts
+            module.tensor, module.expert = grid.tensor, grid.expert  # type: ignore[assignment]
