@@ -40,6 +40,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         pipeline_problems,
         _batch,
         _context,
+        _recompute,
         _rates,
         _tuning,
         _mixture,
@@ -185,6 +186,14 @@ def _context(recipe: Recipe) -> Iterator[Problem]:
     if length > context:
         rule = f"batch.sequence_length={length} is longer than model.context={context}"
         yield Problem("batch.sequence_length", rule, f"Use at most {context}, or a larger model.context")
+
+
+def _recompute(recipe: Recipe) -> Iterator[Problem]:
+    training = recipe.training
+    narrowed = {"recompute_layers": training.recompute_layers != "all", "recompute_every": training.recompute_every > 1}
+    for name in [name for name, is_set in narrowed.items() if is_set and training.recompute == "none"]:
+        rule = f"training.{name}={getattr(training, name)} says which blocks, and training.recompute=none says no block"
+        yield Problem(f"training.{name}", rule, "Set training.recompute=selective or full, or leave it out")
 
 
 def _rates(recipe: Recipe) -> Iterator[Problem]:

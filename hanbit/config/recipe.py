@@ -97,9 +97,15 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the matrix products; weights and sums stay fp32."
     )
-    recompute: Literal["none", "full"] = Field(
-        "none", description="full: a block's activations are computed again in the backward pass."
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="What the backward pass computes again; full: all of a block; selective: all but its matrix "
+        "products, so attention's scores, norms and activation functions.",
     )
+    recompute_layers: Count | Literal["all"] = Field(
+        "all", description="Of how many blocks of each stage, the first ones."
+    )
+    recompute_every: int = Field(1, ge=1, description="Of every k-th block only, from each stage's first on.")
     compile: bool = Field(False, description="torch.compile on each block.")
     seed: int = Field(1234, ge=0, lt=2**63, description="Seed of the fresh weights and of the order of the data.")
     initial_model: str | None = Field(None, description="Model folder to start from; null: fresh weights.")

@@ -24,7 +24,7 @@ from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
 from hanbit.parallel.objectives import Objective, Vocabulary
 from hanbit.parallel.pieces import Piece, cut_by_data, local_tensor
-from hanbit.parallel.recompute import recompute_whole
+from hanbit.parallel.recompute import NO_RECOMPUTE, Recompute, chosen, recompute
 from hanbit.parallel.schedules import ScheduleName, stage_numbers
 from hanbit.parallel.split import layers_per_stage
 from hanbit.parallel.stage import Stage, cut_layers, untie_ends
@@ -40,7 +40,7 @@ class Options:
     """
 
     shard: Literal[0, 2, 3] = 0
-    recompute: bool = False
+    recompute: Recompute = NO_RECOMPUTE
     compile: bool = False
     schedule: ScheduleName = "1f1b"
     virtual: int = 1
@@ -180,10 +180,11 @@ def _first_id(pieces: dict[str, Piece]) -> int:
 
 
 def _prepare_blocks(model: nn.Module, plan: Plan, options: Options) -> None:
-    for block in cast(nn.ModuleDict, getattr(model, plan.repeat)).values():
-        if options.recompute:
-            recompute_whole(block)
-        if options.compile:
+    blocks = list(cast(nn.ModuleDict, getattr(model, plan.repeat)).values())
+    for block in chosen(blocks, options.recompute):
+        recompute(block, options.recompute.kind)
+    if options.compile:
+        for block in blocks:
             block.compile()
 
 

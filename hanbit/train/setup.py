@@ -24,6 +24,7 @@ from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.grid import Grid, make_grid
 from hanbit.parallel.objectives import ANSWERS, MASKED, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
+from hanbit.parallel.recompute import Recompute
 from hanbit.parallel.schedules import CarriedShapes
 from hanbit.parallel.step import MicroBatches
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
@@ -77,21 +78,21 @@ def grid_of(recipe: Recipe, device: torch.device) -> Grid:
 
 def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
     """This process's part of the model, without its numbers."""
-    family, tuning = family_of(recipe.model), recipe.tuning
+    family, tuning, training = family_of(recipe.model), recipe.tuning, recipe.training
     plan = family.plan
     with torch.device("meta"):
         model: nn.Module = family.build(recipe.model)
     if tuning is not None:
         targets = None if tuning.targets == "all" else tuning.targets
         plan = add_lora(model, plan, tuning.rank, tuning.alpha / tuning.rank, targets)
-    if recipe.training.compile:
+    if training.compile:
         remove_unfinished_libraries()
     parallel = recipe.parallel
     assert parallel.schedule != "auto"
     options = Options(
         shard=parallel.shard,
-        recompute=recipe.training.recompute == "full",
-        compile=recipe.training.compile,
+        recompute=Recompute(training.recompute, training.recompute_layers, training.recompute_every),
+        compile=training.compile,
         schedule=parallel.schedule,
         virtual=parallel.virtual,
         layers_per_stage=None if parallel.layers_per_stage == "balanced" else tuple(parallel.layers_per_stage),

@@ -113,6 +113,9 @@ def test_micro_batches_are_large_but_leave_one_for_each_stage(pipeline: int, dat
          "change one of these keys"),
         ({"parallel": {"data": 2}}, 1, "parallel.tensor=1 x parallel.pipeline=1 x parallel.data=2 = 2, but 1 process "
          "was started. Start 2 (`hanbit launch --cluster local --processes 2 train ...`), or change one of these keys"),
+        ({"training": {"recompute_every": 2}}, 1, "training.recompute_every=2 says which blocks, and "
+         "training.recompute=none says no block. Set training.recompute=selective or full, or leave it out"),
+        ({"training": {"recompute_layers": 3}}, 1, "training.recompute_layers=3 says which blocks"),
         ({"batch": {"micro_batch": 5}}, 1, "batch.global_batch=12 is no multiple of parallel.data=1 x "
          "batch.micro_batch=5. Use 10 or 15"),
         ({}, 5, "batch.global_batch=12 is no multiple of parallel.data=5 x batch.micro_batch=2. Use 10 or 20"),
