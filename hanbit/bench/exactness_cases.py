@@ -38,6 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mixture": _mixture(),
     "mixture unbalanced": _mixture(sparse_every=2, normalize_weights=False, tied=True, balance_coefficient=0.0),
     "llama 4 kv": _llama(key_value_heads=4),
+    "llama window": _llama(sliding_window=9),
     "gpt": {
         "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
         "initial_deviation": 0.08,
@@ -56,6 +57,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "vocabulary": 615, "gated": True, "tied": False, "scaled_output": False,
     },
 }  # fmt: skip
+
+
+def _recomputed(kind: str, **axes: Any) -> dict[str, dict[str, Any]]:
+    return {**_parallel(**axes), "training": {"recompute": kind}}
 
 
 def _parallel(**axes: Any) -> dict[str, dict[str, Any]]:
@@ -158,6 +163,27 @@ CASES = (
     Case("expert 2 x tensor 2", "mixture", 4, _parallel(data=2, expert=2, tensor=2)),
     Case("expert 2 x tensor 2", "mixture unbalanced", 4, _parallel(data=2, expert=2, tensor=2)),
     Case("expert 2 x pipeline 2", "mixture", 4, _parallel(data=2, expert=2, pipeline=2)),
+    Case("tensor 2, sequence split", "llama", 2, _parallel(tensor=2, sequence=True)),
+    Case("tensor 2, sequence split", "llama tied", 2, _parallel(tensor=2, sequence=True)),
+    Case("tensor 2, sequence split", "gpt", 2, _parallel(tensor=2, sequence=True)),
+    Case("selective recompute, tensor 2, sequence split", "gpt", 2, _recomputed("selective", tensor=2, sequence=True)),
+    Case("selective recompute, tensor 2", "llama", 2, _recomputed("selective", tensor=2)),
+    Case("selective recompute, pipeline 2", "llama tied", 2, _recomputed("selective", pipeline=2)),
+    Case("selective recompute, data 2, parameters sharded", "gpt", 2, _recomputed("selective", data=2, shard=3)),
+    Case("tensor 2 x pipeline 2, sequence split", "llama tied", 4, _parallel(tensor=2, pipeline=2, sequence=True)),
+    Case("tensor 2 x pipeline 2, sequence split", "gpt", 4, _parallel(tensor=2, pipeline=2, sequence=True)),
+    Case("data 2 x tensor 2, sequence split, parameters sharded", "llama", 4,
+         _parallel(data=2, tensor=2, sequence=True, shard=3)),
+    Case("context 2", "llama", 2, _parallel(context=2)),
+    Case("context 2", "gpt", 2, _parallel(context=2)),
+    Case("context 2", "llama window", 2, _parallel(context=2)),
+    Case("context 2, parameters sharded", "llama tied", 2, _parallel(context=2, shard=3)),
+    Case("selective recompute, context 2", "llama", 2, _recomputed("selective", context=2)),
+    Case("context 2 x tensor 2", "llama", 4, _parallel(context=2, tensor=2)),
+    Case("context 2 x tensor 2, sequence split", "gpt", 4, _parallel(context=2, tensor=2, sequence=True)),
+    Case("context 2 x pipeline 2", "llama tied", 4, _parallel(context=2, pipeline=2)),
+    Case("context 2 x data 2, parameters sharded", "llama", 4, _parallel(context=2, data=2, shard=3)),
+    Case("context 4", "llama window", 4, _parallel(context=4)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.
@@ -170,6 +196,13 @@ COMPILED_CASES = (
          {**_parallel(data=2, shard=3), "training": {"compile": True}}),
 )  # fmt: skip
 
+
+def _case(name: str, model: str) -> Case:
+    return next(case for case in CASES if (case.name, case.model) == (name, model))
+
+
+_SPLIT, _CONTEXT = _case("tensor 2, sequence split", "llama"), _case("context 2", "llama")
+
 # Where each collective is left out to show that the comparison then fails: a case that relies on it.
 NEEDED_BY: dict[Purpose, Case] = {
     Purpose.REGION_ENTER: CASES[3],
@@ -180,6 +213,16 @@ NEEDED_BY: dict[Purpose, Case] = {
     Purpose.LOSS_DENOMINATOR: CASES[3],
     Purpose.LOSS_TARGET: CASES[3],
     Purpose.SHARED_GRADIENT: CASES[3],
+    Purpose.REGION_GATHER: _SPLIT,
+    Purpose.REGION_SCATTER: _SPLIT,
+    Purpose.ROW_SCATTER: _SPLIT,
+    Purpose.ROW_GATHER: _SPLIT,
+    Purpose.EMBEDDING_SCATTER: _SPLIT,
+    Purpose.EMBEDDING_GATHER: _SPLIT,
+    Purpose.HEAD_GATHER: _SPLIT,
+    Purpose.HEAD_SCATTER: _SPLIT,
+    Purpose.CONTEXT_GATHER: _CONTEXT,
+    Purpose.CONTEXT_SCATTER: _CONTEXT,
     Purpose.REPLICA_GRADIENT: CASES[0],
     Purpose.EXPERT_DISPATCH: EXPERT_AND_DATA,
     Purpose.EXPERT_COMBINE: EXPERT_AND_DATA,

@@ -14,6 +14,7 @@ from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
 _SHORTEST = {"bert": 8, "t5": 16}  # tokens of a sequence in which there is something to hide
+_SPLIT_FAMILIES = ("gpt", "llama")  # whose sequences may be split over processes
 
 
 def refuse(problems: Sequence[Problem], origins: Mapping[str, str]) -> None:
@@ -38,6 +39,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _encoders,
         _tensor,
         pipeline_problems,
+        _sequence,
         _batch,
         _context,
         _recompute,
@@ -147,16 +149,41 @@ def _tensor(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("parallel.tensor", rule, f"Use {_divisors(math.gcd(*sizes.values()), tensor)}")
 
 
+def _sequence(recipe: Recipe) -> Iterator[Problem]:
+    """Context peers take one early and one late part each; tensor peers then share what they have."""
+    parallel, length = recipe.parallel, recipe.batch.sequence_length
+    asked = {"parallel.context": parallel.context > 1, "parallel.sequence": parallel.sequence and parallel.tensor > 1}
+    for key in [key for key, is_asked in asked.items() if is_asked and recipe.model.family not in _SPLIT_FAMILIES]:
+        rule = f"{key} together with model.family={recipe.model.family} is not proven equal to one process"
+        yield Problem(key, rule, f"Leave it out; it is proven for {' and '.join(_SPLIT_FAMILIES)}")
+    for key in [key for key, is_asked in asked.items() if is_asked and parallel.schedule not in ("auto", "1f1b")]:
+        rule = f"{key} together with parallel.schedule={parallel.schedule} is not proven equal to one process"
+        yield Problem(key, rule, "Leave it out, or use parallel.schedule=1f1b")
+    if parallel.context > 1 and recipe.training.compile:
+        rule = f"training.compile=true together with parallel.context={parallel.context} is not proven"
+        yield Problem("training.compile", rule, "Leave one of them out")
+    keys, parts = [], 1
+    if parallel.context > 1:
+        keys, parts = [f"2 x parallel.context={parallel.context}"], 2 * parallel.context
+    if parallel.sequence and parallel.tensor > 1:
+        keys.append(f"parallel.tensor={parallel.tensor} with parallel.sequence=true")
+        parts = math.lcm(parts, parallel.context * parallel.tensor)
+    if length % parts:
+        below = length // parts * parts
+        fitting = " or ".join(str(size) for size in (below, below + parts) if size)
+        rule = f"batch.sequence_length={length} is no multiple of {' and '.join(keys)}"
+        yield Problem("batch.sequence_length", rule, f"Use {fitting}")
+
+
 def _processes(recipe: Recipe, world_size: int) -> Iterator[Problem]:
     parallel = recipe.parallel
-    product = parallel.tensor * parallel.pipeline * known(parallel.data)
+    product = parallel.tensor * parallel.context * parallel.pipeline * known(parallel.data)
     if product == world_size:
         return
-    rule = (
-        f"parallel.tensor={parallel.tensor} x parallel.pipeline={parallel.pipeline} x parallel.data={parallel.data} "
-        f"= {product}, but {_processes_were(world_size)} started"
-    )
-    key = next((f"parallel.{n}" for n in ("tensor", "pipeline") if getattr(parallel, n) > 1), "parallel.data")
+    names = ("tensor", *(("context",) if parallel.context > 1 else ()), "pipeline", "data")
+    factors = " x ".join(f"parallel.{name}={getattr(parallel, name)}" for name in names)
+    rule = f"{factors} = {product}, but {_processes_were(world_size)} started"
+    key = next((f"parallel.{name}" for name in names if getattr(parallel, name) > 1), "parallel.data")
     command = f"hanbit launch --cluster local --processes {product} train ..."
     yield Problem(key, rule, f"Start {product} (`{command}`), or change one of these keys")
 
@@ -190,6 +217,9 @@ def _context(recipe: Recipe) -> Iterator[Problem]:
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:
     training = recipe.training
+    if training.recompute == "selective" and recipe.model.family == "mixture":
+        rule = "training.recompute=selective together with model.family=mixture is not proven equal to keeping all"
+        yield Problem("training.recompute", rule, "Use full or none")
     narrowed = {"recompute_layers": training.recompute_layers != "all", "recompute_every": training.recompute_every > 1}
     for name in [name for name, is_set in narrowed.items() if is_set and training.recompute == "none"]:
         rule = f"training.{name}={getattr(training, name)} says which blocks, and training.recompute=none says no block"

@@ -49,9 +49,16 @@ class DataSection(Section):
 
 
 class ParallelSection(Section):
-    """How processes share the work; tensor x pipeline x data is their number."""
+    """How processes share the work; tensor x context x pipeline x data is their number."""
 
     tensor: int = Field(1, ge=1, description="Processes that share each layer's matrices.")
+    sequence: bool = Field(
+        False,
+        description="Between the cut matrices each of the `tensor` processes keeps its part of the sequence only.",
+    )
+    context: int = Field(
+        1, ge=1, description="Processes that share each sequence, the early and late parts of it spread evenly."
+    )
     pipeline: int = Field(1, ge=1, description="Processes that the layers are shared out to, in stages.")
     schedule: Schedule | Auto = Field(
         "auto",

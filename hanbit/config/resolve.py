@@ -79,7 +79,8 @@ def expected_processes(recipe: Recipe) -> int:
     parallel = recipe.parallel
     if recipe.cluster is not None:
         return recipe.cluster.processes
-    return parallel.tensor * parallel.pipeline * (1 if parallel.data == "auto" else parallel.data)
+    data = 1 if parallel.data == "auto" else parallel.data
+    return parallel.tensor * parallel.context * parallel.pipeline * data
 
 
 def _changed(section: Any, **changes: Any) -> Any:
@@ -140,9 +141,10 @@ def _parallel(recipe: Recipe, world_size: int, decide: Decide) -> Any:
         parallel = _changed(parallel, schedule=name)
     if parallel.data != "auto":
         return parallel
-    others = parallel.tensor * parallel.pipeline
+    others = parallel.tensor * parallel.context * parallel.pipeline
     processes = "1 process" if world_size == 1 else f"{world_size} processes"
-    reason = f"{processes} / (tensor {parallel.tensor} x pipeline {parallel.pipeline})"
+    context = f" x context {parallel.context}" if parallel.context > 1 else ""
+    reason = f"{processes} / (tensor {parallel.tensor}{context} x pipeline {parallel.pipeline})"
     return _changed(parallel, data=decide("parallel.data", max(1, world_size // others), reason))
 
 
@@ -191,8 +193,10 @@ def passes_over(recipe: Recipe, train_sequences: int) -> str:
 
 def _notes(recipe: Recipe) -> list[str]:
     parallel, notes = recipe.parallel, []
-    if parallel.shard and parallel.data == 1:
+    if parallel.shard and parallel.data == parallel.context == 1:
         notes.append(
             f"parallel.shard={parallel.shard} changes nothing with parallel.data=1: there is no replica beside"
         )
+    if parallel.sequence and parallel.tensor == 1:
+        notes.append("parallel.sequence=true changes nothing with parallel.tensor=1: one process has all of a sequence")
     return notes

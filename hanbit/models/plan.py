@@ -5,7 +5,7 @@ A family's `plan.py` lists every parameter once, as a name pattern (`*` stands f
     COLUMN      rows of the weight are cut (output features); the bias with them
     ROW         columns of the weight are cut (input features); the bias stays whole and is added after the sum
     VOCABULARY  rows of an embedding or of the output projection are cut by token id
-    REPLICATE   every rank has the whole, and uses it on the whole
+    REPLICATE   every rank has the whole, and uses it on the whole; between regions on its part of a split sequence
     SHARED      every rank has the whole, but uses it on its own part (a norm over single heads): gradients are partial
                 and must be summed, else they are silently wrong
 
@@ -66,6 +66,11 @@ class Plan:
 
     def is_region(self, module_name: str) -> bool:
         return any(_compiled(pattern).fullmatch(module_name) for pattern in self.regions)
+
+    def is_in_region(self, name: str) -> bool:
+        """Is this module or parameter a part of a region?"""
+        parts = name.split(".")
+        return any(self.is_region(".".join(parts[:count])) for count in range(1, len(parts)))
 
 
 @cache

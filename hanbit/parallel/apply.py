@@ -18,7 +18,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from hanbit.models.layers.attend import MakeAttend
-from hanbit.models.plan import Plan, Word
+from hanbit.models.plan import Plan
+from hanbit.parallel.context import causal_over
 from hanbit.parallel.experts import Balance, balance_of, swap_experts
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
@@ -28,7 +29,7 @@ from hanbit.parallel.recompute import NO_RECOMPUTE, Recompute, chosen, recompute
 from hanbit.parallel.schedules import ScheduleName, stage_numbers
 from hanbit.parallel.split import layers_per_stage
 from hanbit.parallel.stage import Stage, cut_layers, untie_ends
-from hanbit.parallel.tensor import cut_parameters, swap_leaves
+from hanbit.parallel.tensor import cut_parameters, is_partial, swap_leaves
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ParallelModel:
     grid: Grid
     parameters: dict[str, nn.Parameter]
     pieces: dict[str, Piece]
-    shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads
+    shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads or part of the sequence
     held: dict[str, Axis]  # weights that other processes of the pipeline hold, too, and those processes
     twins: dict[str, nn.Parameter]
     schedule: ScheduleName
@@ -104,6 +105,8 @@ def parallelize(
     make_attend: called with each micro-batch. objective: the last stage's loss.
     """
     tied = plan.tied if _is_tied(model, plan) else ()
+    if grid.context.size > 1:
+        make_attend = causal_over(grid.context)
     if tied and grid.pipeline.size > 1:
         untie_ends(model, plan)
     balance = balance_of(model, options.balance_coefficient, grid.device)
@@ -122,7 +125,8 @@ def parallelize(
         swap_experts(part, grid, balance)
         swap_leaves(part, plan, cut, grid.tensor)
         vocabulary = Vocabulary(grid.tensor, _first_id(cut))
-        stage = Stage(part, make_attend, objective, vocabulary, number == len(sizes) - 1, number, ranges(sizes)[number])
+        is_last, layers = number == len(sizes) - 1, ranges(sizes)[number]
+        stage = Stage(part, make_attend, objective, vocabulary, is_last, number, layers, grid.context)
         _prepare_blocks(part, plan, options)
         if options.shard and grid.replicas.size > 1:
             _shard_over_data(stage, plan, grid, options)
@@ -160,7 +164,7 @@ def _described(
         originals = set(original_of.values())
         held = {name: grid.ends for name in parameters if name in originals and name not in twins}
     final |= {name: final[name].shared_by(axis) for name, axis in held.items()}
-    shared = tuple(name for name in parameters if plan.rule_of(name).word is Word.SHARED)
+    shared = tuple(name for name in parameters if is_partial(name, plan, final[name], grid.tensor))
     experts = tuple(name for name in parameters if plan.rule_of(name).is_stack)
     return ParallelModel(stages, grid, parameters, final, shared, held, twins, schedule, experts)
 

@@ -5,7 +5,8 @@ show that the result becomes wrong (`hanbit bench exactness`). What FSDP2 and th
 themselves is listed too; the proof leaves those out where they are made.
 
 `enter` and `leave` are the two halves of a tensor-parallel region (Shoeybi et al., Megatron-LM, arXiv 1909.08053,
-there called f and g).
+there called f and g). With the sequence split between regions (Korthikanti et al., arXiv 2205.05198, g and g bar) the
+same bytes travel, as a gather and a scatter instead of one all-reduce.
 """
 
 from enum import StrEnum
@@ -26,7 +27,17 @@ class Purpose(StrEnum):
     LOSS_MAXIMUM = "tensor.loss_maximum"  # the largest logit over the whole vocabulary
     LOSS_DENOMINATOR = "tensor.loss_denominator"  # the sum of exponentials over the whole vocabulary
     LOSS_TARGET = "tensor.loss_target"  # the target's logit, which one rank has
-    SHARED_GRADIENT = "tensor.shared_gradient"  # gradients of whole weights used on a slice of the heads
+    SHARED_GRADIENT = "tensor.shared_gradient"  # gradients of whole weights used on a part of the heads or the sequence
+    REGION_GATHER = "sequence.region_gather"  # forward: a region sees the whole sequence
+    REGION_SCATTER = "sequence.region_scatter"  # backward: its input's gradients are summed, each rank keeps its part
+    ROW_SCATTER = "sequence.row_scatter"  # forward: partial outputs of a ROW layer are summed, each rank keeps its part
+    ROW_GATHER = "sequence.row_gather"  # backward: a ROW layer needs the gradient of the whole sequence
+    EMBEDDING_SCATTER = "sequence.embedding_scatter"  # forward: as ROW_SCATTER, of the embedding
+    EMBEDDING_GATHER = "sequence.embedding_gather"  # backward: as ROW_GATHER, of the embedding
+    HEAD_GATHER = "sequence.head_gather"  # forward: each rank's token ids meet the whole sequence in the loss
+    HEAD_SCATTER = "sequence.head_scatter"  # backward: as REGION_SCATTER, of the head
+    CONTEXT_GATHER = "context.gather"  # forward: keys and values of all parts of the sequence
+    CONTEXT_SCATTER = "context.scatter"  # backward: their gradients, from the queries of all parts, are summed
     EXPERT_DISPATCH = "expert.dispatch"  # rows travel to the experts that they go through
     EXPERT_COMBINE = "expert.combine"  # the experts' outputs travel back
     EXPERT_GRADIENT = "expert.replica_gradient"  # gradients of experts are summed over those who hold the same ones
@@ -65,6 +76,35 @@ def sum_over_world(tensor: torch.Tensor, purpose: Purpose) -> torch.Tensor:
     return tensor
 
 
+SPLIT = {
+    Purpose.REGION_ENTER: (Purpose.REGION_GATHER, Purpose.REGION_SCATTER),
+    Purpose.ROW_LEAVE: (Purpose.ROW_SCATTER, Purpose.ROW_GATHER),
+    Purpose.EMBEDDING_LEAVE: (Purpose.EMBEDDING_SCATTER, Purpose.EMBEDDING_GATHER),
+    Purpose.HEAD_ENTER: (Purpose.HEAD_GATHER, Purpose.HEAD_SCATTER),
+}
+"""What takes the place of one all-reduce where the axis splits the sequence: a collective forward, one backward."""
+
+SEQUENCE_DIM = (
+    1  # of tokens [sequences, time], hidden [sequences, time, hidden], keys [sequences, time, heads, head_dim]
+)
+
+
+def gather_parts(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """All ranks' parts of the sequence, in the order of ranks; a new tensor. Traceable."""
+    if purpose in LEFT_OUT:
+        return torch.cat([tensor] * axis.size, SEQUENCE_DIM)
+    gathered = functional.all_gather_single(tensor.contiguous(), SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
+    return functional.wait_tensor(gathered)
+
+
+def sum_to_part(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """The sum over the axis, of which each rank keeps its part of the sequence; a new tensor. Traceable."""
+    if purpose in LEFT_OUT:
+        return tensor.chunk(axis.size, SEQUENCE_DIM)[axis.rank].clone()
+    part = functional.reduce_scatter_single(tensor.contiguous(), "sum", SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
+    return functional.wait_tensor(part)
+
+
 class _Enter(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
@@ -87,14 +127,56 @@ class _Leave(torch.autograd.Function):
         return gradients[0], None, None
 
 
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor, axis: Axis, purposes: tuple[Purpose, Purpose]) -> torch.Tensor:
+        context.axis, context.purpose = axis, purposes[1]
+        return gather_parts(tensor, axis, purposes[0])
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return sum_to_part(gradients[0], context.axis, context.purpose), None, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor, axis: Axis, purposes: tuple[Purpose, Purpose]) -> torch.Tensor:
+        context.axis, context.purpose = axis, purposes[1]
+        return sum_to_part(tensor, axis, purposes[0])
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return gather_parts(gradients[0], context.axis, context.purpose), None, None
+
+
+def gather(tensor: torch.Tensor, axis: Axis, forward: Purpose, backward: Purpose) -> torch.Tensor:
+    """All parts of the sequence [sequences, time / size, ...]; backward sums, and each rank keeps its part."""
+    return _Gather.apply(tensor, axis, (forward, backward))
+
+
 def enter(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
-    """Into a region where each rank computes a part: forward nothing, backward the sum over the axis."""
+    """Into a region where each rank computes a part: forward nothing, backward the sum over the axis.
+
+    Where the axis splits the sequence, forward the whole of it is gathered, backward the sum is scattered.
+    """
+    if axis.splits_sequence:
+        return gather(tensor, axis, *SPLIT[purpose])
     return tensor if axis.size == 1 else _Enter.apply(tensor, axis, purpose)
 
 
 def leave(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
-    """Out of such a region: forward the sum over the axis, backward nothing."""
+    """Out of such a region: forward the sum over the axis, backward nothing.
+
+    Where the axis splits the sequence, forward the sum is scattered, backward the whole gradient is gathered.
+    """
+    if axis.splits_sequence:
+        return _Scatter.apply(tensor, axis, SPLIT[purpose])
     return tensor if axis.size == 1 else _Leave.apply(tensor, axis, purpose)
+
+
+def part_of_sequence(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
+    """Our part along the last dim of token ids or positions [..., time], where the axis splits the sequence."""
+    return tensor.chunk(axis.size, -1)[axis.rank] if axis.splits_sequence else tensor
 
 
 class _Exchange(torch.autograd.Function):

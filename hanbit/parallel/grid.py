@@ -7,6 +7,7 @@ neighbours along data that share out a layer's experts; who holds the same ones 
 """
 
 import datetime
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,9 @@ class Axis:
         return self.rank == self.size - 1
 
 
+ALONE = Axis("context")
+
+
 @dataclass(frozen=True)
 class Grid:
     """`ends` joins the first and the last pipeline stage of our column, for weights that both hold.
@@ -56,7 +60,7 @@ class Grid:
     tensor: Axis
     mesh: DeviceMesh | None = None
     ends: Axis = Axis("ends")
-    context: Axis = Axis("context")
+    context: Axis = ALONE
     replica_group: dist.ProcessGroup | None = None
     expert: Axis = Axis("expert")
     expert_replica_group: dist.ProcessGroup | None = None
@@ -80,6 +84,20 @@ class Grid:
     @property
     def size(self) -> int:
         return self.pipeline.size * self.replicas.size * self.tensor.size
+
+    @property
+    def sequence_parts(self) -> int:
+        """What a sequence's length must be a multiple of: context peers take two parts each, tensor peers share it."""
+        by_context = 2 * self.context.size if self.context.size > 1 else 1
+        return math.lcm(by_context, self.context.size * self._tensor_parts)
+
+    def time_of_part(self, time: int) -> int:
+        """Tokens of a sequence of `time` that a process holds between tensor-parallel regions."""
+        return time // (self.context.size * self._tensor_parts)
+
+    @property
+    def _tensor_parts(self) -> int:
+        return self.tensor.size if self.tensor.splits_sequence else 1
 
     @property
     def rank(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hanbit.parallel.collectives import Purpose, all_reduce
+from hanbit.parallel.collectives import Purpose, all_reduce, enter
 from hanbit.parallel.grid import Axis
 
 CHUNK_BYTES = 16_000_000  # of float32 logits; measured best of 8 to 128 MB with 32 MB of last-level cache
@@ -29,8 +29,12 @@ def next_token_loss(
 
     hidden: [..., hidden], as the output projection takes it; weight: [local vocabulary, hidden], token ids `first_id`
     onwards; targets: [...] int64 over the whole vocabulary. Matrix products run in autocast's dtype where it is on.
+    Where the axis splits the sequence, hidden is our part of [sequences, time, hidden] and targets are whole: each rank
+    has other token ids, so each needs all hidden states.
     has_ignored: targets below 0 count nothing, and no logits are made for them.
     """
+    if axis.splits_sequence:
+        hidden = enter(hidden, axis, Purpose.HEAD_ENTER)
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     if has_ignored:
         kept = targets >= 0
@@ -67,7 +71,8 @@ class _NextTokenLoss(torch.autograd.Function):
         `.data`, for a saved tensor that was changed cannot be had a second time.
         """
         hidden_gradient, weight_gradient = context.saved_tensors
-        hidden_gradient = all_reduce(hidden_gradient, context.axis, Purpose.HEAD_ENTER)
+        if not context.axis.splits_sequence:  # else summed where the parts were gathered
+            hidden_gradient = all_reduce(hidden_gradient, context.axis, Purpose.HEAD_ENTER)
         if weight_gradient is not None and not context.is_scaled:
             weight_gradient.data.mul_(upstream[0])
             context.is_scaled = True

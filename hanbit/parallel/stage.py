@@ -13,12 +13,17 @@ from torch import nn
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
+from hanbit.parallel.context import own_part
+from hanbit.parallel.grid import ALONE, Axis
 from hanbit.parallel.holders import modules_by_layers, ranges
 from hanbit.parallel.objectives import Carried, Objective, Vocabulary
 
 
 class Stage(nn.Module):
-    """`model`: a family's module, cut to this stage, the `number`-th; `objective` is called by the last one only."""
+    """`model`: a family's module, cut to this stage, the `number`-th; `objective` is called by the last one only.
+
+    `make_attend` is given the whole micro-batch, the model and the objective our part of its sequences.
+    """
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Stage(nn.Module):
         is_last: bool = True,
         number: int = 0,
         layers: range = range(0),
+        context: Axis = ALONE,
     ) -> None:
         super().__init__()
         self.number, self.layers = number, layers
@@ -37,13 +43,15 @@ class Stage(nn.Module):
         self.objective = objective
         self.vocabulary = vocabulary
         self.is_last = is_last
+        self.context = context
 
     def forward(self, *carried: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor | Carried:
         """carried: from the stage before, e.g. hidden [sequences, time, hidden]; none on the first one.
 
         Returns what is carried on, or on the last stage the summed loss as [1] (so that micro-batches join).
         """
-        carried = cast(Any, self.model).advance(carried, batch, self.make_attend(batch))
+        attend, batch = self.make_attend(batch), own_part(batch, self.context)
+        carried = cast(Any, self.model).advance(carried, batch, attend)
         if not self.is_last:
             return carried
         return self.objective.loss(self.model, carried, batch, self.vocabulary).reshape(1)

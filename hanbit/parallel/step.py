@@ -77,6 +77,7 @@ class MicroBatches:
             if self.model.stages[0].objective.trims:
                 counts, time = part["targets"] >= 0, part["targets"].shape[1]
                 width = max(1, int((counts.any(0) * torch.arange(1, time + 1, device=counts.device)).max()))
+                width += -width % self.model.grid.sequence_parts
                 part = {name: tensor[:, :width] for name, tensor in part.items()}
             yield part
 

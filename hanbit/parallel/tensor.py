@@ -3,6 +3,9 @@
 Parameters become the slice that this rank owns, as plain tensors; names stay. COLUMN layers need no other code:
 `nn.Linear` on fewer rows gives fewer features. ROW layers sum their outputs, regions sum their input's gradient,
 embeddings look up only their own ids; the output projection's slice goes to `parallel.loss` as it is.
+
+Where the axis splits the sequence (Korthikanti et al., arXiv 2205.05198), a region gathers its input and scatters its
+output along time, and everything between regions, norms and the residual stream, sees its own part of the sequence.
 `module.__class__ = ...` keeps everything else of the module as it was.
 """
 
@@ -14,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hanbit.models.plan import Plan, Word
-from hanbit.parallel.collectives import Purpose, enter, leave
+from hanbit.parallel.collectives import Purpose, enter, leave, part_of_sequence
 from hanbit.parallel.grid import Axis
 from hanbit.parallel.pieces import Piece, cut_by_rule, share, whole
 
@@ -49,6 +52,15 @@ class VocabularyEmbedding(nn.Embedding):
         return leave(rows.masked_fill(outside.unsqueeze(-1), 0.0), self.axis, Purpose.EMBEDDING_LEAVE)
 
 
+class PartEmbedding(nn.Embedding):
+    """A whole embedding, of positions or kinds of token, looked up for our part of the sequence."""
+
+    axis: Axis
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(part_of_sequence(ids, self.axis), self.weight)
+
+
 def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Axis, expert: Axis) -> dict[str, Piece]:
     """Give `model` (on the meta device) this rank's slices; returns the piece of every parameter by name.
 
@@ -70,6 +82,19 @@ def cut_parameters(model: nn.Module, plan: Plan, units: dict[str, int], axis: Ax
     return pieces
 
 
+def is_partial(name: str, plan: Plan, piece: Piece, axis: Axis) -> bool:
+    """Is the gradient of this parameter a part of the sum over the axis? Then it must be summed once a step.
+
+    SHARED weights are used on some heads. Where the sequence is split, so is what whole weights between the regions see
+    of it, and the bias of a ROW layer, which is added behind the scatter.
+    """
+    word = plan.rule_of(name).word
+    if word is Word.SHARED or not axis.splits_sequence:
+        return word is Word.SHARED
+    is_row_bias = word is Word.ROW and len(piece.shape) == 1
+    return is_row_bias or (word is Word.REPLICATE and not plan.is_in_region(name))
+
+
 def swap_leaves(model: nn.Module, plan: Plan, pieces: dict[str, Piece], axis: Axis) -> None:
     """Put the parallel leaves in place of the family's own modules; nothing to do on an axis of one."""
     if axis.size == 1:
@@ -88,6 +113,8 @@ def _swap_leaf(module: nn.Module, word: Word, weight: Piece, axis: Axis) -> None
     elif word is Word.VOCABULARY and isinstance(module, nn.Embedding):
         module.__class__ = VocabularyEmbedding
         module.first_id = weight.offset[0]  # type: ignore[assignment]
+    elif word is Word.REPLICATE and isinstance(module, nn.Embedding) and axis.splits_sequence:
+        module.__class__ = PartEmbedding
     else:
         return
     module.axis = axis  # type: ignore[assignment]

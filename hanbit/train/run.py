@@ -134,7 +134,7 @@ def environment(grid: Grid) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "device": str(grid.device),
         "processes": grid.size,
-        "grid": {"pipeline": grid.pipeline.size, "data": grid.data.size, "tensor": grid.tensor.size},
+        "grid": {axis.name: axis.size for axis in (grid.pipeline, grid.data, grid.context, grid.tensor)},
     }
 
 

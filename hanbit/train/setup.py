@@ -67,13 +67,21 @@ def known(value: int | str) -> int:
 def processes_of(recipe: Recipe) -> int:
     """How many processes a resolved recipe runs on."""
     parallel = recipe.parallel
-    return parallel.pipeline * known(parallel.data) * parallel.tensor
+    return parallel.pipeline * known(parallel.data) * parallel.context * parallel.tensor
 
 
 def grid_of(recipe: Recipe, device: torch.device) -> Grid:
     """The running processes, arranged as the recipe's section `parallel` has them."""
     parallel = recipe.parallel
-    return make_grid(parallel.pipeline, known(parallel.data), parallel.tensor, device, expert=parallel.expert)
+    return make_grid(
+        parallel.pipeline,
+        known(parallel.data),
+        parallel.tensor,
+        device,
+        context=parallel.context,
+        sequence=parallel.sequence,
+        expert=parallel.expert,
+    )
 
 
 def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
@@ -170,14 +178,14 @@ def build_batches(recipe: Recipe, model: ParallelModel) -> MicroBatches:
     micro_batch = known(recipe.batch.micro_batch)
     count = recipe.batch.global_batch // (model.grid.data.size * micro_batch)
     is_bf16 = recipe.training.precision == "bf16"
-    return MicroBatches(model, count, carried_shapes(recipe), is_bf16)
+    return MicroBatches(model, count, carried_shapes(recipe, model.grid), is_bf16)
 
 
-def carried_shapes(recipe: Recipe) -> CarriedShapes:
-    """What travels between stages: hidden; in T5's decoder its own, and what the encoder gave."""
+def carried_shapes(recipe: Recipe, grid: Grid) -> CarriedShapes:
+    """What travels between stages: hidden of our part of the sequence; in T5, later, also what the encoder gave."""
     model, length = recipe.model, recipe.batch.sequence_length
     micro_batch = known(recipe.batch.micro_batch)
-    hidden = (micro_batch, length, model.hidden)
+    hidden = (micro_batch, grid.time_of_part(length), model.hidden)
     if not isinstance(model, T5Config):
         return lambda layer: (hidden,)
     decoder = (micro_batch, lengths_for(length).decoder, model.hidden)

@@ -113,6 +113,16 @@ def test_micro_batches_are_large_but_leave_one_for_each_stage(pipeline: int, dat
          "change one of these keys"),
         ({"parallel": {"data": 2}}, 1, "parallel.tensor=1 x parallel.pipeline=1 x parallel.data=2 = 2, but 1 process "
          "was started. Start 2 (`hanbit launch --cluster local --processes 2 train ...`), or change one of these keys"),
+        ({"parallel": {"tensor": 2, "context": 2}}, 2, "parallel.tensor=2 x parallel.context=2 x parallel.pipeline=1 x "
+         "parallel.data=1 = 4, but 2 processes were started"),
+        ({"parallel": {"tensor": 2, "sequence": True}, "batch": {"sequence_length": 15}}, 2, "batch.sequence_length=15 "
+         "is no multiple of parallel.tensor=2 with parallel.sequence=true. Use 14 or 16"),
+        ({"parallel": {"context": 3}}, 3, "batch.sequence_length=16 is no multiple of 2 x parallel.context=3. "
+         "Use 12 or 18"),
+        ({"parallel": {"context": 3, "tensor": 2, "sequence": True}}, 6, "batch.sequence_length=16 is no multiple of "
+         "2 x parallel.context=3 and parallel.tensor=2 with parallel.sequence=true. Use 12 or 18"),
+        ({"parallel": {"context": 2}, "training": {"compile": True}}, 2, "training.compile=true together with "
+         "parallel.context=2 is not proven. Leave one of them out"),
         ({"training": {"recompute_every": 2}}, 1, "training.recompute_every=2 says which blocks, and "
          "training.recompute=none says no block. Set training.recompute=selective or full, or leave it out"),
         ({"training": {"recompute_layers": 3}}, 1, "training.recompute_layers=3 says which blocks"),
@@ -174,6 +184,26 @@ def test_sizes_that_do_not_fit_are_told_with_those_that_would(
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("parallel", [{"context": 2}, {"tensor": 2, "sequence": True}])
+def test_sequences_are_split_only_in_families_where_that_is_proven(parallel: dict[str, Any]) -> None:
+    mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
+    with pytest.raises(ConfigError, match=r"together with model\.family=mixture is not proven.* for gpt and llama"):
+        resolved(recipe(parallel=parallel, model={**mixture, "experts": 4, "vocabulary": 9}), world_size=2)
+
+
+def test_experts_are_not_recomputed_selectively() -> None:
+    mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
+    one = recipe(model={**mixture, "experts": 4, "vocabulary": 9}, training={"recompute": "selective"})
+    with pytest.raises(ConfigError, match=r"selective together with model\.family=mixture .* Use full or none"):
+        resolved(one)
+
+
+def test_sequences_are_split_only_in_the_order_in_which_that_is_proven() -> None:
+    interleaved = {"tensor": 2, "sequence": True, "pipeline": 2, "virtual": 2}
+    with pytest.raises(ConfigError, match=r"together with parallel\.schedule=interleaved is not proven"):
+        resolved(recipe(parallel=interleaved), world_size=4)
+
+
 def test_a_smaller_vocabulary_than_the_tokenizers_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.vocabulary=100 is smaller than the tokenizer's 101 tokens"):
         resolved(recipe(), vocabulary=101)
@@ -206,6 +236,15 @@ def test_what_is_allowed_but_perhaps_not_meant_is_noted() -> None:
     assert resolved(recipe()).notes == ()
     (note,) = resolved(recipe(parallel={"shard": 3})).notes
     assert "parallel.shard=3 changes nothing with parallel.data=1" in note
+    (note,) = resolved(recipe(parallel={"sequence": True})).notes
+    assert "parallel.sequence=true changes nothing with parallel.tensor=1" in note
+    assert resolved(recipe(parallel={"shard": 3, "context": 2}), world_size=2).notes == ()
+
+
+def test_context_leaves_fewer_processes_for_replicas() -> None:
+    found = resolved(recipe(parallel={"context": 2, "tensor": 2}), world_size=12)
+    assert found.recipe.parallel.data == 3
+    assert "12 processes / (tensor 2 x context 2 x pipeline 1)" in [decision.reason for decision in found.decisions]
 
 
 def test_passes_over_the_data_are_counted() -> None:

@@ -9,11 +9,10 @@ from hanbit.config.load import load_recipe
 from hanbit.config.resolve import resolve
 from hanbit.parallel.clip import norm_of_each
 from hanbit.parallel.collectives import LEFT_OUT, Purpose
-from hanbit.parallel.grid import make_grid
 from hanbit.train.adapter import model_of
 from hanbit.train.loop import one_step
 from hanbit.train.run import build
-from hanbit.train.setup import known
+from hanbit.train.setup import grid_of
 from tests.processes.group import run_in_group
 from tests.tuning.runs import tuning_recipe
 
@@ -24,6 +23,7 @@ TWO = {
     "data 2": ["parallel.data=2"],
     "data 2, gradients sharded": ["parallel.data=2", "parallel.shard=2"],
     "data 2, parameters sharded": ["parallel.data=2", "parallel.shard=3"],
+    "tensor 2, sequence split": ["parallel.tensor=2", "parallel.sequence=true"],
     "recompute, tensor 2": ["parallel.tensor=2", "training.recompute=full"],
     "recompute, data 2, parameters sharded": ["parallel.data=2", "parallel.shard=3", "training.recompute=full"],
 }
@@ -40,8 +40,7 @@ def measured(path: str, size: int, overrides: list[str], without: Purpose | None
     """Losses, total norms and the norm of every A's and B's gradient, step by step."""
     loaded = load_recipe(path, overrides, environment={}, model_of=model_of)
     recipe = resolve(loaded.recipe, world_size=size, vocabulary=400, device="cpu").recipe
-    layout = recipe.parallel
-    grid = make_grid(layout.pipeline, known(layout.data), layout.tensor, torch.device("cpu"))
+    grid = grid_of(recipe, torch.device("cpu"))
     LEFT_OUT.update({without} if without else ())
     training = build(recipe, grid)
     losses, norms, each = [], [], []
