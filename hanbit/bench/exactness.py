@@ -142,7 +142,13 @@ def _run(data: str, jobs: Sequence[tuple[Case, Purpose | None]], folder: Path) -
     wanted.write_text(
         json.dumps([{"model": case.model, "settings": case.settings, "without": without} for case, without in jobs])
     )
-    worker = ["-m", "hanbit.bench.exactness_worker", data, str(wanted), str(results)]
+    run_group(processes, "hanbit.bench.exactness_worker", data, str(wanted), str(results))
+    return json.loads(results.read_text())
+
+
+def run_group(processes: int, module: str, *arguments: str) -> None:
+    """Run a module in that many processes which know each other. Raises LaunchError with what they said."""
+    worker = ["-m", module, *arguments]
     command = [sys.executable, *worker]
     if processes > 1:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
@@ -150,7 +156,6 @@ def _run(data: str, jobs: Sequence[tuple[Case, Purpose | None]], folder: Path) -
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise LaunchError(f"the proof's group of {processes} process(es) failed:\n{done.stderr[-4000:]}")
-    return json.loads(results.read_text())
 
 
 def free_port() -> int:

@@ -36,6 +36,20 @@ def exactness(
 
 
 @app.command()
+def memory(
+    processes: Annotated[int, typer.Option(help="Largest group of processes to try: 1, 2, 4 or 8.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The bytes that a dry run foretells beside those of tensors alive in real processes."""
+    from hanbit.bench.memory import CASES, compare, table
+
+    rows = compare([case for case in CASES if case.processes <= processes])
+    typer.echo(json.dumps([row.as_dict() for row in rows]) if as_json else table(rows))
+    if not all(row.is_good for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
 def kills(
     count: Annotated[int, typer.Option(help="How many kills.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,

@@ -1,0 +1,98 @@
+"""The dry run's memory beside a real run's: the same layouts, once without numbers and once in gloo processes.
+
+Real processes count the tensors that are alive, operation by operation, over two steps; the dry run traces one step of
+the first rank of a stage, with fewer layers and micro-batches, and continues. Each rank of a group is compared.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanbit.bench.exactness import relative, run_group, write_tokens
+from hanbit.bench.exactness_cases import MODELS, Case
+from hanbit.common.units import readable_bytes
+from hanbit.config.recipe import Recipe
+from hanbit.config.resolve import resolve
+from hanbit.train.dry_run_memory import memory_of
+
+TOLERANCE = 0.05  # of the bytes at the fullest moment
+LAYERS, MICRO_BATCHES = 8, 6  # more than are traced, so that the straight lines are tried too
+
+CASES = (
+    Case("one process", "llama", 1),
+    Case("one process, bf16, recompute", "gpt", 1, {"training": {"precision": "bf16", "recompute": "full"}}),
+    Case("data 2", "gpt", 2, {"parallel": {"data": 2}}),
+    Case("data 2, parameters sharded", "llama tied", 2, {"parallel": {"data": 2, "shard": 3}}),
+    Case("tensor 2, recompute", "llama", 2, {"parallel": {"tensor": 2}, "training": {"recompute": "full"}}),
+    Case("pipeline 2, bf16", "llama tied", 2, {"parallel": {"pipeline": 2}, "training": {"precision": "bf16"}}),
+    Case("data 2 x pipeline 2, gradients sharded", "gpt", 4, {"parallel": {"data": 2, "pipeline": 2, "shard": 2}}),
+    Case("data 2 x tensor 2 x pipeline 2, parameters sharded", "llama", 8,
+         {"parallel": {"data": 2, "tensor": 2, "pipeline": 2, "shard": 3}}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of one layout. Bytes of the first rank of the first stage; `error`: the largest of all ranks, relative."""
+
+    case: Case
+    foretold: int
+    measured: int
+    error: float
+
+    @property
+    def is_good(self) -> bool:
+        return self.error <= TOLERANCE
+
+    def as_dict(self) -> dict[str, Any]:
+        facts = {"layout": self.case.name, "model": self.case.model, "processes": self.case.processes}
+        sizes = {"foretold_bytes": self.foretold, "measured_bytes": self.measured}
+        return {**facts, **sizes, "error": self.error, "is_good": self.is_good}
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [f"{'layout':52} {'model':10} {'dry run':>9} {'measured':>9} {'worst rank':>10}"]
+    for row in rows:
+        sizes = f"{readable_bytes(row.foretold):>9} {readable_bytes(row.measured):>9} {row.error:10.2%}"
+        lines.append(f"{row.case.name:52} {row.case.model:10} {sizes}  {'good' if row.is_good else 'WRONG'}")
+    good = sum(row.is_good for row in rows)
+    return "\n".join([*lines, f"{good} of {len(rows)} within {TOLERANCE:.0%}"])
+
+
+def compare(cases: Sequence[Case] = CASES) -> list[Row]:
+    """Groups of one size run in one go: starting Python is what takes long."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(write_tokens(Path(folder)))
+        for processes in sorted({case.processes for case in cases}):
+            group = [case for case in cases if case.processes == processes]
+            jobs, results = Path(folder) / "jobs.json", Path(folder) / "results.json"
+            jobs.write_text(json.dumps([recipe_of(data, case).model_dump(mode="json") for case in group]))
+            run_group(processes, "hanbit.bench.memory_worker", str(jobs), str(results))
+            measured = json.loads(results.read_text())
+            rows += [_row(case, recipe_of(data, case), peaks) for case, peaks in zip(group, measured, strict=True)]
+    return rows
+
+
+def recipe_of(data: str, case: Case) -> Recipe:
+    parallel = case.settings.get("parallel", {})
+    sections: dict[str, Any] = {
+        "name": "memory",
+        "model": {**MODELS[case.model], "layers": LAYERS},
+        "data": {"train": data, "split": 0.0, "verify": False},
+        "batch": {"micro_batch": 2, "global_batch": 2 * MICRO_BATCHES * parallel.get("data", 1), "sequence_length": 64},
+        "training": {"steps": 2, "device": "cpu", **case.settings.get("training", {})},
+        "parallel": parallel,
+    }
+    return resolve(Recipe.model_validate(sections), world_size=case.processes, vocabulary=None).recipe
+
+
+def _row(case: Case, recipe: Recipe, peaks: Sequence[int]) -> Row:
+    """peaks: bytes of every rank. Ranks of one stage hold the same, up to what does not divide."""
+    stages = recipe.parallel.pipeline
+    foretold = [memory_of(recipe, stage).total for stage in range(stages)]
+    errors = [relative(foretold[rank * stages // len(peaks)], peak) for rank, peak in enumerate(peaks)]
+    return Row(case, foretold[0], peaks[0], max(errors))
