@@ -130,8 +130,10 @@ def write_tokens(folder: Path) -> Path:
     for index in range(1, len(tokens)):
         if follows[index]:
             tokens[index] = successor[tokens[index - 1]]
+    borders = np.cumsum(random.integers(1, 60, 1000))
     with TokenWriter(folder / "tokens", vocabulary) as writer:
-        writer.add(tokens)
+        for document in np.split(tokens, borders[borders < len(tokens)]):
+            writer.add(document)
     return folder / "tokens"
 
 

@@ -56,7 +56,11 @@ MODELS: dict[str, dict[str, Any]] = {
         "family": "t5", "layers": 3, "decoder_layers": 2, "hidden": 64, "heads": 4, "head_dim": 12, "inner": 176,
         "vocabulary": 615, "gated": True, "tied": False, "scaled_output": False,
     },
+    "llama packed": _llama(sliding_window=9),
 }  # fmt: skip
+
+PACKED = {"llama packed"}
+"""Trained on documents kept apart, data.packing=documents."""
 
 
 def _recomputed(kind: str, **axes: Any) -> dict[str, dict[str, Any]]:
@@ -184,6 +188,8 @@ CASES = (
     Case("context 2 x pipeline 2", "llama tied", 4, _parallel(context=2, pipeline=2)),
     Case("context 2 x data 2, parameters sharded", "llama", 4, _parallel(context=2, data=2, shard=3)),
     Case("context 4", "llama window", 4, _parallel(context=4)),
+    Case("packing, pipeline 2", "llama packed", 2, _parallel(pipeline=2)),
+    Case("packing, data 2 x tensor 2", "llama packed", 4, _parallel(data=2, tensor=2)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 
-from hanbit.bench.exactness_cases import MODELS, STEPS
+from hanbit.bench.exactness_cases import MODELS, PACKED, STEPS
 from hanbit.common.log import start_logging
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
@@ -33,7 +33,7 @@ def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Rec
     sections: dict[str, Any] = {
         "name": "exactness",
         "model": MODELS[model],
-        "data": {"train": data, "split": 0.0, "verify": False},
+        "data": {"train": data, "split": 0.0, "verify": False, "packing": "documents" if model in PACKED else "none"},
         "batch": {"micro_batch": 1, "global_batch": 8, "sequence_length": 32},
         "training": {"steps": STEPS, "device": "cpu", **settings.get("training", {})},
         "parallel": settings.get("parallel", {}),

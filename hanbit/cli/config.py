@@ -73,15 +73,11 @@ def _model_of(folder: str) -> dict[str, Any]:
 
 def _vocabulary(recipe: "Recipe") -> int | None:
     """The size of the tokenizer that training would find; None while there is none."""
-    from hanbit.data.samples import tokenizer_beside
     from hanbit.tokenizers.load import load
+    from hanbit.train.data import tokenizer_folder
 
-    if recipe.tokenizer.path is not None:
-        return load(recipe.tokenizer.path).vocabulary_size
-    if recipe.tuning is not None:
-        return load(recipe.tuning.model).vocabulary_size
-    beside = tokenizer_beside(recipe.data.train)
-    return None if beside is None else load(beside).vocabulary_size
+    folder = tokenizer_folder(recipe)
+    return None if folder is None else load(folder).vocabulary_size
 
 
 def _filled(loaded: "Loaded", processes: int, vocabulary: int | None) -> "Resolved":

@@ -78,5 +78,13 @@ ALIASES = {
     "target_modules": "tuning.targets",
     "data_path": "data.train",
     "data_prefix": "data.train",
+    "train_data_path": "data.train",
+    "train_data_prefix": "data.train",
+    "valid_data_path": "data.validation",
+    "validation_data_prefix": "data.validation",
+    "splits_string": "data.split",
+    "reset_attention_mask": "data.packing",
+    "reset_position_ids": "data.packing",
+    "eod_mask_loss": "data.packing",
     "resume_if_exists": "checkpoint.resume",
 }

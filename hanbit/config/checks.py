@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hanbit.common.errors import ConfigError
+from hanbit.config.data import sources
+from hanbit.config.data_checks import data_problems
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
 from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
 from hanbit.config.problem import Problem
@@ -47,6 +49,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _tuning,
         _mixture,
         _expert,
+        data_problems,
     )
     found = [problem for one in checks for problem in one(recipe)]
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
@@ -66,7 +69,7 @@ def _head_dim(recipe: Recipe) -> Iterator[Problem]:
 
 def _length_of_training(recipe: Recipe) -> Iterator[Problem]:
     steps, tokens = recipe.training.steps, recipe.training.tokens
-    if steps == "auto" and recipe.tuning is not None:
+    if steps == "auto" and (recipe.tuning is not None or recipe.data.is_conversations):
         rule = "training.steps=auto: conversations have no fixed number of tokens to count steps from"
         yield Problem("training.steps", rule, "Set training.steps, and leave training.tokens out")
     elif steps == "auto" and tokens is None:
@@ -78,9 +81,13 @@ def _length_of_training(recipe: Recipe) -> Iterator[Problem]:
 
 def _unknown_vocabulary(recipe: Recipe, vocabulary: int | None) -> Iterator[Problem]:
     if recipe.model.vocabulary == "auto" and vocabulary is None:
-        rule = f"model.vocabulary=auto needs a tokenizer, and there is none beside data.train={recipe.data.train}"
+        rule = f"model.vocabulary=auto needs a tokenizer, and there is none beside data.train={_paths(recipe)}"
         way_out = "Make the data with `hanbit prepare`, name tokenizer.path, or set model.vocabulary"
         yield Problem("model.vocabulary", rule, way_out)
+
+
+def _paths(recipe: Recipe) -> str:
+    return ", ".join(source.path for source in sources(recipe.data.train))
 
 
 def _small_vocabulary(recipe: Recipe, vocabulary: int | None) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from hanbit.common.errors import ConfigError
-from hanbit.config.keys import families, sections_of
+from hanbit.config.keys import families, items_of, sections_of
 from hanbit.config.recipe import Recipe
 
 BEGIN, END = "<!-- made by `hanbit config document`: begin -->", "<!-- made by `hanbit config document`: end -->"
@@ -44,8 +44,9 @@ def _section(name: str, sections: list[type[BaseModel]]) -> Iterator[str]:
     for section in sections if len(sections) > 1 else []:
         family = families()[sections.index(section)]
         yield _table(f"{name}, family {family}", section.__doc__ or "", section, family)
+    for section in sections:
         for key, info in section.model_fields.items():
-            for inner in sections_of(info.annotation):
+            for inner in dict.fromkeys([*sections_of(info.annotation), *items_of(info.annotation)]):
                 yield _table(f"{name}.{key}", inner.__doc__ or "", inner, "")
 
 
@@ -72,18 +73,22 @@ def _values(info: FieldInfo) -> str:
     """What may stand there, from the same JSON schema that editors get."""
     alone: type[BaseModel] = create_model("Alone", value=(cast(Any, info.annotation), info))
     schema = alone.model_json_schema()["properties"]["value"]
-    return " or ".join(_words(one) for one in schema.get("anyOf", [schema]))
+    return _words(schema)
 
 
 def _words(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return "a section"
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(map(_words, schema.get("anyOf") or schema["oneOf"]))
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array" and "items" in schema:
-        return f"list of {_words(schema['items'])}"
+        return f"list of {'sections' if '$ref' in schema['items'] else _words(schema['items'])}"
+    if schema["type"] == "object":
+        return f"names, each with {_words(next(iter(schema['patternProperties'].values())))}"
     if schema["type"] == "array":
         return f"list of {schema['maxItems']}: {_words(schema['prefixItems'][0])}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -32,11 +32,19 @@ def families() -> tuple[str, ...]:
 
 
 def sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The section classes that a field may hold: one, or one for each model family; none for a plain value."""
+    """The section classes that a field may hold: one, or one for each model family; none for a value or a list."""
+    if get_origin(annotation) in (list, dict):
+        return
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
         yield from sections_of(argument)
+
+
+def items_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The section classes of which a field may hold a list."""
+    for argument in get_args(annotation):
+        yield from sections_of(argument) if get_origin(annotation) is list else items_of(argument)
 
 
 def nearest(key: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hanbit.config.data import DataSection
 from hanbit.config.model import ModelConfig
 from hanbit.config.section import Auto, Count, Section
 
@@ -24,27 +25,6 @@ class TokenizerSection(Section):
         None,
         description="Folder or tokenizer.json whose tokens the data was made with; "
         "null: the one beside the token files.",
-    )
-
-
-class DataSection(Section):
-    """What to train and validate on."""
-
-    train: str = Field(
-        description="Folder that `hanbit prepare` made, or prefix of Megatron token files (`PREFIX.bin`, `PREFIX.idx`)"
-        "; for tuning a .jsonl file of conversations, or json-answers, a small set of hanbit's own."
-    )
-    validation: str | None = Field(
-        None, description="Same, for validation; null: the last part of train, cut by `split`."
-    )
-    split: float = Field(
-        0.01, ge=0, lt=1, description="Share of train's sequences kept for validation when none is named."
-    )
-    verify: bool = Field(
-        True, description="Compare token files with the SHA-256 in their manifest before the first step."
-    )
-    too_long: Literal["refuse", "truncate"] = Field(
-        "refuse", description="Conversations beyond `batch.sequence_length`; truncate: their ends are cut off."
     )
 
 

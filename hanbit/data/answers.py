@@ -3,7 +3,7 @@
 Only the assistant's answers are targets, to their end token included; everything else is -1, which the loss leaves
 out. Where an answer begins and ends is found by rendering the conversation up to it: what a model is given when it is
 asked (`add_generation_prompt`) is a prefix of the whole, and so are its tokens. Rows are padded on the right to one
-length; documents never share a row, so that none attends to another.
+length; a row holds one conversation, or with packing several that do not attend to one another.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 
 from hanbit.common.errors import DataError, GenerationError
+from hanbit.data.apart import IGNORED, Arrays, kept_apart, packed
 from hanbit.data.conversations import Conversation, Messages, read_conversations
-from hanbit.data.order import permuted
-from hanbit.data.samples import Part
+from hanbit.data.order import Seed, shuffled, whole_epochs
+from hanbit.data.samples import Packing, Part, borders
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.tokenizer import Tokenizer
 
-IGNORED = -1
 TooLong = Literal["refuse", "truncate"]
 
 
@@ -68,15 +68,26 @@ def _common(part: list[int], whole: list[int]) -> int:
 
 
 class Answers:
-    """Numbered samples, as `hanbit.data.samples.Samples` has them; sample g is `permutation(seed, g // n)[g % n]`."""
+    """Numbered rows of one or, packed, several samples; row g is `permutation(seed, g // n)[g % n]`."""
 
-    def __init__(self, samples: Sequence[Sample], sequence_length: int, seed: int | None, pad_id: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        sequence_length: int,
+        seed: Seed | None,
+        pad_id: int,
+        packing: Packing = "none",
+    ) -> None:
         self.samples, self.sequence_length, self._seed, self._pad_id = samples, sequence_length, seed, pad_id
-        self._counts = np.array([sample.is_answer[1:].sum() for sample in samples], np.int64)
+        self._is_packed = packing == "documents"
+        lengths = [len(sample.tokens) - 1 for sample in samples]
+        self._rows = packed(lengths, sequence_length) if self._is_packed else [[place] for place in range(len(samples))]
+        counts = [int(sample.is_answer[1:].sum()) for sample in samples]
+        self._counts = np.array([sum(counts[place] for place in row) for row in self._rows], np.int64)
 
     def __len__(self) -> int:
-        """Samples of one epoch."""
-        return len(self.samples)
+        """Rows of one epoch."""
+        return len(self._rows)
 
     @property
     def digest(self) -> str:
@@ -88,34 +99,43 @@ class Answers:
             )
         return digest.hexdigest()
 
-    def arrays(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """A batch by name (hanbit.models.batch), [len(indices), sequence_length] int64 each; owned by the caller."""
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> Arrays:
+        """A batch by name: "tokens" and "targets" [len(indices), sequence_length] int64, owned by the caller.
+
+        Packed: "documents" and "positions" too; what is left of a row is a document of its own.
+        """
         shape = (len(indices), self.sequence_length)
-        inputs, targets = np.full(shape, self._pad_id, np.int64), np.full(shape, IGNORED, np.int64)
-        for row, place in enumerate(self._places(np.asarray(indices, np.int64))):
+        tokens, targets = np.full(shape, self._pad_id, np.int64), np.full(shape, IGNORED, np.int64)
+        begins = []
+        for row, place in enumerate(shuffled(indices, len(self), self._seed)):
+            begins.append(self._fill(tokens[row], targets[row], self._rows[place]))
+        arrays = {"tokens": tokens, "targets": targets}
+        return {**arrays, **kept_apart(begins, self.sequence_length)} if self._is_packed else arrays
+
+    def _fill(self, tokens: np.ndarray, targets: np.ndarray, places: Sequence[int]) -> np.ndarray:
+        """One row; returns where its second sample begins, its third, and the rest."""
+        ends = np.cumsum([len(self.samples[place].tokens) - 1 for place in places])
+        for end, place in zip(ends, places, strict=True):
             sample = self.samples[place]
-            count = len(sample.tokens) - 1
-            inputs[row, :count] = sample.tokens[:-1]
-            targets[row, :count] = np.where(sample.is_answer[1:], sample.tokens[1:], IGNORED)
-        return {"tokens": inputs, "targets": targets}
+            here = slice(end - len(sample.tokens) + 1, end)
+            tokens[here] = sample.tokens[:-1]
+            targets[here] = np.where(sample.is_answer[1:], sample.tokens[1:], IGNORED)
+        return ends
 
     def count_targets(self, first: int, count: int) -> int:
-        """Answer tokens of `count` samples from global index `first` on: what their loss is divided by."""
-        return self._targets_before(first + count) - self._targets_before(first)
+        """Answer tokens of `count` rows from global index `first` on: what their loss is divided by."""
+        whole, others = whole_epochs(first, count, len(self))
+        rest = [self._counts[shuffled(indices, len(self), self._seed)].sum() for indices in others]
+        return int(whole * self._counts.sum() + sum(rest))
 
-    def _targets_before(self, index: int) -> int:
-        """Whole epochs have each sample once."""
-        begun = index // len(self) * len(self)
-        places = self._places(np.arange(begun, index, dtype=np.int64))
-        return int(index // len(self) * self._counts.sum() + self._counts[places].sum())
-
-    def _places(self, indices: np.ndarray) -> np.ndarray:
-        epochs, positions = np.divmod(indices, len(self))
-        if self._seed is not None:
-            for epoch in np.unique(epochs):
-                chosen = epochs == epoch
-                positions[chosen] = permuted(positions[chosen], len(self), self._seed, int(epoch))
-        return positions
+    def check_vocabulary(self, size: int) -> None:
+        """Refuse conversations whose tokens a model with `size` embedding rows cannot look up."""
+        largest = max(int(sample.tokens.max()) for sample in self.samples)
+        if largest >= size:
+            raise DataError(
+                f"the conversations hold token {largest}, the model's vocabulary has ids 0..{size - 1} "
+                f"(model.vocabulary={size}). Use the tokenizer that belongs to the model"
+            )
 
 
 def open_answers(
@@ -123,23 +143,21 @@ def open_answers(
     tokenizer: Tokenizer,
     sequence_length: int,
     *,
-    seed: int,
+    seed: Seed | None,
     part: Part = "train",
-    split: float = 0.0,
+    split: float | str = 0.0,
+    packing: Packing = "none",
     too_long: TooLong = "refuse",
 ) -> Answers:
     """One part of a file of conversations; the arguments are `open_samples`'s. Raises DataError with file:line."""
     conversations = read_conversations(path)
-    kept = min(len(conversations) - 1, max(1, round(len(conversations) * split))) if split > 0 else 0
-    border = len(conversations) - kept
-    chosen = conversations[:border] if part == "train" else conversations[border:]
+    begin, end = borders(len(conversations), part, split)
+    chosen = conversations[begin:end]
     if not chosen:
-        raise DataError(
-            f"{path} has {len(conversations)} conversation(s), data.split={split} leaves none to validate on"
-        )
+        raise DataError(f"{path} has {len(conversations)} conversation(s), data.split={split} leaves none for {part}")
     samples = [fitted(encode(one, tokenizer), sequence_length, too_long, one.place) for one in chosen]
     pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.end_id or 0
-    return Answers(samples, sequence_length, seed if part == "train" else None, pad_id)
+    return Answers(samples, sequence_length, seed if part == "train" else None, pad_id, packing)
 
 
 def fitted(sample: Sample, sequence_length: int, too_long: TooLong, place: str) -> Sample:

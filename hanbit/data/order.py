@@ -7,13 +7,36 @@ same order whatever the number of processes.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 _ROUNDS = 8
 
+Seed = int | str  # text: of one source among several
 
-def permuted(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
+
+def shuffled(indices: Sequence[int] | np.ndarray, count: int, seed: Seed | None) -> np.ndarray:
+    """Global indices ([n], any epoch) as places of an epoch of `count`, [n] int64; seed None: in order."""
+    indices = np.asarray(indices, np.int64)
+    assert indices.size == 0 or indices.min() >= 0, "a global index is never negative"
+    epochs, positions = np.divmod(indices, count)
+    if seed is not None:
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            positions[chosen] = permuted(positions[chosen], count, seed, int(epoch))
+    return positions
+
+
+def whole_epochs(first: int, count: int, length: int) -> tuple[int, list[range]]:
+    """How many whole epochs of `length` lie among `count` indices from `first` on, and the indices before and after."""
+    begin, end = -(-first // length) * length, (first + count) // length * length
+    if begin > end:  # inside one epoch
+        return 0, [range(first, first + count)]
+    return (end - begin) // length, [range(first, begin), range(end, first + count)]
+
+
+def permuted(positions: np.ndarray, count: int, seed: Seed, epoch: int) -> np.ndarray:
     """Where each position ([n] int64, in 0..count-1) lands in epoch `epoch`; [n] int64 in the same range."""
     assert count > 0
     assert positions.size == 0 or (positions.min() >= 0 and positions.max() < count)
@@ -27,7 +50,7 @@ def permuted(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.nda
     return values.astype(np.int64)
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+def _round_keys(seed: Seed, epoch: int) -> list[np.uint64]:
     digest = hashlib.sha512(f"hanbit order {seed} {epoch}".encode()).digest()  # 64 bytes: eight keys
     return [np.uint64(key) for key in np.frombuffer(digest, "<u8")[:_ROUNDS]]
 

@@ -2,10 +2,12 @@
 
 All documents stand one after another in one row of tokens. Sample i is tokens [i * L, i * L + L] inclusive: L + 1
 tokens, so inputs are `sample[:-1]` and targets `sample[1:]`, and neighbours share one token. The last `split` share of
-samples is the validation part and is never shuffled; the rest is the training part. A global index g names sample
-`permutation(seed, g // n)[g % n]`, whatever the number of processes and wherever a run resumed.
+samples is the validation part and is never shuffled; the rest is the training part. (Or documents are shared out, as
+Megatron-LM does.) A global index g names sample `permutation(seed, g // n)[g % n]`, whatever the number of processes
+and wherever a run resumed.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,27 +18,32 @@ import numpy as np
 from hanbit.common import manifest
 from hanbit.common.errors import DataError
 from hanbit.common.spelling import as_on_disk
+from hanbit.config.data import shares
+from hanbit.data.apart import IGNORED, Arrays, kept_apart
 from hanbit.data.megatron import TokenFile, bin_path, idx_path, open_token_file
-from hanbit.data.order import permuted
+from hanbit.data.order import Seed, shuffled, whole_epochs
 
 KIND = "tokens"
 STEM = "tokens"  # FOLDER/tokens.bin and FOLDER/tokens.idx
 _BLOCK_TOKENS = 1 << 20
 
-Part = Literal["train", "validation"]
+Part = Literal["train", "validation", "test"]
+Packing = Literal["none", "documents"]
 
 
 class Samples:
     """One part of a token file as numbered samples. Made by `open_samples`."""
 
-    def __init__(self, file: TokenFile, sequence_length: int, first: int, count: int, seed: int | None) -> None:
+    def __init__(
+        self, file: TokenFile, sequence_length: int, offset: int, count: int, seed: Seed | None, *, is_packed: bool
+    ) -> None:
         self.path = bin_path(file.prefix)
-        self._index_path = idx_path(file.prefix)
+        self._file = file
         self.sequence_length = sequence_length
-        self._tokens = file.tokens
-        self._first = first
+        self._offset = offset  # in tokens
         self._count = count
         self._seed = seed  # None: in order
+        self._is_packed = is_packed
         self._vocabulary: int | None = None
         self._largest: int | None = None
         self._sha256: str | None = None
@@ -45,35 +52,63 @@ class Samples:
         """Samples of one epoch."""
         return self._count
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Samples by global index (any epoch); [len(indices), sequence_length + 1] int64, owned by the caller.
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> Arrays:
+        """Samples by global index (any epoch): "tokens" and "targets" [len(indices), sequence_length] int64.
 
-        Raises DataError if `check_vocabulary` was called and a token is outside of it.
+        Packed: "documents" and "positions" too, and no token learns to say how another document begins. Raises
+        DataError if `check_vocabulary` was called and a token is outside of it.
         """
-        length = self.sequence_length
-        batch = np.empty((len(indices), length + 1), np.int64)
-        for row, sample in zip(batch, self._places(np.asarray(indices, np.int64)), strict=True):
-            start = int(sample) * length
-            row[:] = self._tokens[start : start + length + 1]
-        if self._vocabulary is not None and batch.size:
-            self._refuse_outside(int(batch.min()), int(batch.max()), self._vocabulary)
-        return batch
+        rows = self.batch(indices)
+        arrays = {"tokens": rows[:, :-1], "targets": rows[:, 1:]}
+        return self._kept_apart(arrays, indices) if self._is_packed else arrays
 
-    def arrays(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """A batch by name (hanbit.models.batch): targets are the tokens one further on."""
-        batch = self.batch(indices)
-        return {"tokens": batch[:, :-1], "targets": batch[:, 1:]}
+    def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[len(indices), sequence_length + 1] int64, owned by the caller; raises what `arrays` raises."""
+        length = self.sequence_length
+        rows = np.empty((len(indices), length + 1), np.int64)
+        for row, start in zip(rows, self._starts(indices), strict=True):
+            row[:] = self._file.tokens[start : start + length + 1]
+        if self._vocabulary is not None and rows.size:
+            self._refuse_outside(int(rows.min()), int(rows.max()), self._vocabulary)
+        return rows
 
     def count_targets(self, first: int, count: int) -> int:
-        """Targets of `count` samples from global index `first` on: every token is one."""
-        return count * self.sequence_length
+        """Targets of `count` samples from global index `first` on."""
+        total = count * self.sequence_length
+        if not self._is_packed:
+            return total
+        whole, others = whole_epochs(first, count, len(self))
+        borders = sum(len(self._begins(start)) for indices in others for start in self._starts(indices))
+        return total - whole * self._borders_of_an_epoch - borders
+
+    @cached_property
+    def _borders_of_an_epoch(self) -> int:
+        first, last = (self._document_at(self._offset + token) for token in (0, self._count * self.sequence_length))
+        return int(np.count_nonzero(self._file.lengths[first + 1 : last + 1]))
+
+    def _kept_apart(self, arrays: Arrays, indices: Sequence[int] | np.ndarray) -> Arrays:
+        begins = [self._begins(start) for start in self._starts(indices)]
+        targets = arrays["targets"].copy()
+        for row, places in zip(targets, begins, strict=True):
+            row[places - 1] = IGNORED
+        return {**arrays, "targets": targets, **kept_apart(begins, self.sequence_length)}
+
+    def _begins(self, start: int) -> np.ndarray:
+        """Places 1..sequence_length of the sample at token `start` where another document begins; rising."""
+        first, last = self._document_at(start), self._document_at(start + self.sequence_length)
+        begins = np.asarray(self._file.starts[first + 1 : last + 1]) // self._file.tokens.itemsize
+        return np.unique(begins - start)  # documents without a token begin where the next one does
+
+    def _document_at(self, token: int) -> int:
+        """The document that a token is of."""
+        return int(np.searchsorted(self._file.starts, token * self._file.tokens.itemsize, side="right")) - 1
 
     @cached_property
     def digest(self) -> str:
         """Of the whole token file: the manifest's SHA-256, or where there is none its size and its index's SHA-256."""
         if self._sha256 is not None:
             return self._sha256
-        return f"{self.path.stat().st_size} bytes, index {manifest.sha256_of(self._index_path)}"
+        return f"{self.path.stat().st_size} bytes, index {manifest.sha256_of(idx_path(self._file.prefix))}"
 
     def check_vocabulary(self, size: int) -> None:
         """Refuse tokens that a model with `size` embedding rows cannot look up; later batches are checked too.
@@ -83,20 +118,15 @@ class Samples:
         if self._largest is not None:
             self._refuse_outside(0, self._largest, size)
         else:
-            for start in range(0, len(self._tokens), _BLOCK_TOKENS):
-                block = self._tokens[start : start + _BLOCK_TOKENS]
+            tokens = self._file.tokens
+            for start in range(0, len(tokens), _BLOCK_TOKENS):
+                block = tokens[start : start + _BLOCK_TOKENS]
                 self._refuse_outside(int(block.min()), int(block.max()), size)
         self._vocabulary = size
 
-    def _places(self, indices: np.ndarray) -> np.ndarray:
-        """[n] global indices -> [n] sample numbers in the whole file."""
-        assert indices.size == 0 or indices.min() >= 0, "a global index is never negative"
-        epochs, positions = np.divmod(indices, self._count)
-        if self._seed is not None:
-            for epoch in np.unique(epochs):
-                chosen = epochs == epoch
-                positions[chosen] = permuted(positions[chosen], self._count, self._seed, int(epoch))
-        return self._first + positions
+    def _starts(self, indices: Sequence[int] | np.ndarray | range) -> list[int]:
+        """The first token of each sample, its place in the whole file."""
+        return [self._offset + int(place) * self.sequence_length for place in shuffled(indices, len(self), self._seed)]
 
     def _refuse_outside(self, smallest: int, largest: int, size: int) -> None:
         if smallest < 0 or largest >= size:
@@ -111,41 +141,73 @@ def open_samples(
     prefix_or_folder: str | Path,
     sequence_length: int,
     *,
-    seed: int,
+    seed: Seed,
     part: Part = "train",
-    split: float = 0.0,
+    split: float | str = 0.0,
+    packing: Packing = "none",
     verify: bool = True,
 ) -> Samples:
     """Open a token file for reading samples of `sequence_length` + 1 tokens.
 
     prefix_or_folder: `PREFIX` of PREFIX.bin and PREFIX.idx, or a folder made by `hanbit prepare`.
-    part: "train" (shuffled anew each epoch by `seed`) or "validation" (in order); `split` is validation's share of the
-    samples, at least one sample if it is above zero. verify: compare with the SHA-256 of `hanbit.json` if there is one
+    part: "train" (shuffled anew each epoch by `seed`), "validation" or "test" (in order). `split`: validation's share
+    of the samples, at least one if it is above zero; or Megatron's "969,30,1". packing: "documents" adds what keeps
+    them apart. verify: compare with the SHA-256 of `hanbit.json` if there is one
     (reads every byte; let one process do it). Raises DataError.
     """
     assert sequence_length > 0
-    assert 0 <= split < 1
     prefix, recorded = locate(Path(prefix_or_folder), verify)
     file = open_token_file(prefix)
-    total = (len(file.tokens) - 1) // sequence_length
-    if total < 1:
-        raise DataError(
-            f"{bin_path(prefix)} has {len(file.tokens)} tokens, one sample of batch.sequence_length={sequence_length} "
-            f"needs {sequence_length + 1}. Prepare more text or shorten batch.sequence_length"
-        )
-    kept = min(total - 1, max(1, round(total * split))) if split > 0 else 0
-    first, count = (0, total - kept) if part == "train" else (total - kept, kept)
-    if count == 0:
-        raise DataError(
-            f"{bin_path(prefix)} has {total} samples of batch.sequence_length={sequence_length} and data.split={split} "
-            "leaves none for validation. Raise data.split, name data.validation, or prepare more text"
-        )
-    samples = Samples(file, sequence_length, first, count, seed if part == "train" else None)
+    offset, count = _part(file, sequence_length, part, split)
+    samples = Samples(
+        file, sequence_length, offset, count, seed if part == "train" else None, is_packed=packing == "documents"
+    )
     if recorded is not None:
         samples._sha256 = recorded["files"][samples.path.name]["sha256"]
         if isinstance(recorded.get("largest_token"), int):
             samples._largest = recorded["largest_token"]
     return samples
+
+
+def borders(count: int, part: Part, split: float | str) -> tuple[int, int]:
+    """The first item of a part, of `count`, and the one behind its last. A number is validation's share, at the end."""
+    place = ("train", "validation", "test").index(part)
+    if isinstance(split, str):
+        ends = [0.0, *itertools.accumulate(shares(split))]
+        first, last = (min(count, round(end * count)) for end in ends[place : place + 2])
+        return first, last
+    kept = min(count - 1, max(1, round(count * split))) if split > 0 else 0
+    return ((0, count - kept), (count - kept, count), (count, count))[place]
+
+
+def _part(file: TokenFile, sequence_length: int, part: Part, split: float | str) -> tuple[int, int]:
+    """(first token, number of samples). Raises DataError where there is none."""
+    total = (len(file.tokens) - 1) // sequence_length
+    if total < 1:
+        raise DataError(
+            f"{bin_path(file.prefix)} has {len(file.tokens)} tokens, one sample of batch.sequence_length="
+            f"{sequence_length} needs {sequence_length + 1}. Prepare more text or shorten batch.sequence_length"
+        )
+    if isinstance(split, str):
+        offset, count = _part_by_documents(file, sequence_length, part, split)
+    else:
+        begin, end = borders(total, part, split)
+        offset, count = begin * sequence_length, end - begin
+    if count < 1:
+        raise DataError(
+            f"{bin_path(file.prefix)} has {total} samples of batch.sequence_length={sequence_length} and "
+            f"data.split={split} leaves none for {part}. Change data.split, name data.validation, or prepare more text"
+        )
+    return offset, count
+
+
+def _part_by_documents(file: TokenFile, sequence_length: int, part: Part, split: str) -> tuple[int, int]:
+    """As Megatron-LM cuts (blended_megatron_dataset_builder.py): at rounded shares of the documents."""
+    begin, end = (
+        len(file.tokens) if index == file.documents else int(file.starts[index]) // file.tokens.itemsize
+        for index in borders(file.documents, part, split)
+    )
+    return begin, (end - begin - 1) // sequence_length
 
 
 def tokenizer_beside(prefix_or_folder: str | Path) -> Path | None:

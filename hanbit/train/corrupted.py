@@ -1,19 +1,22 @@
 """The data of families that learn to restore a text: BERT's hidden words, T5's spans; and the ids that they need."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hanbit.common.errors import DataError
 from hanbit.config.recipe import Recipe
 from hanbit.data.masked import Masked, open_masked
+from hanbit.data.numbered import Numbered
+from hanbit.data.order import Seed
 from hanbit.data.reserved import BERT_TOKENS, Reserved, missing, reserve, sentinels, t5_tokens
-from hanbit.data.samples import open_samples
+from hanbit.data.samples import Part, open_samples
 from hanbit.data.spans import Lengths, Spans, lengths_for
-from hanbit.parallel.agree import together
 from hanbit.parallel.grid import Grid
 from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.tokenizers.tokenizer import Tokenizer
 from hanbit.train.setup import known
+
+Open = Callable[[str, Seed, Part, float | str], Numbered]  # path, seed, part, split
 
 
 def reserved_tokens(recipe: Recipe) -> tuple[str, ...]:
@@ -28,20 +31,18 @@ def vocabulary_with_reserved(recipe: Recipe, tokenizer: Tokenizer) -> int:
     return tokenizer.vocabulary_size + len(missing(reserved_tokens(recipe), tokenizer))
 
 
-def open_corrupted(recipe: Recipe, grid: Grid, tokenizer_folder: Path | None) -> tuple[Any, Any]:
-    """(train, validation or None); raises DataError on every process alike."""
-    with together(DataError):
-        tokenizer = None if tokenizer_folder is None else load_tokenizer(tokenizer_folder)
-        reserved = reserve(reserved_tokens(recipe), tokenizer, known(recipe.model.vocabulary))
-        data, verify = recipe.data, recipe.data.verify and grid.rank == 0
-        split = 0.0 if data.validation else data.split
-        train = _open(recipe, reserved, data.train, split=split, verify=verify)
-        validation = None
-        if data.validation:
-            validation = _open(recipe, reserved, data.validation, verify=verify)
-        elif data.split:
-            validation = _open(recipe, reserved, data.train, part="validation", split=split, verify=False)
-    return train, validation
+def corrupted(recipe: Recipe, grid: Grid, tokenizer_folder: Path | None) -> Open:
+    """What opens one part of one source; rank 0 compares it with its hashes, once. Raises DataError."""
+    tokenizer = None if tokenizer_folder is None else load_tokenizer(tokenizer_folder)
+    reserved = reserve(reserved_tokens(recipe), tokenizer, known(recipe.model.vocabulary))
+    verified = set()
+
+    def open_one(path: str, seed: Seed, part: Part, split: float | str) -> Numbered:
+        verify = recipe.data.verify and grid.rank == 0 and path not in verified
+        verified.add(path)
+        return _open(recipe, reserved, path, part=part, split=split, verify=verify)
+
+    return open_one
 
 
 def _open(recipe: Recipe, reserved: Reserved, path: str, **options: Any) -> Masked | Spans:

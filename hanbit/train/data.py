@@ -1,42 +1,68 @@
-"""What a run reads: token files, or conversations to tune on, each with its part for validation."""
+"""What a run reads: token files or conversations, one source or a blend, and the sets it is validated on."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
 
 from hanbit.common.errors import DataError
+from hanbit.common.manifest import sha256_of
+from hanbit.config.data import Source, sources
 from hanbit.config.recipe import Recipe
-from hanbit.data.answers import Answers, open_answers
-from hanbit.data.samples import Samples, open_samples, tokenizer_beside
+from hanbit.config.resolve import passes_over
+from hanbit.data.answers import open_answers
+from hanbit.data.blend import Blend
+from hanbit.data.numbered import Numbered
+from hanbit.data.order import Seed
+from hanbit.data.samples import Part, open_samples, tokenizer_beside
 from hanbit.parallel.agree import together
 from hanbit.parallel.grid import Grid
+from hanbit.tokenizers.load import TOKENIZER_FILE
 from hanbit.tokenizers.load import load as load_tokenizer
-from hanbit.train.corrupted import open_corrupted, reserved_tokens
-from hanbit.train.setup import Numbered, known
+from hanbit.train.corrupted import Open, corrupted, reserved_tokens
+from hanbit.train.setup import is_conversations, known
 
 logger = logging.getLogger(__name__)
 
 
-def open_data(recipe: Recipe, grid: Grid) -> tuple[Numbered, Numbered | None]:
-    """(train, validation); raises DataError on every process alike."""
-    train: Numbered
-    validation: Numbered | None
-    if recipe.tuning:
-        train, validation = _conversations(recipe)
-    elif reserved_tokens(recipe):
-        train, validation = open_corrupted(recipe, grid, tokenizer_folder(recipe))
-    else:
-        train, validation = _token_files(recipe, grid)
-    if validation is not None and len(validation) < recipe.batch.global_batch and grid.rank == 0:
-        logger.warning(
-            "no validation: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or name "
-            "data.validation", len(validation), recipe.batch.global_batch,
-        )  # fmt: skip
+def open_data(recipe: Recipe, grid: Grid) -> tuple[Numbered, dict[str, Numbered]]:
+    """(train, validation sets by name; "" is the one without); raises DataError on every process alike."""
+    data, seed = recipe.data, recipe.training.seed
+    named = data.validation_sets
+    with together(DataError):
+        open_one = _opener(recipe, grid)
+        split = 0.0 if named else data.split
+        train = _opened(sources(data.train), open_one, seed, "train", split)
+        validation = {name: _opened(blend, open_one, seed, "train", 0.0) for name, blend in named.items()}
+        if not named and has_validation(split):
+            validation[""] = _opened(sources(data.train), open_one, seed, "validation", split)
+    for name, samples in validation.items():
+        if len(samples) < recipe.batch.global_batch and grid.rank == 0:
+            logger.warning(
+                "no validation%s: its part has %d sequence(s), less than batch.global_batch=%d. Raise data.split or "
+                "name data.validation", f" on {name}" if name else "", len(samples), recipe.batch.global_batch,
+            )  # fmt: skip
     return train, validation
 
 
+def has_validation(split: float | str) -> bool:
+    """Does the split leave a part for validation?"""
+    return split > 0 if isinstance(split, float) else "," in split
+
+
+def told(recipe: Recipe, samples: Numbered) -> list[str]:
+    """How often the run sees its data, of each source a line."""
+    total = known(recipe.training.steps) * recipe.batch.global_batch
+    if not isinstance(samples, Blend):
+        return [passes_over(recipe, len(samples))]
+    return [
+        f"{one.name}: {one.share:.4%} of the samples = {one.samples}, {one.passes:.2g} passes over {one.epoch}"
+        for one in samples.drawn(total)
+    ]
+
+
 def tokens_per_step(samples: Numbered, global_batch: int) -> int:
-    """Targets of one optimizer step; of answers, whose number differs from step to step, the mean."""
+    """Targets of one optimizer step; of answers and packed documents, whose number differs, the mean of an epoch."""
     return max(1, samples.count_targets(0, len(samples)) * global_batch // len(samples))
 
 
@@ -44,42 +70,74 @@ def tokenizer_folder(recipe: Recipe) -> Path | None:
     """The tokenizer of the data: the one the recipe names, the base model's, or the one beside the token files."""
     if recipe.tokenizer.path is not None:
         return Path(recipe.tokenizer.path)
-    if recipe.tuning is not None:
-        return Path(recipe.tuning.model)
-    return tokenizer_beside(recipe.data.train)
+    if is_conversations(recipe):
+        start = recipe.training.initial_model if recipe.tuning is None else recipe.tuning.model
+        return None if start is None else Path(start)
+    beside = [tokenizer_beside(source.path) for source in sources(recipe.data.train)]
+    return next((folder for folder in beside if folder is not None), None)
 
 
-def _conversations(recipe: Recipe) -> tuple[Answers, Answers | None]:
+def _opened(blend: list[Source], open_one: Open, seed: int, part: Part, split: float | str) -> Numbered:
+    """One source is itself; of several each has an order of its own."""
+    if len(blend) == 1:
+        return open_one(blend[0].path, seed, part, split)
+    opened = {
+        str(source.name): open_one(source.path, f"{seed} {place}", part, split) for place, source in enumerate(blend)
+    }
+    weights = [source.weight for source in blend if source.weight is not None]
+    return Blend(opened, weights or None)
+
+
+def _opener(recipe: Recipe, grid: Grid) -> Open:
+    if is_conversations(recipe):
+        return _conversations(recipe)
+    return corrupted(recipe, grid, tokenizer_folder(recipe)) if reserved_tokens(recipe) else _token_files(recipe, grid)
+
+
+def _conversations(recipe: Recipe) -> Open:
     """Every process reads all of them: they are few, and each rank can then count the answers of a global batch."""
-    data, folder = recipe.data, tokenizer_folder(recipe)
-    assert folder is not None
-    tokenizer = load_tokenizer(folder)
-    options: dict[str, Any] = {"seed": recipe.training.seed, "too_long": data.too_long}
-    length = recipe.batch.sequence_length
-    with together(DataError):
-        split = 0.0 if data.validation else data.split
-        train = open_answers(data.train, tokenizer, length, split=split, **options)
-        validation = None
-        if data.validation:
-            validation = open_answers(data.validation, tokenizer, length, **{**options, "seed": None})
-        elif split:
-            validation = open_answers(data.train, tokenizer, length, part="validation", split=split, **options)
-    return train, validation
+    folder = tokenizer_folder(recipe)
+    if folder is None:
+        raise DataError(
+            "conversations need a tokenizer with a chat template: name tokenizer.path, or training.initial_model"
+        )
+    tokenizer, length, data = load_tokenizer(folder), recipe.batch.sequence_length, recipe.data
+    options: dict[str, Any] = {"too_long": data.too_long, "packing": data.packing}
+
+    def open_one(path: str, seed: Seed, part: Part, split: float | str) -> Numbered:
+        answers = open_answers(path, tokenizer, length, seed=seed, part=part, split=split, **options)
+        answers.check_vocabulary(known(recipe.model.vocabulary))
+        return answers
+
+    return open_one
 
 
-def _token_files(recipe: Recipe, grid: Grid) -> tuple[Samples, Samples | None]:
-    """Rank 0 compares the content with its hashes; all check what costs little."""
-    data, length, seed = recipe.data, recipe.batch.sequence_length, recipe.training.seed
-    verify = data.verify and grid.rank == 0
-    with together(DataError):
-        split = 0.0 if data.validation else data.split
-        train = open_samples(data.train, length, seed=seed, split=split, verify=verify)
-        validation = None
-        if data.validation:
-            validation = open_samples(data.validation, length, seed=seed, verify=verify)
-        elif data.split:
-            validation = open_samples(data.train, length, seed=seed, part="validation", split=split, verify=False)
-        for samples in (train, validation):
-            if samples is not None:
-                samples.check_vocabulary(known(recipe.model.vocabulary))
-    return train, validation
+def _token_files(recipe: Recipe, grid: Grid) -> Open:
+    """Rank 0 compares the content with its hashes, once; all check what costs little."""
+    _check_one_tokenizer(recipe)
+    length, data, verified = recipe.batch.sequence_length, recipe.data, set()
+
+    def open_one(path: str, seed: Seed, part: Part, split: float | str) -> Numbered:
+        verify = data.verify and grid.rank == 0 and path not in verified
+        verified.add(path)
+        samples = open_samples(path, length, seed=seed, part=part, split=split, packing=data.packing, verify=verify)
+        samples.check_vocabulary(known(recipe.model.vocabulary))
+        return samples
+
+    return open_one
+
+
+def _check_one_tokenizer(recipe: Recipe) -> None:
+    """Sources whose tokens mean different things must not be blended."""
+    first: tuple[Path, str] | None = None
+    for source in itertools.chain(sources(recipe.data.train), *recipe.data.validation_sets.values()):
+        folder = tokenizer_beside(source.path)
+        if folder is None or not (folder / TOKENIZER_FILE).is_file():
+            continue
+        found = sha256_of(folder / TOKENIZER_FILE)
+        first = first or (folder, found)
+        if found != first[1]:
+            raise DataError(
+                f"{first[0]} and {folder} are different tokenizers, so their ids mean different tokens. Prepare one of "
+                f"the sources again with `--tokenizer {first[0]}`"
+            )

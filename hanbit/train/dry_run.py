@@ -14,18 +14,19 @@ import torch
 from hanbit.checkpoint.layout import found_steps
 from hanbit.common.environment import number_of
 from hanbit.common.run_folder import RunFolder
+from hanbit.config.data import sources
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import Resolved, expected_processes, passes_over
+from hanbit.config.resolve import Resolved, expected_processes
 from hanbit.data.megatron import bin_path
 from hanbit.models.flops import flops_per_token
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
-from hanbit.train.data import open_data, tokens_per_step
+from hanbit.train.data import open_data, tokens_per_step, told
 from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
 from hanbit.train.resolution import resolution_of
-from hanbit.train.setup import build_model, known, open_start
+from hanbit.train.setup import build_model, is_conversations, known, open_start
 
 _STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two moments, float32
 
@@ -48,7 +49,8 @@ class DryRun:
     flops_per_step: float
     tokens_per_step: int
     train_sequences: int | None
-    validation_sequences: int
+    validation_sets: dict[str, int]
+    passes: tuple[str, ...]
     data_missing: str | None
     reached: int | None
     files: tuple[str, ...]
@@ -58,14 +60,12 @@ class DryRun:
         return self.resolved.recipe
 
     @property
-    def steps(self) -> int:
-        return known(self.recipe.training.steps)
+    def validation_sequences(self) -> int:
+        return sum(self.validation_sets.values())
 
     @property
-    def passes(self) -> str:
-        if self.train_sequences is None:
-            return f"data.train={self.data_missing} is not here and was not looked at"
-        return passes_over(self.recipe, self.train_sequences)
+    def steps(self) -> int:
+        return known(self.recipe.training.steps)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -87,7 +87,7 @@ def dry_run_of(loaded: Loaded) -> DryRun:
     resolved = resolution_of(loaded, processes, device=None)
     recipe = resolved.recipe
     missing = _missing(recipe)
-    samples, validation = (None, None) if missing else open_data(recipe, _place())
+    samples, validation = (None, {}) if missing else open_data(recipe, _place())
     model = _built(recipe, _place())
     open_start(recipe, model)
     folder = RunFolder(Path(recipe.runs) / recipe.name)
@@ -105,7 +105,10 @@ def dry_run_of(loaded: Loaded) -> DryRun:
         if samples is None
         else tokens_per_step(samples, batch.global_batch),
         train_sequences=None if samples is None else len(samples),
-        validation_sequences=0 if validation is None else len(validation),
+        validation_sets={name: len(one) for name, one in validation.items()},
+        passes=(f"data.train={missing} is not here and was not looked at",)
+        if samples is None
+        else tuple(told(recipe, samples)),
         data_missing=missing,
         reached=next(iter(found_steps(folder.checkpoints)), None),
         files=_files(recipe, folder),
@@ -113,10 +116,12 @@ def dry_run_of(loaded: Loaded) -> DryRun:
 
 
 def _missing(recipe: Recipe) -> str | None:
-    """data.train, where it names token files that are not on this machine: those of a cluster lie on the cluster."""
-    path = Path(recipe.data.train)
-    is_here = path.exists() or bin_path(path).exists() or recipe.tuning is not None
-    return None if is_here else recipe.data.train
+    """data.train, where none of its token files is on this machine: those of a cluster lie on the cluster."""
+    if is_conversations(recipe):
+        return None
+    paths = [Path(source.path) for source in sources(recipe.data.train)]
+    is_here = any(path.exists() or bin_path(path).exists() for path in paths)
+    return None if is_here else ", ".join(map(str, paths))
 
 
 def _flops(recipe: Recipe) -> float:

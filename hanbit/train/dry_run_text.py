@@ -9,6 +9,8 @@ from hanbit.train.dry_run_memory import RankMemory
 from hanbit.train.live_tensors import Part
 from hanbit.train.setup import known
 
+BELOW = "\n" + 14 * " "  # what stands below the first line of a fact
+
 
 def told(run: DryRun, as_json: bool) -> str:
     return json.dumps(_as_json(run), ensure_ascii=False) if as_json else "\n".join(_as_lines(run))
@@ -25,10 +27,10 @@ def _as_lines(run: DryRun) -> list[str]:
         "a step": _step(run),
         "arithmetic": f"{run.flops_per_step:.3g} FLOPs a step (docs/models.md says what is counted)",
         "all steps": f"{run.steps} steps of {readable_count(run.tokens_per_step)} tokens = "
-        f"{readable_count(run.steps * run.tokens_per_step)} tokens; {run.passes}",
-        "validation": f"{run.validation_sequences} sequences",
+        f"{readable_count(run.steps * run.tokens_per_step)} tokens; {BELOW.join(run.passes)}",
+        "validation": _validation(run),
         "a checkpoint": _checkpoint(run),
-        "would write": "\n              ".join(run.files),
+        "would write": BELOW.join(run.files),
     }
     told = [f"{name:<13} {text}" for name, text in facts.items() if text]
     return [*decisions, *run.resolved.notes, "", *told, "", *_memory(run)]
@@ -39,7 +41,7 @@ def _as_json(run: DryRun) -> dict[str, Any]:
     return {
         "recipe": run.recipe.model_dump(mode="json"),
         "decisions": decisions,
-        "notes": [*run.resolved.notes, run.passes],
+        "notes": [*run.resolved.notes, *run.passes],
         "processes": run.processes,
         "parameters": run.parameters,
         "nodes": None if run.recipe.cluster is None else run.recipe.cluster.nodes,
@@ -52,6 +54,7 @@ def _as_json(run: DryRun) -> dict[str, Any]:
         "train_sequences": run.train_sequences,
         "data_missing": run.data_missing,
         "validation_sequences": run.validation_sequences,
+        "validation_sets": run.validation_sets,
         "checkpoint_bytes": run.checkpoint_bytes,
         "reached_step": run.reached,
         "files": list(run.files),
@@ -129,6 +132,11 @@ def _stages(run: DryRun) -> str:
     told = ", ".join(f"stage {stage}: {readable_count(count)}" for stage, count in run.stages.items())
     shard, data = run.recipe.parallel.shard, known(run.recipe.parallel.data)
     return f"{told}; shared out over {data} replicas (parallel.shard={shard})" if shard and data > 1 else told
+
+
+def _validation(run: DryRun) -> str:
+    sets = run.validation_sets.items()
+    return BELOW.join(f"{name}: {count} sequences".removeprefix(": ") for name, count in sets) or "0 sequences"
 
 
 def _step(run: DryRun) -> str:

@@ -10,6 +10,7 @@ from types import FrameType
 import torch
 
 from hanbit.common.errors import TrainingError
+from hanbit.data.numbered import Numbered
 from hanbit.models.batch import Batch
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
 from hanbit.parallel.collectives import Purpose, sum_over_world
@@ -17,7 +18,7 @@ from hanbit.parallel.pieces import local_tensor
 from hanbit.train import state
 from hanbit.train.metrics import Metrics
 from hanbit.train.progress import TrainingProgress
-from hanbit.train.setup import Numbered, Training, known
+from hanbit.train.setup import Training, known
 
 
 class StopRequest:
@@ -93,6 +94,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
     _update(training, norm, learning_rate)
     training.step += 1
     training.samples_seen += training.recipe.batch.global_batch
+    training.tokens_seen += num_targets
     seconds = time.perf_counter() - began
     return {
         "step": training.step,
@@ -142,16 +144,20 @@ def _update(training: Training, norm: torch.Tensor, learning_rate: float) -> Non
     training.optimizer.step(parameters, gradients, learning_rate)
 
 
-def validation_loss(training: Training) -> float | None:
-    """Mean loss over the first `validation.batches` global batches of the validation part, always the same ones.
+def validation_losses(training: Training) -> dict[str, float]:
+    """Set name -> mean loss over its first `validation.batches` global batches, always the same ones.
 
-    None where there is no validation part, or less than one global batch of it.
+    A set with less than one global batch is left out.
     """
-    samples, size = training.validation, training.recipe.batch.global_batch
-    count = 0 if samples is None else min(training.recipe.validation.batches, len(samples) // size)
+    losses = {name: _validation_loss(training, samples) for name, samples in training.validation.items()}
+    return {name: loss for name, loss in losses.items() if loss is not None}
+
+
+def _validation_loss(training: Training, samples: Numbered) -> float | None:
+    size = training.recipe.batch.global_batch
+    count = min(training.recipe.validation.batches, len(samples) // size)
     losses = []
     for index in range(count):
-        assert samples is not None
         batch = _batch(training, samples, index * size)
         share = training.batches.evaluate(batch, samples.count_targets(index * size, size))
         losses.append(_report(training, share, False)[0])
@@ -159,9 +165,13 @@ def validation_loss(training: Training) -> float | None:
 
 
 def _validate(training: Training, metrics: Metrics | None, progress: TrainingProgress) -> None:
-    loss = validation_loss(training)
-    if loss is None:
+    """`validation_loss` is the mean of the sets, where they have names."""
+    losses = validation_losses(training)
+    if not losses:
         return
+    named = {f"validation_loss.{name}": loss for name, loss in losses.items() if name}
+    mean = sum(losses.values()) / len(losses)
     if metrics is not None:
-        metrics.write(step=training.step, validation_loss=loss)
-    progress.note(f"step {training.step}  validation loss {loss:.4f}")
+        metrics.write(step=training.step, validation_loss=mean, **named)
+    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items() if name) or f"{mean:.4f}"
+    progress.note(f"step {training.step}  validation loss {told}")

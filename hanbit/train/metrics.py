@@ -30,9 +30,11 @@ class Metrics:
         self._file.write(json.dumps(numbers) + "\n")
         self._file.flush()
         if self._board is not None:
-            for key, name in TENSORBOARD_NAMES.items():
-                if key in numbers:
-                    self._board.add_scalar(name, numbers[key], numbers["step"])
+            for key, number in numbers.items():
+                first, _, rest = key.partition(".")  # validation_loss.NAME
+                if first in TENSORBOARD_NAMES:
+                    name = "/".join(filter(None, (TENSORBOARD_NAMES[first], rest)))
+                    self._board.add_scalar(name, number, numbers["step"])
 
     def close(self) -> None:
         self._file.close()

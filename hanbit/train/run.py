@@ -24,15 +24,15 @@ from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.common.units import readable_count, readable_seconds
+from hanbit.config.data import sources
 from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
-from hanbit.config.resolve import passes_over
 from hanbit.config.write import to_yaml
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
-from hanbit.train.data import open_data, tokenizer_folder, tokens_per_step
+from hanbit.train.data import open_data, tokenizer_folder, tokens_per_step, told
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.progress import TrainingProgress
@@ -140,7 +140,8 @@ def environment(grid: Grid) -> dict[str, object]:
 
 def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     training = build(recipe, grid)
-    logger.info("%s", passes_over(recipe, len(training.samples)))
+    for line in told(recipe, training.samples):
+        logger.info("%s", line)
     _start_or_resume(training, folder, grid)
     _describe(folder, recipe, grid)
     stop = StopRequest()
@@ -214,10 +215,15 @@ def _conclude(recipe: Recipe, folder: RunFolder, checkpoint: Path, is_finished: 
         "run",
         files,
         is_finished=is_finished,
-        parents=[recipe.data.train, *([recipe.tuning.model] if recipe.tuning else [])],
+        parents=_parents(recipe),
     )
     rows = [row for row in read_metrics(folder.metrics) if is_number(row.get("step_seconds"))]
     logger.info("%d steps took %s", len(rows), readable_seconds(sum(row["step_seconds"] for row in rows)))
+
+
+def _parents(recipe: Recipe) -> list[str]:
+    starts = [recipe.training.initial_model, recipe.tuning.model if recipe.tuning else None]
+    return [source.path for source in sources(recipe.data.train)] + [start for start in starts if start]
 
 
 def _last_loss(folder: RunFolder) -> float | None:

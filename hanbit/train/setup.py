@@ -11,10 +11,8 @@ from hanbit.checkpoint.model_weights import FolderTensors
 from hanbit.common.errors import ConfigError
 from hanbit.config.model import ModelConfig, T5Config
 from hanbit.config.recipe import Recipe
-from hanbit.data.answers import Answers
-from hanbit.data.masked import Masked
-from hanbit.data.samples import Samples
-from hanbit.data.spans import Spans, lengths_for
+from hanbit.data.numbered import Numbered
+from hanbit.data.spans import lengths_for
 from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
@@ -31,12 +29,14 @@ from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
 logger = logging.getLogger(__name__)
 
-Numbered = Samples | Answers | Masked | Spans  # samples by global index, as batches by name
-
 
 @dataclass
 class Training:
-    """The parts of a run; `step` counts optimizer steps done, `samples_seen` sequences of the whole world."""
+    """The parts of a run, and how far it is, all replicas together.
+
+    step: optimizer steps done. samples_seen: sequences. tokens_seen: targets that counted. validation: sets by name, ""
+    where there is one without.
+    """
 
     recipe: Recipe
     model: ParallelModel
@@ -44,18 +44,14 @@ class Training:
     schedule: Schedule
     batches: MicroBatches
     samples: Numbered
-    validation: Numbered | None
+    validation: dict[str, Numbered]
     step: int = 0
     samples_seen: int = 0
+    tokens_seen: int = 0
 
     @property
     def steps(self) -> int:
         return known(self.recipe.training.steps)
-
-    @property
-    def tokens_seen(self) -> int:
-        """Targets so far: all tokens, or in tuning those of answers."""
-        return self.samples.count_targets(0, self.samples_seen)
 
 
 def known(value: int | str) -> int:
@@ -112,9 +108,15 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
 
 def objective_of(recipe: Recipe) -> Objective:
     """What the recipe's task learns from a batch."""
-    if recipe.tuning is not None:
-        return ANSWERS
-    return MASKED if recipe.model.family == "bert" else NEXT_TOKENS
+    if recipe.model.family == "bert":
+        return MASKED
+    leaves_targets_out = is_conversations(recipe) or recipe.data.packing == "documents"
+    return ANSWERS if leaves_targets_out else NEXT_TOKENS
+
+
+def is_conversations(recipe: Recipe) -> bool:
+    """Does it learn from conversations? Tuning always does."""
+    return recipe.tuning is not None or recipe.data.is_conversations
 
 
 def units_of(config: ModelConfig) -> dict[str, int]:

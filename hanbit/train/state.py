@@ -9,11 +9,10 @@ import torch
 from hanbit.checkpoint.load import load_tensors, newest_checkpoint, read_state
 from hanbit.checkpoint.save import save_checkpoint
 from hanbit.common.errors import CheckpointError
-from hanbit.data.answers import Answers
 from hanbit.parallel.grid import Grid
 from hanbit.parallel.pieces import Piece, local_tensor
 from hanbit.train.adapter import base_digest
-from hanbit.train.setup import Training
+from hanbit.train.setup import Training, is_conversations
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,7 @@ def resume(training: Training, folder: Path) -> None:
     load_tensors(folder, _tensors(training))
     training.step = state["step"]
     training.samples_seen = state["samples_seen"]
+    training.tokens_seen = state["tokens_seen"]
     training.optimizer.steps_done = state["optimizer_steps"]
 
 
@@ -62,6 +62,7 @@ def _state(training: Training) -> dict[str, Any]:
     return {
         "step": training.step,
         "samples_seen": training.samples_seen,
+        "tokens_seen": training.tokens_seen,
         "optimizer_steps": training.optimizer.steps_done,
         "model": training.recipe.model.model_dump(mode="json"),
         "order": _order(training),
@@ -76,7 +77,9 @@ def _order(training: Training) -> dict[str, Any]:
         "sequence_length": recipe.batch.sequence_length,
         "seed": recipe.training.seed,
         "samples_per_epoch": len(training.samples),
-        "conversations" if isinstance(training.samples, Answers) else "tokens": training.samples.digest,
+        "packing": recipe.data.packing if recipe.data.packing != "none" else None,
+        "split": recipe.data.split if isinstance(recipe.data.split, str) and not recipe.data.validation else None,
+        "conversations" if is_conversations(recipe) else "tokens": training.samples.digest,
     }
 
 

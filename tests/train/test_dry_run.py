@@ -36,7 +36,7 @@ def test_eight_processes_are_looked_at_on_one_and_nothing_is_touched(tmp_path: P
     assert found.stages == {0: ends + layer, 1: layer + 32 + ends}
     assert (found.processes, found.tokens_per_step, found.steps) == (8, 16 * 32, 12)
     assert (found.train_sequences, found.validation_sequences) == (593, 31)
-    assert found.passes == "the run takes 0.32 passes over 593 training sequences"
+    assert found.passes == ("the run takes 0.32 passes over 593 training sequences",)
 
 
 def test_parameters_files_and_checkpoint_are_those_of_the_run(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_a_run_would_refuse_is_refused(tmp_path: Path, override: str, error
 def test_a_recipe_whose_data_is_elsewhere_is_looked_at_without_it(tmp_path: Path) -> None:
     found = dry_run("llama/base", [*tiny_run(tmp_path), "data.train=nowhere", "cluster.gpus_per_node=2"])
     assert (found.processes, found.train_sequences, found.tokens_per_step) == (2, None, 8 * 32)
-    assert found.passes == "data.train=nowhere is not here and was not looked at"
+    assert found.passes == ("data.train=nowhere is not here and was not looked at",)
     matrices = 4 * (32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 32 * 128) // 4 * 2 + 513 * 32  # two layers and the head
     assert found.flops_per_step == (6 * matrices + 12 * 2 * 32 * 32) * 8 * 32
     assert found.memory[0].parts["weights"] == 4 * found.parameters

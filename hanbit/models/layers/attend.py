@@ -19,8 +19,25 @@ def causal() -> Attend:
 
 
 def causal_in_batch(batch: Batch) -> Attend:
-    """`causal`, whatever the batch is: rows have one document each."""
-    return causal()
+    """`causal`, and inside documents only where the batch says which token is of which."""
+    if "documents" not in batch:
+        return causal()
+    inside = causal_inside(batch["documents"])
+    return lambda index: inside
+
+
+def causal_inside(documents: torch.Tensor) -> Function:
+    """A function for all layers: every token attends to itself and to those before it in its document.
+
+    documents: [batch, tokens] int64, a document's tokens in one piece.
+    """
+    seen = (documents.unsqueeze(-1) == documents.unsqueeze(-2)).tril().unsqueeze(1)  # [batch, 1, tokens, tokens]
+
+    def function(layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        window = window_mask(q.shape[-3], layer.sliding_window, q.device)
+        return _attended(layer, q, k, v, seen if window is None else seen & window)
+
+    return function
 
 
 def causal_attention(layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -28,8 +45,14 @@ def causal_attention(layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torc
 
     Groups of query heads share a key head inside the kernel: repeating the key heads was 14 times slower.
     """
+    return _attended(layer, q, k, v, window_mask(q.shape[-3], layer.sliding_window, q.device))
+
+
+def _attended(
+    layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """mask: bool, true where a query sees a key; None: those before it, and itself."""
     q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)
-    mask = window_mask(q.shape[-2], layer.sliding_window, q.device)
     output = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, scale=layer.scale, enable_gqa=q.shape[-3] != k.shape[-3]
     )

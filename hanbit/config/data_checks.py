@@ -1,0 +1,43 @@
+"""What the section `data` must fit: weights for all of a blend, and packing only beside what it was proven with."""
+
+from collections.abc import Iterator
+
+from hanbit.config.data import sources
+from hanbit.config.model import BertConfig, MixtureConfig, T5Config
+from hanbit.config.problem import Problem
+from hanbit.config.recipe import Recipe
+
+
+def data_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Blends with weights for some only, families that read no blends, and what is not proven beside packing."""
+    data = recipe.data
+    blends = {"data.train": sources(data.train)}
+    blends |= {f"data.validation{f'.{name}' if name else ''}": one for name, one in data.validation_sets.items()}
+    for key, blend in blends.items():
+        without = [str(source.name) for source in blend if source.weight is None]
+        if without and len(without) < len(blend):
+            yield Problem(key, f"{key} has weights, but none for {', '.join(without)}", "Give all a weight, or none")
+    if isinstance(recipe.model, BertConfig | T5Config) and (
+        len(blends["data.train"]) > 1 or isinstance(data.split, str)
+    ):
+        rule = f"model.family={recipe.model.family} reads one source, with data.split as a number"
+        yield Problem("data.train", rule, "Prepare all text into one folder")
+    if recipe.tuning is not None and data.kind == "tokens":
+        yield Problem("data.kind", "data.kind=tokens, but tuning learns from conversations", "Leave it out")
+    if data.packing != "none":
+        yield from _beside_packing(recipe)
+
+
+def _beside_packing(recipe: Recipe) -> Iterator[Problem]:
+    parallel, family = recipe.parallel, recipe.model.family
+    unproven = {
+        f"model.family={family}": isinstance(recipe.model, BertConfig | T5Config | MixtureConfig),
+        "training.compile=true": recipe.training.compile,
+        f"parallel.schedule={parallel.schedule}": parallel.schedule not in ("auto", "1f1b"),
+        f"parallel.context={parallel.context}": parallel.context > 1,
+        "parallel.sequence=true": parallel.sequence,
+    }
+    for setting, is_set in unproven.items():
+        if is_set:
+            rule = f"data.packing={recipe.data.packing} is not proven with {setting}"
+            yield Problem("data.packing", rule, "Leave one of them out")
