@@ -97,7 +97,9 @@ class MicroBatches:
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         if not self.bf16:
             return contextlib.nullcontext()
-        return torch.autocast(self.model.grid.device.type, torch.bfloat16)
+        # Autocast keeps a weight's cast until it ends, and with it the way back of the first micro-batch: FSDP2 has the
+        # weight anew for the next one, whose gradient would then be lost.
+        return torch.autocast(self.model.grid.device.type, torch.bfloat16, cache_enabled=not self.is_sharded)
 
     def _begin_gradients(self) -> None:
         for one in self.replicas:
