@@ -150,6 +150,11 @@ class LoggingSection(Section):
         ge=1,
         description="Steps between lines on the terminal when it is not interactive; metrics.jsonl has every step.",
     )
+    peak_flops_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="What one device could do at best, for mfu; null: from its data sheet where the card is known.",
+    )
     tensorboard: bool = Field(False, description="Also write `tb/` (extra `hanbit[tensorboard]`).")
 
 

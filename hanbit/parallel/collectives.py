@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import _functional_collectives as functional
 
+from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.grid import Axis
 
 
@@ -59,7 +60,10 @@ def all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose, operation: st
     """The sum (or "max") of `tensor` over the axis; a new tensor, but the same on an axis of one. Traceable."""
     if axis.size == 1 or purpose in LEFT_OUT:
         return tensor
-    return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
+    if torch.compiler.is_compiling():  # a clock would break the graph
+        return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
+    with CLOCK.phase(Phase.COMMUNICATION, purpose):
+        return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
 
 
 def start_all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> "dist.Work | None":
@@ -72,7 +76,8 @@ def start_all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> "dis
 def sum_over_world(tensor: torch.Tensor, purpose: Purpose) -> torch.Tensor:
     """The sum of `tensor` over all processes, in place."""
     if dist.is_initialized() and purpose not in LEFT_OUT:
-        dist.all_reduce(tensor)
+        with CLOCK.phase(Phase.COMMUNICATION, purpose):
+            dist.all_reduce(tensor)
     return tensor
 
 

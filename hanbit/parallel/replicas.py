@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.collectives import Purpose, start_all_reduce
 from hanbit.parallel.grid import Axis
 
@@ -44,9 +45,10 @@ class Replicas:
         """Send what no hook has sent (a parameter that was not used), and wait for all."""
         while len(self.works) < len(self.buckets):
             self._send_next()
-        for work in self.works:
-            if work is not None:
-                work.wait()
+        with CLOCK.phase(Phase.COMMUNICATION, Purpose.REPLICA_GRADIENT):
+            for work in self.works:
+                if work is not None:
+                    work.wait()
 
     def _arrival_in(self, bucket: int) -> Callable[[torch.Tensor], None]:
         def arrived(parameter: torch.Tensor) -> None:

@@ -20,6 +20,7 @@ from torch.distributed.pipelining import (
     ScheduleZBVZeroBubble,
 )
 
+from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.stage import Stage
 
@@ -65,7 +66,8 @@ class Schedule:
     def step(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Forward and backward; the losses of the micro-batches, in the process of the last stage only."""
         losses: list[torch.Tensor] = []
-        self.schedule.step(target=batch["targets"], losses=losses, return_outputs=False, **batch)
+        with CLOCK.phase(Phase.PIPELINE_IDLE):  # what its stages' passes do not take
+            self.schedule.step(target=batch["targets"], losses=losses, return_outputs=False, **batch)
         return losses
 
     def evaluate(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -95,7 +97,7 @@ def _kind(name: ScheduleName, virtual: int) -> Any:
 def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShapes) -> PipelineStage:
     """Shapes are told beforehand, so that no trial run and no pickled message is needed."""
     loss = torch.empty(1, device="meta", requires_grad=True)
-    return PipelineStage(
+    made = PipelineStage(
         stage,
         stage.number,
         stages,
@@ -104,6 +106,19 @@ def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShape
         output_args=loss if stage.is_last else _described(carried(stage.layers.stop)),
         group=grid.pipeline.group,
     )
+    for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
+        setattr(made, name, _counted(getattr(made, name)))
+    return made
+
+
+def _counted(work: Callable[..., Any]) -> Callable[..., Any]:
+    """A pass of a stage, as work on the clock of the step."""
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        with CLOCK.phase(Phase.FORWARD_BACKWARD):
+            return work(*arguments, **named)
+
+    return counted
 
 
 def _described(shapes: tuple[tuple[int, ...], ...]) -> tuple[torch.Tensor, ...]:

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from hanbit.common.errors import TrainingError
 from hanbit.data.numbered import Numbered
 from hanbit.models.batch import Batch
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
+from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.collectives import Purpose, sum_over_world
 from hanbit.parallel.pieces import local_tensor
 from hanbit.train import state
@@ -59,13 +61,7 @@ def train_steps(
         numbers, is_stopping = one_step(training, is_stopping=stop.signal is not None)
         if metrics is not None:
             metrics.write(**numbers)
-        progress.show(
-            training.step,
-            numbers["loss"],
-            numbers["learning_rate"],
-            numbers["grad_norm"],
-            numbers["tokens_per_second"],
-        )
+        progress.show(numbers)
         is_last = training.step == training.steps
         if every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping:
             _validate(training, metrics, progress)
@@ -77,13 +73,17 @@ def train_steps(
     return True
 
 
-def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, float], bool]:
+def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, Any], bool]:
     """One optimizer step; the numbers for metrics.jsonl, and whether any process was asked to stop."""
     began = time.perf_counter()
-    batch = next_batch(training)
-    num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
-    share = training.batches.forward_backward(batch, num_targets)
-    norm = gradient_norm(training.model)
+    CLOCK.start(training.model.grid.device)
+    with CLOCK.phase(Phase.DATA):
+        batch = next_batch(training)
+        num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
+    with CLOCK.phase(Phase.FORWARD_BACKWARD):
+        share = training.batches.forward_backward(batch, num_targets)
+    with CLOCK.phase(Phase.OPTIMIZER):
+        norm = gradient_norm(training.model)
     loss, balance, is_stopping = _report(training, share, is_stopping)
     if not math.isfinite(loss) or not torch.isfinite(norm):
         raise TrainingError(
@@ -91,10 +91,12 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
             "again to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
         )
     learning_rate = training.schedule.learning_rate(training.step + 1)
-    _update(training, norm, learning_rate)
+    with CLOCK.phase(Phase.OPTIMIZER):
+        _update(training, norm, learning_rate)
     training.step += 1
     training.samples_seen += training.recipe.batch.global_batch
     training.tokens_seen += num_targets
+    spent = CLOCK.stop()
     seconds = time.perf_counter() - began
     return {
         "step": training.step,
@@ -105,6 +107,8 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, f
         "tokens": training.tokens_seen,
         "step_seconds": seconds,
         "tokens_per_second": num_targets / seconds,
+        **training.speed.numbers(seconds, training.steps - training.step),
+        **{f"{phase}_seconds": spent[phase] for phase in Phase if phase is not Phase.OTHER},
     }, is_stopping
 
 

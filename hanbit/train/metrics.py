@@ -14,6 +14,8 @@ TENSORBOARD_NAMES = {
     "learning_rate": "train/lr",
     "grad_norm": "train/grad_norm",
     "tokens_per_second": "perf/tokens_per_s",
+    "mfu": "perf/mfu",
+    "peak_memory_bytes": "perf/peak_memory_bytes",
     "validation_loss": "val/loss",
 }
 
@@ -26,13 +28,14 @@ class Metrics:
         self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life
         self._board: Any = _summary_writer(folder.tensorboard, resumed_step) if tensorboard else None
 
-    def write(self, **numbers: float) -> None:
+    def write(self, **numbers: float | None) -> None:
+        """None: a number that this run cannot have."""
         self._file.write(json.dumps(numbers) + "\n")
         self._file.flush()
         if self._board is not None:
             for key, number in numbers.items():
                 first, _, rest = key.partition(".")  # validation_loss.NAME
-                if first in TENSORBOARD_NAMES:
+                if first in TENSORBOARD_NAMES and number is not None:
                     name = "/".join(filter(None, (TENSORBOARD_NAMES[first], rest)))
                     self._board.add_scalar(name, number, numbers["step"])
 

@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,8 +18,8 @@ logger = logging.getLogger(__name__)
 class TrainingProgress:
     """Shows steps on rank 0; a context. `done`: steps of an earlier start; `every`: steps between plain lines."""
 
-    def __init__(self, steps: int, done: int, every: int, tokens_per_step: int) -> None:
-        self.steps, self.every, self.tokens_per_step = steps, every, tokens_per_step
+    def __init__(self, steps: int, done: int, every: int) -> None:
+        self.steps, self.every = steps, every
         self._bar = _bar() if rank() == 0 and sys.stderr.isatty() else None
         self._task = self._bar.add_task("train", total=steps, completed=done, numbers="") if self._bar else None
 
@@ -32,15 +34,15 @@ class TrainingProgress:
         if self._bar:
             self._bar.stop()
 
-    def show(self, step: int, loss: float, learning_rate: float, grad_norm: float, tokens_per_second: float) -> None:
-        numbers = (
-            f"loss {loss:.3f}  lr {learning_rate:.1e}  norm {grad_norm:.2f}  {readable_count(tokens_per_second)} tok/s"
-        )
+    def show(self, numbers: Mapping[str, Any]) -> None:
+        """numbers: a row of metrics.jsonl."""
+        step, text = numbers["step"], line_of(numbers)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=step, numbers=numbers)
-            logger.debug("step %d/%d  %s", step, self.steps, numbers)
+            self._bar.update(self._task, completed=step, numbers=text)
+            logger.debug("step %d/%d  %s", step, self.steps, text)
         elif step % self.every == 0 or step == self.steps or step == 1:
-            logger.info("step %d/%d  %s%s", step, self.steps, numbers, self._left(step, tokens_per_second))
+            left = f"  left {readable_seconds(numbers['time_left_seconds'])}" if step < self.steps else ""
+            logger.info("step %d/%d  %s%s", step, self.steps, text, left)
 
     def note(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
@@ -50,10 +52,14 @@ class TrainingProgress:
         else:
             logger.info(text)
 
-    def _left(self, step: int, tokens_per_second: float) -> str:
-        if step == self.steps or tokens_per_second <= 0:
-            return ""
-        return f"  left {readable_seconds((self.steps - step) * self.tokens_per_step / tokens_per_second)}"
+
+def line_of(numbers: Mapping[str, Any]) -> str:
+    """What one looks at while a run goes; mfu where the device's peak is known."""
+    text = (
+        f"loss {numbers['loss']:.3f}  lr {numbers['learning_rate']:.1e}  norm {numbers['grad_norm']:.2f}  "
+        f"{readable_count(numbers['tokens_per_second'])} tok/s"
+    )
+    return text if numbers["mfu"] is None else f"{text}  mfu {numbers['mfu']:.0%}"
 
 
 def _bar() -> Progress:

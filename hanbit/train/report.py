@@ -16,11 +16,13 @@ from typing import Any
 from hanbit.common.atomic import write_text
 from hanbit.common.language import is_korean
 from hanbit.common.run_folder import RunFolder
-from hanbit.common.units import readable_count, readable_seconds
+from hanbit.common.units import readable_bytes, readable_count, readable_seconds
 from hanbit.train.axis import Scale, reading
 from hanbit.train.chart import Line, Point, chart
 from hanbit.train.metrics import is_number, read_metrics
-from hanbit.train.report_page import SCRIPT, STYLE, WORDS
+from hanbit.train.report_page import SCRIPT, STYLE
+from hanbit.train.report_phases import phases_card
+from hanbit.train.report_words import both, one
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def page(run: Run, language: str, sections: str = "") -> str:
 <html lang="{language}"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name} · hanbit</title><style>{STYLE}</style></head><body>
-<header><div><p class="soft">hanbit · {_both("report")}</p><h1>{name}</h1>
+<header><div><p class="soft">hanbit · {both("report")}</p><h1>{name}</h1>
 <p class="soft">{_machine(run.environment)}</p></div>
 <button><span class="en" lang="ko">한국어</span><span class="ko" lang="en">English</span></button></header>
 {_facts(run)}
@@ -72,7 +74,10 @@ def page(run: Run, language: str, sections: str = "") -> str:
 {_card("learning_rate", "learning_rate", run, language, "zero")}
 {_card("grad_norm", "grad_norm", run, language, "log")}
 {_card("speed", "tokens_per_second", run, language, "zero")}
+{_known("mfu", "mfu", run, language) or _known("model_flops", "model_flops_per_second", run, language)}
+{_known("memory", "peak_memory_bytes", run, language, unit=1e9)}
 </main>
+{phases_card(run.rows)}
 {sections}
 {_folded("recipe", run.recipe)}
 {_folded("environment", json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "")}
@@ -95,13 +100,18 @@ def facts(run: Run) -> dict[str, str]:
         found["last_validation"] = f"{validation[-1].value:.4f}"
     if speed:
         found["median_speed"] = readable_count(statistics.median(point.value for point in speed))
+    mfu, memory = run.series("mfu"), run.series("peak_memory_bytes")
+    if mfu:
+        found["last_mfu"] = f"{statistics.median(point.value for point in mfu):.1%}"
+    if memory:
+        found["peak_memory"] = readable_bytes(max(point.value for point in memory))
     if time:
         found["time"] = _time(sum(point.value for point in time))
     return found
 
 
 def _facts(run: Run) -> str:
-    tiles = [f"<div><dt>{_both(word)}</dt><dd>{value}</dd></div>" for word, value in facts(run).items()]
+    tiles = [f"<div><dt>{both(word)}</dt><dd>{value}</dd></div>" for word, value in facts(run).items()]
     return f"<dl>{''.join(tiles)}</dl>" if tiles else ""
 
 
@@ -113,42 +123,48 @@ def _machine(environment: dict[str, Any]) -> str:
         grid = environment.get("grid")
         sizes = grid.items() if isinstance(grid, dict) else ()
         shape = html.escape(" × ".join(f"{size} {axis}" for axis, size in sizes if size != 1))
-        parts.append(_both("processes", said["processes"]) + (f" ({shape})" if shape else ""))
+        parts.append(both("processes", said["processes"]) + (f" ({shape})" if shape else ""))
     parts += [said[key] for key in ("device", "processor") if key in said]
     if "cores" in said:
-        parts.append(_both("cores", said["cores"]))
+        parts.append(both("cores", said["cores"]))
     if "torch" in said:
         parts.append(f"torch {said['torch']}")
     return " · ".join(parts)
 
 
 def _loss_card(run: Run, language: str) -> str:
-    training = Line(_one("training", language), run.series("loss"))
-    validation = Line(_one("validation", language), run.series("validation_loss"), "second")
+    training = Line(one("training", language), run.series("loss"))
+    validation = Line(one("validation", language), run.series("validation_loss"), "second")
     words = [word for word, line in (("training", training), ("validation", validation)) if line.points]
     return _framed("loss", words, [line for line in (training, validation) if line.points], run, language, "range")
 
 
 def _card(word: str, key: str, run: Run, language: str, scale: Scale) -> str:
-    return _framed(word, [""], [Line(_one(word, language), run.series(key))], run, language, scale)
+    return _framed(word, [""], [Line(one(word, language), run.series(key))], run, language, scale)
+
+
+def _known(word: str, key: str, run: Run, language: str, unit: float = 1) -> str:
+    """A card for numbers that not every run has."""
+    points = [point._replace(value=point.value / unit) for point in run.series(key)]
+    return _framed(word, [""], [Line(one(word, language), points)], run, language, "zero") if points else ""
 
 
 def _framed(word: str, labels: list[str], lines: list[Line], run: Run, language: str, scale: Scale) -> str:
     """A chart under its name and the readings of its lines: at the last step, until a pointer asks for another."""
-    names = (_one("step", language), _one("tokens", language))
-    drawn = chart(_one(word, language), lines, run.last_step, names, scale)
+    names = (one("step", language), one("tokens", language))
+    drawn = chart(one(word, language), lines, run.last_step, names, scale)
     if not drawn:
-        return f'<section class="card"><h2>{_both(word)}</h2><p class="nothing">{_both("nothing")}</p></section>'
+        return f'<section class="card"><h2>{both(word)}</h2><p class="nothing">{both("nothing")}</p></section>'
     keys = [_key(label, line) for label, line in zip(labels, lines, strict=True)]
     last = lines[0].points[-1]
     tokens = "–" if last.tokens is None else readable_count(last.tokens)
-    at = f'{_both("step")} <span class="step">{last.step:,.0f}</span> · <span class="tokens">{tokens}</span>'
-    top = f'<div class="top"><h2>{_both(word)}</h2><p class="at">{at} {_both("tokens")}</p></div>'
+    at = f'{both("step")} <span class="step">{last.step:,.0f}</span> · <span class="tokens">{tokens}</span>'
+    top = f'<div class="top"><h2>{both(word)}</h2><p class="at">{at} {both("tokens")}</p></div>'
     return f'<section class="card">{top}<p class="key">{"".join(keys)}</p>{drawn}</section>'
 
 
 def _key(label: str, line: Line) -> str:
-    swatch = f'<i class="{line.kind}"></i>{_both(label)}' if label else ""
+    swatch = f'<i class="{line.kind}"></i>{both(label)}' if label else ""
     last = reading(line.points[-1].value)
     return f'<span>{swatch}<output class="{line.kind}">{last}</output><small></small></span>'
 
@@ -156,13 +172,7 @@ def _key(label: str, line: Line) -> str:
 def _folded(word: str, text: str) -> str:
     if not text:
         return ""
-    return f'<details class="card"><summary>{_both(word)}</summary><pre>{html.escape(text)}</pre></details>'
-
-
-def _both(word: str, number: str = "") -> str:
-    """The word in both languages, `number` (HTML) where the word asks for one."""
-    english, korean = (text.format(number) for text in WORDS[word])
-    return f'<span class="en">{english}</span><span class="ko">{korean}</span>'
+    return f'<details class="card"><summary>{both(word)}</summary><pre>{html.escape(text)}</pre></details>'
 
 
 def _time(seconds: float) -> str:
@@ -170,10 +180,6 @@ def _time(seconds: float) -> str:
     for unit, sign in ((" d", "일"), (" h", "시간"), (" min", "분"), (" s", "초")):
         korean = korean.replace(unit, sign)
     return f'<span class="en">{english}</span><span class="ko">{korean}</span>'
-
-
-def _one(word: str, language: str) -> str:
-    return WORDS[word][language == "ko"]
 
 
 def _text(path: Path) -> str:

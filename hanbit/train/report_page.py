@@ -1,31 +1,8 @@
-"""How `report.html` looks, what it says in two languages, and the few lines that make it answer to the pointer.
+"""How `report.html` looks, and the few lines that make it answer to the pointer.
 
 Colours are Okabe and Ito's blue and vermilion (2008), which all kinds of colour vision tell apart; the second line
 is also dashed and dotted, so that colour never carries the meaning alone.
 """
-
-# English and Korean of every word the page says, {} for a number; both are in the file, a button changes between them
-WORDS = {
-    "report": ("training report", "학습 보고서"),
-    "loss": ("Loss", "손실"),
-    "validation": ("validation", "검증"),
-    "training": ("training", "학습"),
-    "learning_rate": ("Learning rate", "학습률"),
-    "grad_norm": ("Gradient norm", "기울기 노름"),
-    "speed": ("Tokens per second", "초당 토큰"),
-    "step": ("step", "단계"),
-    "steps": ("steps", "단계"),
-    "tokens": ("tokens", "토큰"),
-    "last_loss": ("last loss", "마지막 손실"),
-    "last_validation": ("last validation loss", "마지막 검증 손실"),
-    "median_speed": ("tokens/s, median", "초당 토큰, 중앙값"),
-    "time": ("time in steps", "단계에 든 시간"),
-    "recipe": ("Recipe, as resolved", "확정된 레시피"),
-    "environment": ("Environment", "환경"),
-    "processes": ("{} processes", "프로세스 {}개"),
-    "cores": ("{} cores", "코어 {}개"),
-    "nothing": ("no numbers yet", "아직 값이 없습니다"),
-}
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b2130; --soft: #5f6b80; --line: #e4e8ef; --paper: #f4f6fa; --card: #fff;
@@ -44,9 +21,10 @@ button { font: inherit; font-size: 13px; color: var(--ink); background: var(--ca
   border-radius: 999px; padding: 4px 14px; cursor: pointer; white-space: nowrap }
 button:hover { border-color: var(--first) }
 dl, .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; box-shadow: var(--shade) }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); margin: 0 0 16px;
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); margin: 0 0 16px;
   padding: 6px 4px }
-dl div { padding: 10px 16px } dd { margin: 0; font-size: 21px; font-weight: 600; letter-spacing: -.01em }
+dl div { padding: 10px 16px }
+dd { margin: 0; font-size: 21px; font-weight: 600; white-space: nowrap; letter-spacing: -.01em }
 dd, output, .at { font-variant-numeric: tabular-nums }
 main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 16px }
 .card { padding: 14px 16px 10px; min-width: 0 }
@@ -61,6 +39,12 @@ table { border-collapse: collapse; width: 100%; margin: 8px 0 4px } th { text-al
 th, code { color: var(--soft); font-size: 13px } code { font-family: ui-monospace, monospace; overflow-wrap: anywhere }
 .wide { margin-top: 16px } .wide td:nth-last-child(2) { min-width: 84px }
 td, th { padding: 7px 16px 7px 0; border-top: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere }
+.bar { display: flex; height: 26px; margin: 12px 0 8px; border-radius: 6px; overflow: hidden }
+.bar span { min-width: 1px } .phases { display: flex; flex-wrap: wrap; gap: 2px 22px; padding-bottom: 4px }
+.phases i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px }
+.phases b { font-weight: 600; font-variant-numeric: tabular-nums; margin-left: 4px }
+.forward_backward { background: #0072b2 } .communication { background: #e69f00 } .pipeline_idle { background: #d55e00 }
+.optimizer { background: #009e73 } .data { background: #cc79a7 } .other { background: #8a93a3 }
 .nothing { color: var(--soft); padding: 64px 0; text-align: center }
 svg { width: 100%; height: auto; display: block; touch-action: pan-y; cursor: crosshair; border-radius: 6px }
 svg:focus-visible { outline: 2px solid var(--first) }

@@ -32,7 +32,7 @@ from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
-from hanbit.train.data import open_data, tokenizer_folder, tokens_per_step, told
+from hanbit.train.data import open_data, tokenizer_folder, told
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.progress import TrainingProgress
@@ -47,6 +47,7 @@ from hanbit.train.setup import (
     fill_model,
     grid_of,
 )
+from hanbit.train.speed import processor_of, speed_of
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def environment(grid: Grid) -> dict[str, object]:
         "torch": torch.__version__,
         "machine": platform.machine(),
         "processor": platform.processor() or platform.machine(),
+        **({"GPU": str(processor_of(grid.device))} if grid.device.type == "cuda" else {}),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(grid.device),
@@ -147,8 +149,7 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     stop = StopRequest()
     stop.listen()
     metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
-    per_step = tokens_per_step(training.samples, recipe.batch.global_batch)
-    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps, per_step)
+    progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps)
     try:
         with progress:
             is_finished = train_steps(training, folder.checkpoints, metrics, progress, stop)
@@ -173,6 +174,7 @@ def build(recipe: Recipe, grid: Grid) -> Training:
         batches=build_batches(recipe, model),
         samples=samples,
         validation=validation,
+        speed=speed_of(recipe, grid),
     )
 
 

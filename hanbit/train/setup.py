@@ -25,6 +25,7 @@ from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.recompute import Recompute
 from hanbit.parallel.schedules import CarriedShapes
 from hanbit.parallel.step import MicroBatches
+from hanbit.train.speed import Speed
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Training:
     batches: MicroBatches
     samples: Numbered
     validation: dict[str, Numbered]
+    speed: Speed
     step: int = 0
     samples_seen: int = 0
     tokens_seen: int = 0

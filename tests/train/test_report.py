@@ -277,3 +277,31 @@ def test_browser_refuses_a_script_that_is_not_the_page_s_own(tmp_path: Path, chr
     text = made(tmp_path, steps(3)).replace("</body>", foreign)
     reader = Reader(chromium(text))
     assert reader.said("title") == ["run · hanbit"], "our own script ran and took the points' titles, no other did"
+
+
+PARTS = {"forward_backward": 0.2, "communication": 0.1, "pipeline_idle": 0.05, "optimizer": 0.1, "data": 0.0}
+
+
+def test_one_bar_shows_where_the_time_of_the_steps_went(tmp_path: Path) -> None:
+    seconds = {f"{phase}_seconds": value for phase, value in PARTS.items()}
+    text = made(tmp_path, [{**row, **seconds} for row in steps(4)])
+    said = "".join(Reader(text).said("p", **{"class": "phases"}))
+    assert re.findall(r"[\d.]+%", said) == ["40.0%", "20.0%", "10.0%", "20.0%", "10.0%"]  # the last is "other"
+    widths = [float(width) for width in re.findall(r"flex-grow:([\d.]+)", text)]
+    assert widths == pytest.approx([0.4, 0.2, 0.1, 0.2, 0.1])
+    assert 'class="bar"' not in made(tmp_path, steps(4), "without")
+
+
+def test_mfu_and_memory_have_a_card_where_they_are_known(tmp_path: Path) -> None:
+    rows = [{**row, "mfu": 0.4, "model_flops_per_second": 4e14, "peak_memory_bytes": 3.2e9} for row in steps(4)]
+    text = made(tmp_path, rows)
+    assert [readings(chart)[0][2] for chart in charts(text)[4:]] == ["0.4", "3.2"]
+    assert "40.0%" in Reader(text).said("dd")
+    assert "3.2 GB" in Reader(text).said("dd")
+    unknown = made(tmp_path, [{**row, "mfu": None} for row in rows], "unknown")
+    assert readings(charts(unknown)[4])[0][2] == "400T"
+
+
+def test_a_row_without_a_time_of_its_own_is_no_part_of_the_bar(tmp_path: Path) -> None:
+    hostile = [{**steps(1)[0], "data_seconds": HOSTILE}, {**steps(1)[0], "step_seconds": 0}]
+    assert 'class="bar"' not in made(tmp_path, hostile)
