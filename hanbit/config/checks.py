@@ -6,6 +6,7 @@ Every problem has the values, the rule, and the values that would do; all of the
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from hanbit.common.capability import Processor, why_not
 from hanbit.common.errors import ConfigError
 from hanbit.config.data import sources
 from hanbit.config.data_checks import data_problems
@@ -15,6 +16,7 @@ from hanbit.config.problem import Problem
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
+_FP8_ALONE = ("tensor", "shard", "context", "expert")
 _SHORTEST = {"bert": 8, "t5": 16}  # tokens of a sequence in which there is something to hide
 _SPLIT_FAMILIES = ("gpt", "llama")  # whose sequences may be split over processes
 
@@ -50,9 +52,20 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _mixture,
         _expert,
         data_problems,
+        _fp8,
     )
     found = [problem for one in checks for problem in one(recipe)]
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
+
+
+def lacking(recipe: Recipe, processor: Processor | None) -> list[Problem]:
+    """A precision that the processor does not have; nothing where it is not known yet."""
+    precision = recipe.training.precision
+    why = None if processor is None or precision == "auto" else why_not(processor, precision)
+    if processor is None or why is None:
+        return []
+    way_out = f"Use one of these, or auto, which takes {processor.capability.auto} here"
+    return [Problem("training.precision", f"training.precision={precision}: {why}", way_out)]
 
 
 def known(value: int | str) -> int:
@@ -264,6 +277,9 @@ def _mixture(recipe: Recipe) -> Iterator[Problem]:
     if recipe.training.compile:
         rule = "training.compile=true with model.family=mixture: a graph cannot know how many tokens an expert gets"
         yield Problem("training.compile", rule, "Leave it out")
+    if recipe.training.precision in ("fp16", "fp8"):
+        rule = f"training.precision={recipe.training.precision} with model.family=mixture is not proven"
+        yield Problem("training.precision", rule, "Use bf16 or fp32")
     if recipe.tuning is not None:
         rule = "tuning a model.family=mixture is not proven: adapters of experts are not built"
         yield Problem("tuning.model", rule, "Train all of it, or tune a model without experts")
@@ -286,6 +302,16 @@ def _expert(recipe: Recipe) -> Iterator[Problem]:
     if parallel.shard:
         rule = f"parallel.expert={expert} with parallel.shard={parallel.shard} is not proven"
         yield Problem("parallel.shard", rule, "Use parallel.shard=0, or parallel.expert=1")
+
+
+def _fp8(recipe: Recipe) -> Iterator[Problem]:
+    """Layouts in which torchao's layers are not proven beside ours."""
+    parallel = recipe.parallel
+    beside = [f"parallel.{key}={getattr(parallel, key)}" for key in _FP8_ALONE if getattr(parallel, key) > 1]
+    beside += [] if recipe.tuning is None else ["tuning"]
+    if recipe.training.precision == "fp8" and beside:
+        rule = f"training.precision=fp8 together with {' and '.join(beside)} is not proven equal to one process"
+        yield Problem("training.precision", rule, "Use bf16")
 
 
 def _divides(key: str, value: int, other_key: str, other: int) -> Problem:

@@ -81,8 +81,16 @@ class TrainingSection(Section):
 
     steps: Count | Auto = Field("auto", description="Optimizer steps; auto: tokens / (global_batch x sequence_length).")
     tokens: int | None = Field(None, gt=0, description="Tokens to train on, instead of steps.")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="Arithmetic of the matrix products; weights and sums stay fp32."
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = Field(
+        "fp32",
+        description="Arithmetic of the matrix products; weights and sums stay fp32. auto: bf16 or fp16 where the GPU "
+        "has it; fp8 needs `hanbit[fp8]`.",
+    )
+    initial_loss_scale: float = Field(
+        65536.0, ge=1, description="What fp16 multiplies the loss with at first, so that small gradients stay."
+    )
+    loss_scale_window: int = Field(
+        2000, ge=1, description="Steps with finite gradients after which it doubles; one without halves it, unstepped."
     )
     recompute: Literal["none", "selective", "full"] = Field(
         "none",

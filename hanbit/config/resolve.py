@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hanbit.config.checks import known, misfits, refuse, unfillable
+from hanbit.common.capability import Processor
+from hanbit.config.checks import known, lacking, misfits, refuse, unfillable
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
 from hanbit.config.recipe import Recipe
@@ -42,21 +43,28 @@ def resolve(
     world_size: int,
     vocabulary: int | None,
     device: str | None = None,
+    processor: Processor | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> Resolved:
     """Raises ConfigError with all problems and the values that would fit.
 
     world_size: processes. vocabulary: ids of the tokenizer, and of the task, where one is known. device: cpu or cuda,
-    what `training.device=auto` becomes; None leaves it to the process that trains. origins: dotted key -> place, for
-    messages.
+    what `training.device=auto` becomes; None leaves it to the process that trains. processor: what decides and checks
+    training.precision; None leaves that, too. origins: dotted key -> place, for messages.
     """
     refuse(unfillable(recipe, vocabulary), origins or {})
-    filled = fill(recipe, world_size, vocabulary, device)
-    refuse(misfits(filled.recipe, world_size, vocabulary), origins or {})
+    filled = fill(recipe, world_size, vocabulary, device, processor)
+    refuse([*misfits(filled.recipe, world_size, vocabulary), *lacking(filled.recipe, processor)], origins or {})
     return Resolved(filled.recipe, filled.decisions, tuple(_notes(filled.recipe)))
 
 
-def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | None = None) -> Resolved:
+def fill(
+    recipe: Recipe,
+    world_size: int,
+    vocabulary: int | None,
+    device: str | None = None,
+    processor: Processor | None = None,
+) -> Resolved:
     """Every `auto` of a recipe without `unfillable` problems; model.vocabulary stays if no tokenizer is known."""
     decisions: list[Decision] = []
 
@@ -65,7 +73,7 @@ def fill(recipe: Recipe, world_size: int, vocabulary: int | None, device: str | 
         return value
 
     recipe = _changed(recipe, model=_model(recipe.model, vocabulary, decide))
-    recipe = _changed(recipe, training=_training(recipe, device, decide))
+    recipe = _changed(recipe, training=_training(recipe, device, processor, decide))
     recipe = _changed(recipe, parallel=_parallel(recipe, world_size, decide))
     recipe = _changed(recipe, batch=_batch(recipe, decide))
     recipe = _changed(recipe, optimizer=_optimizer(recipe, decide))
@@ -116,11 +124,14 @@ def _inner(model: ModelConfig) -> tuple[int, str]:
     return -(-8 * model.hidden // (3 * 64)) * 64, f"8/3 x {model.hidden} hidden, up to a multiple of 64"
 
 
-def _training(recipe: Recipe, device: str | None, decide: Decide) -> Any:
+def _training(recipe: Recipe, device: str | None, processor: Processor | None, decide: Decide) -> Any:
     training, batch = recipe.training, recipe.batch
     changes: dict[str, Any] = {}
     if training.device == "auto" and device is not None:
         changes["device"] = decide("training.device", device, "what this machine has")
+    if training.precision == "auto" and processor is not None:
+        capability = processor.capability
+        changes["precision"] = decide("training.precision", capability.auto, f"{processor} {capability.why}")
     if training.steps == "auto":
         assert training.tokens is not None
         tokens_per_step = batch.global_batch * batch.sequence_length

@@ -3,7 +3,7 @@
 cut layers   by pipeline stage, several in a process where it has several, on the meta device: others take no memory
 cut weights  by the plan's words over the tensor axis; names and pieces are recorded
 swap leaves  the modules that sum over the tensor axis; routers and experts, which exchange rows over the expert axis
-recompute, compile   block by block, so that one graph serves all layers
+FP8, recompute, compile   block by block, so that one graph serves all layers
 FSDP2        blocks first, then the stage: after compile, so that hooks stay outside the graphs
 allocate     on the device, then tie again: replacing a parameter unties it
 """
@@ -21,6 +21,7 @@ from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
 from hanbit.parallel.context import causal_over
 from hanbit.parallel.experts import Balance, balance_of, swap_experts
+from hanbit.parallel.fp8 import compute_in_fp8
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
 from hanbit.parallel.objectives import Objective, Vocabulary
@@ -47,6 +48,7 @@ class Options:
     virtual: int = 1
     layers_per_stage: tuple[int, ...] | None = None
     balance_coefficient: float = 0.0
+    fp8: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,9 @@ def _first_id(pieces: dict[str, Piece]) -> int:
 
 def _prepare_blocks(model: nn.Module, plan: Plan, options: Options) -> None:
     blocks = list(cast(nn.ModuleDict, getattr(model, plan.repeat)).values())
+    if options.fp8:
+        for block in blocks:
+            compute_in_fp8(block)
     for block in chosen(blocks, options.recompute):
         recompute(block, options.recompute.kind)
     if options.compile:

@@ -27,7 +27,11 @@ def clip_gradients(model: ParallelModel, norm: torch.Tensor, limit: float) -> No
     """Scale all gradients by limit / norm where the norm is above the limit, as torch.nn.utils.clip_grad_norm_ does."""
     scale = min(1.0, limit / (norm.item() + 1e-6))
     if scale < 1.0:
-        torch._foreach_mul_(list(local_gradients(model).values()), scale)
+        scale_gradients(model, scale)
+
+
+def scale_gradients(model: ParallelModel, factor: float) -> None:
+    torch._foreach_mul_(list(local_gradients(model).values()), factor)
 
 
 def local_gradients(model: ParallelModel) -> dict[str, torch.Tensor]:

@@ -17,10 +17,13 @@ from hanbit.parallel.schedules import CarriedShapes, Schedule
 
 
 class MicroBatches:
-    """Runs a process's part of the global batch as `count` micro-batches."""
+    """Runs a process's part of the global batch as `count` micro-batches.
 
-    def __init__(self, model: ParallelModel, count: int, carried: CarriedShapes, bf16: bool) -> None:
-        self.model, self.count, self.bf16 = model, count, bf16
+    dtype: of matrix products, by autocast; None for the weights' own. Gradients are float32 and summed as such.
+    """
+
+    def __init__(self, model: ParallelModel, count: int, carried: CarriedShapes, dtype: torch.dtype | None) -> None:
+        self.model, self.count, self.dtype = model, count, dtype
         self.is_sharded = isinstance(model.stages[0], FSDPModule)
         self.scale = 1.0
         self.replicas = [] if self.is_sharded else _replicas_of(model, count)
@@ -30,13 +33,13 @@ class MicroBatches:
         if model.grid.pipeline.size > 1:
             self.schedule = Schedule(model.schedule, model.stages, model.grid, count, carried, self._scaled)
 
-    def forward_backward(self, batch: Batch, global_tokens: int) -> torch.Tensor:
-        """Gradients of (summed loss / global_tokens), summed over all processes, in every parameter's `.grad`.
+    def forward_backward(self, batch: Batch, global_tokens: int, loss_scale: float = 1.0) -> torch.Tensor:
+        """Gradients of loss_scale x (summed loss / global_tokens), summed over all processes, in each `.grad`.
 
-        batch: [count * micro_batch, ...] each. Returns this process's share of that loss, a scalar; zero but on the
-        last stage.
+        batch: [count * micro_batch, ...] each. Returns this process's share of the unscaled loss, a scalar; zero but
+        on the last stage.
         """
-        self.scale = 1.0 / global_tokens
+        self.scale = loss_scale / global_tokens
         self.model.copy_twins()
         self._begin_gradients()
         if self.model.balance is not None:
@@ -45,7 +48,7 @@ class MicroBatches:
         with self._arithmetic():
             losses = self._loop(batch) if self.schedule is None else self.schedule.step(batch)
         self._finish_gradients()
-        return self._total(losses)
+        return self._total(losses) / loss_scale
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, global_tokens: int) -> torch.Tensor:
@@ -95,11 +98,11 @@ class MicroBatches:
         return torch.zeros((), device=self.model.grid.device)
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.bf16:
+        if self.dtype is None:
             return contextlib.nullcontext()
         # Autocast keeps a weight's cast until it ends, and with it the way back of the first micro-batch: FSDP2 has the
         # weight anew for the next one, whose gradient would then be lost.
-        return torch.autocast(self.model.grid.device.type, torch.bfloat16, cache_enabled=not self.is_sharded)
+        return torch.autocast(self.model.grid.device.type, self.dtype, cache_enabled=not self.is_sharded)
 
     def _begin_gradients(self) -> None:
         for one in self.replicas:

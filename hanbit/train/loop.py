@@ -13,7 +13,7 @@ import torch
 from hanbit.common.errors import TrainingError
 from hanbit.data.numbered import Numbered
 from hanbit.models.batch import Batch
-from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients
+from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients, scale_gradients
 from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.collectives import Purpose, sum_over_world
 from hanbit.parallel.pieces import local_tensor
@@ -77,22 +77,20 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
     """One optimizer step; the numbers for metrics.jsonl, and whether any process was asked to stop."""
     began = time.perf_counter()
     CLOCK.start(training.model.grid.device)
+    loss_scale = 1.0 if training.loss_scale is None else training.loss_scale.scale
     with CLOCK.phase(Phase.DATA):
         batch = next_batch(training)
         num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
     with CLOCK.phase(Phase.FORWARD_BACKWARD):
-        share = training.batches.forward_backward(batch, num_targets)
+        share = training.batches.forward_backward(batch, num_targets, loss_scale)
     with CLOCK.phase(Phase.OPTIMIZER):
-        norm = gradient_norm(training.model)
+        norm = gradient_norm(training.model) / loss_scale
     loss, balance, is_stopping = _report(training, share, is_stopping)
-    if not math.isfinite(loss) or not torch.isfinite(norm):
-        raise TrainingError(
-            f"step {training.step + 1}: loss is {loss}, grad_norm is {norm.item()}; the step was not taken. Start "
-            "again to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
-        )
+    is_taken = _may_step(training, loss, norm.item())
     learning_rate = training.schedule.learning_rate(training.step + 1)
-    with CLOCK.phase(Phase.OPTIMIZER):
-        _update(training, norm, learning_rate)
+    if is_taken:
+        with CLOCK.phase(Phase.OPTIMIZER):
+            _update(training, norm, learning_rate, loss_scale)
     training.step += 1
     training.samples_seen += training.recipe.batch.global_batch
     training.tokens_seen += num_targets
@@ -103,13 +101,32 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
         "loss": loss,
         **({} if training.model.balance is None else {"load_balancing_loss": balance}),
         "learning_rate": learning_rate,
-        "grad_norm": norm.item(),
+        "grad_norm": norm.item() if is_taken else None,
         "tokens": training.tokens_seen,
         "step_seconds": seconds,
         "tokens_per_second": num_targets / seconds,
         **training.speed.numbers(seconds, training.steps - training.step),
         **{f"{phase}_seconds": spent[phase] for phase in Phase if phase is not Phase.OTHER},
+        **_scaling(training, loss_scale),
     }, is_stopping
+
+
+def _may_step(training: Training, loss: float, norm: float) -> bool:
+    """False: the gradients overflowed fp16, and the step is skipped, by every process alike. Raises TrainingError."""
+    if math.isfinite(loss) and training.loss_scale is not None:
+        return training.loss_scale.update(norm)
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingError(
+            f"step {training.step + 1}: loss is {loss}, grad_norm is {norm}; the step was not taken. Start "
+            "again to continue from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
+        )
+    return True
+
+
+def _scaling(training: Training, loss_scale: float) -> dict[str, float]:
+    if training.loss_scale is None:
+        return {}
+    return {"loss_scale": loss_scale, "skipped_steps": training.loss_scale.skipped_steps}
 
 
 def next_batch(training: Training) -> Batch:
@@ -139,7 +156,9 @@ def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple
     return loss, balance, stops > 0
 
 
-def _update(training: Training, norm: torch.Tensor, learning_rate: float) -> None:
+def _update(training: Training, norm: torch.Tensor, learning_rate: float, loss_scale: float) -> None:
+    if loss_scale != 1:
+        scale_gradients(training.model, 1 / loss_scale)
     limit = training.recipe.optimizer.clip_grad_norm
     if limit is not None:
         clip_gradients(training.model, norm, limit)

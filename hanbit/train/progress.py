@@ -55,9 +55,10 @@ class TrainingProgress:
 
 def line_of(numbers: Mapping[str, Any]) -> str:
     """What one looks at while a run goes; mfu where the device's peak is known."""
+    norm = numbers["grad_norm"]
     text = (
-        f"loss {numbers['loss']:.3f}  lr {numbers['learning_rate']:.1e}  norm {numbers['grad_norm']:.2f}  "
-        f"{readable_count(numbers['tokens_per_second'])} tok/s"
+        f"loss {numbers['loss']:.3f}  lr {numbers['learning_rate']:.1e}  "
+        f"{'skipped' if norm is None else f'norm {norm:.2f}'}  {readable_count(numbers['tokens_per_second'])} tok/s"
     )
     return text if numbers["mfu"] is None else f"{text}  mfu {numbers['mfu']:.0%}"
 

@@ -35,6 +35,7 @@ from hanbit.train.adapter import export_adapter, model_of
 from hanbit.train.data import open_data, tokenizer_folder, told
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
+from hanbit.train.precision import build_loss_scale
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.report import write_report
 from hanbit.train.resolution import resolution_of
@@ -75,7 +76,8 @@ def train(source: str | Path | Recipe, overrides: Sequence[str] = ()) -> Result:
 
 def run_recipe(loaded: Loaded) -> Result:
     """A recipe that is loaded, from its resolution to its result."""
-    plan = resolution_of(loaded, world_size(), choose_device(loaded.recipe.training.device).type)
+    device = choose_device(loaded.recipe.training.device)
+    plan = resolution_of(loaded, world_size(), device.type, processor_of(device))
     grid = _join(plan.recipe)
     folder = RunFolder(Path(plan.recipe.runs) / plan.recipe.name)
     lock = _take(folder, grid)
@@ -175,6 +177,7 @@ def build(recipe: Recipe, grid: Grid) -> Training:
         samples=samples,
         validation=validation,
         speed=speed_of(recipe, grid),
+        loss_scale=build_loss_scale(recipe),
     )
 
 

@@ -25,10 +25,14 @@ from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.recompute import Recompute
 from hanbit.parallel.schedules import CarriedShapes
 from hanbit.parallel.step import MicroBatches
+from hanbit.train.precision import LossScale
 from hanbit.train.speed import Speed
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
 
 logger = logging.getLogger(__name__)
+
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Training:
     samples: Numbered
     validation: dict[str, Numbered]
     speed: Speed
+    loss_scale: LossScale | None  # of fp16
     step: int = 0
     samples_seen: int = 0
     tokens_seen: int = 0
@@ -103,6 +108,7 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
         virtual=parallel.virtual,
         layers_per_stage=None if parallel.layers_per_stage == "balanced" else tuple(parallel.layers_per_stage),
         balance_coefficient=getattr(recipe.model, "balance_coefficient", 0.0),
+        fp8=recipe.training.precision == "fp8",
     )
     units, objective = units_of(recipe.model), objective_of(recipe)
     return parallelize(model, plan, units, grid, family.make_attend, objective, options)
@@ -181,8 +187,8 @@ def build_schedule(recipe: Recipe) -> Schedule:
 def build_batches(recipe: Recipe, model: ParallelModel) -> MicroBatches:
     micro_batch = known(recipe.batch.micro_batch)
     count = recipe.batch.global_batch // (model.grid.data.size * micro_batch)
-    is_bf16 = recipe.training.precision == "bf16"
-    return MicroBatches(model, count, carried_shapes(recipe, model.grid), is_bf16)
+    return MicroBatches(model, count, carried_shapes(recipe, model.grid), AUTOCAST[recipe.training.precision])
+    return MicroBatches(model, count, carried_shapes(recipe), AUTOCAST[recipe.training.precision])
 
 
 def carried_shapes(recipe: Recipe, grid: Grid) -> CarriedShapes:

@@ -46,6 +46,8 @@ def resume(training: Training, folder: Path) -> None:
     training.samples_seen = state["samples_seen"]
     training.tokens_seen = state["tokens_seen"]
     training.optimizer.steps_done = state["optimizer_steps"]
+    if training.loss_scale is not None:
+        training.loss_scale.take_up(state.get("loss_scale", {}))
 
 
 def _tensors(training: Training) -> dict[str, tuple[Piece, torch.Tensor]]:
@@ -64,6 +66,7 @@ def _state(training: Training) -> dict[str, Any]:
         "samples_seen": training.samples_seen,
         "tokens_seen": training.tokens_seen,
         "optimizer_steps": training.optimizer.steps_done,
+        "loss_scale": {} if training.loss_scale is None else training.loss_scale.state(),
         "model": training.recipe.model.model_dump(mode="json"),
         "order": _order(training),
         "tuning": _tuning(training),
