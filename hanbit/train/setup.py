@@ -188,7 +188,6 @@ def build_batches(recipe: Recipe, model: ParallelModel) -> MicroBatches:
     micro_batch = known(recipe.batch.micro_batch)
     count = recipe.batch.global_batch // (model.grid.data.size * micro_batch)
     return MicroBatches(model, count, carried_shapes(recipe, model.grid), AUTOCAST[recipe.training.precision])
-    return MicroBatches(model, count, carried_shapes(recipe), AUTOCAST[recipe.training.precision])
 
 
 def carried_shapes(recipe: Recipe, grid: Grid) -> CarriedShapes:
