@@ -19,7 +19,7 @@ from hanbit.checkpoint.export import export_model
 from hanbit.checkpoint.layout import folder_name
 from hanbit.checkpoint.save import point_at
 from hanbit.common.atomic import write_json, write_text
-from hanbit.common.errors import ConfigError, RunFolderError
+from hanbit.common.errors import RunFolderError
 from hanbit.common.log import log_to_file
 from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
@@ -32,6 +32,7 @@ from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
+from hanbit.train.agreement import check_same_run
 from hanbit.train.data import open_data, tokenizer_folder, told
 from hanbit.train.loop import StopRequest, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
@@ -96,17 +97,8 @@ def run_recipe(loaded: Loaded) -> Result:
 def _join(recipe: Recipe) -> Grid:
     device = choose_device(recipe.training.device)
     start_processes(device)
-    grid = grid_of(recipe, device)
-    _check_same_recipe(recipe)
-    return grid
-
-
-def _check_same_recipe(recipe: Recipe) -> None:
-    """Two ranks with different recipes would hang or, worse, train something else."""
-    texts = from_all(to_yaml(recipe))
-    different = [rank for rank, text in enumerate(texts) if text != texts[0]]
-    if different:
-        raise ConfigError(f"rank {different[0]} has another recipe than rank 0. Start all ranks with the same command")
+    check_same_run(recipe)  # before the groups of the grid, which other sizes would leave waiting
+    return grid_of(recipe, device)
 
 
 def _take(folder: RunFolder, grid: Grid) -> IO[str] | None:
