@@ -1,9 +1,12 @@
-"""Parallel training equals one process; without any single collective it does not. One group of processes per size."""
+"""Parallel training equals one process; without any single collective it does not. One group of processes per size.
+
+Of the layouts, those that have every pair of switches run always, all others with the slow tests.
+"""
 
 import pytest
 
 from hanbit.bench.exactness import Row, prove
-from hanbit.bench.exactness_cases import CASES, NEEDED_BY, Case
+from hanbit.bench.exactness_cases import CASES, NEEDED_BY, Case, covering
 from hanbit.parallel.collectives import Purpose
 
 
@@ -11,17 +14,41 @@ def name_of(case: Case) -> str:
     return f"{case.name}, {case.model}"
 
 
+CHOSEN = covering()
+OTHERS = tuple(case for case in CASES if case not in CHOSEN)
+
+
 @pytest.fixture(scope="module")
 def rows() -> dict[tuple[str, Purpose | None], Row]:
-    return {(name_of(row.case), row.without): row for row in prove()}
+    return {(name_of(row.case), row.without): row for row in prove(CHOSEN)}
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_layout_equals_one_process(case: Case, rows: dict[tuple[str, Purpose | None], Row]) -> None:
-    row = rows[name_of(case), None]
+@pytest.fixture(scope="module")
+def rows_of_others() -> dict[tuple[str, Purpose | None], Row]:
+    return {(name_of(row.case), row.without): row for row in prove(OTHERS, ())}
+
+
+def check(row: Row) -> None:
     assert row.loss_fall >= 0.2
     assert row.loss_error <= 1e-5
     assert row.gradient_error <= 1e-5
+
+
+@pytest.mark.parametrize("case", CHOSEN, ids=name_of)
+def test_layout_equals_one_process(case: Case, rows: dict[tuple[str, Purpose | None], Row]) -> None:
+    check(rows[name_of(case), None])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS, ids=name_of)
+def test_other_layout_equals_one_process(case: Case, rows_of_others: dict[tuple[str, Purpose | None], Row]) -> None:
+    check(rows_of_others[name_of(case), None])
+
+
+def test_chosen_layouts_have_every_axis_of_the_grid_and_every_family() -> None:
+    axes = {key for case in CHOSEN for key in case.settings.get("parallel", {})}
+    assert axes == {key for case in CASES for key in case.settings.get("parallel", {})}
+    assert {case.model for case in CHOSEN} >= {"llama", "gpt", "mixture", "bert"}
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
