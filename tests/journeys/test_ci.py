@@ -71,7 +71,6 @@ def test_what_many_processes_compute_brings_their_tests(clone: Path) -> None:
     assert chosen(clone) == ["tests/journeys", "tests/pairs", "tests/parallel", "tests/processes"]
 
 
-def test_the_script_of_continuous_integration_runs_what_is_chosen() -> None:
+def test_the_script_of_continuous_integration_sets_up_checks_and_tests() -> None:
     lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("make ")] == ["make setup", "make check", "make test"]
-    assert 'make test-slow TESTS="$(scripts/slow-tests | xargs)"' in lines[-1]
