@@ -68,7 +68,7 @@ def test_a_missing_base_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
         load_recipe(tmp_path / "own.yaml", environment={})
 
 
-@pytest.mark.parametrize("source", ["llama/70b", "../recipes/llama/tiny", "/etc/passwd.yaml"])
+@pytest.mark.parametrize("source", ["llama/71b", "../recipes/llama/tiny", "/etc/passwd.yaml"])
 def test_an_unknown_recipe_is_refused(source: str) -> None:
     with pytest.raises(ConfigError, match="there is no recipe"):
         load_recipe(source, environment={})
