@@ -1,6 +1,5 @@
 """The layouts that are compared with one process, and the collective that each of them proves necessary."""
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,23 +242,3 @@ NEEDED_BY: dict[Purpose, Case] = {
     Purpose.GRADIENT_NORM: CASES[3],
     Purpose.LOSS_REPORT: CASES[0],
 }
-
-
-def covering(cases: tuple[Case, ...] = CASES) -> tuple[Case, ...]:
-    """As few cases as have every pair of switches (a family, a value of a setting) that occurs in `cases`.
-
-    Greedy: the case with most pairs that are still missing comes next; of equals the one with fewest processes.
-    """
-    missing = {pair for case in cases for pair in _pairs(case)}
-    chosen: list[Case] = []
-    while missing:
-        best = max(cases, key=lambda case: (len(_pairs(case) & missing), -case.processes))
-        chosen.append(best)
-        missing -= _pairs(best)
-    return tuple(case for case in cases if case in chosen)
-
-
-def _pairs(case: Case) -> set[tuple[str, str]]:
-    """Of the switches that are on in a case; its family is one of them."""
-    settings = [f"{section}.{key}={value}" for section, keys in case.settings.items() for key, value in keys.items()]
-    return set(itertools.combinations(sorted([MODELS[case.model]["family"], *settings]), 2))

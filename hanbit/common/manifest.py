@@ -14,7 +14,6 @@ from hanbit.common.errors import HanbitError
 
 NAME = "hanbit.json"
 FORMAT_VERSION = 1
-_BLOCK_BYTES = 1 << 20
 
 
 def sha256_of(path: Path) -> str:

@@ -109,10 +109,6 @@ class MixtureConfig(LlamaConfig):
         """Has this layer, counted from 0, experts?"""
         return (layer + 1) % self.sparse_every == 0
 
-    @property
-    def sparse_layers(self) -> int:
-        return self.layers // self.sparse_every
-
     @field_validator("mlp_bias")
     @classmethod
     def _without_bias(cls, bias: bool) -> bool:

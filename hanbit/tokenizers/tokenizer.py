@@ -1,7 +1,7 @@
 """One tokenizer as the rest of the house sees it: text to ids and back, and the ids with a role."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -95,11 +95,6 @@ class Tokenizer:
             return self.core.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # the library says no more than that it wants text
             raise _not_unicode(text) from None
-
-    def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """Ids of many texts, on all cores (without offsets, which is what makes it fast)."""
-        encodings = self.core.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special_tokens: bool = False) -> str:
         """Text of ids. Bytes that are no UTF-8 become U+FFFD."""

@@ -3,10 +3,12 @@
 Of the layouts, those that have every pair of switches run always, all others with the slow tests.
 """
 
+import itertools
+
 import pytest
 
 from hanbit.bench.exactness import Row, prove
-from hanbit.bench.exactness_cases import CASES, NEEDED_BY, Case, covering
+from hanbit.bench.exactness_cases import CASES, MODELS, NEEDED_BY, Case
 from hanbit.parallel.collectives import Purpose
 
 
@@ -14,7 +16,27 @@ def name_of(case: Case) -> str:
     return f"{case.name}, {case.model}"
 
 
-CHOSEN = covering()
+def covering(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """As few cases as have every pair of switches (a family, a value of a setting) that occurs in `cases`.
+
+    Greedy: the case with most pairs that are still missing comes next; of equals the one with fewest processes.
+    """
+    missing = {pair for case in cases for pair in _pairs(case)}
+    chosen: list[Case] = []
+    while missing:
+        best = max(cases, key=lambda case: (len(_pairs(case) & missing), -case.processes))
+        chosen.append(best)
+        missing -= _pairs(best)
+    return tuple(case for case in cases if case in chosen)
+
+
+def _pairs(case: Case) -> set[tuple[str, str]]:
+    """Of the switches that are on in a case; its family is one of them."""
+    settings = [f"{section}.{key}={value}" for section, keys in case.settings.items() for key, value in keys.items()]
+    return set(itertools.combinations(sorted([MODELS[case.model]["family"], *settings]), 2))
+
+
+CHOSEN = covering(CASES)
 OTHERS = tuple(case for case in CASES if case not in CHOSEN)
 
 

@@ -20,11 +20,6 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_batch_and_single_encoding_agree(tokenizer: Tokenizer) -> None:
-    texts = ["안녕", "", "hello <|im_end|> world", "123"]
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
-
-
 def test_a_bare_file_guesses_the_usual_end(folder: Path) -> None:
     bare = load(folder / "tokenizer.json")
     assert (bare.end_id, bare.begin_id, bare.chat_template) == (0, None, None)
