@@ -34,7 +34,7 @@ def test_norm_of_another_dtype_is_left_as_it_is() -> None:
 def test_rotation_is_that_of_the_model(fraction: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
-        family="llama", vocabulary=64, hidden=32, layers=1, heads=2, context=64, rotary_fraction=fraction
+        family="llama", vocabulary=64, hidden=32, layers=1, heads=2, head_dim=16, rotary_fraction=fraction
     )
     rotation = rotation_at(torch.arange(5).unsqueeze(0), config)
     heads = torch.randn(1, 5, 2, 16).to(dtype)
