@@ -40,6 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mixture unbalanced": _mixture(sparse_every=2, normalize_weights=False, tied=True, balance_coefficient=0.0),
     "llama 4 kv": _llama(key_value_heads=4),
     "llama window": _llama(sliding_window=9),
+    "llama 6 layers": _llama(layers=6),
     "gpt": {
         "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
         "initial_deviation": 0.08,
@@ -114,6 +115,8 @@ CASES = (
     Case("pipeline 2, interleaved", "llama tied", 2, _parallel(pipeline=2, virtual=2)),
     Case("pipeline 2, zero bubble", "llama", 2, _parallel(pipeline=2, schedule="zero_bubble")),
     Case("pipeline 2, zero bubble", "llama tied", 2, _parallel(pipeline=2, schedule="zero_bubble")),
+    Case("pipeline 2, zero bubble in 3 stages each", "llama 6 layers", 2,
+         _parallel(pipeline=2, schedule="zero_bubble", virtual=3)),
     Case("pipeline 2, zero bubble as a V", "gpt", 2, _zero_bubble_v(pipeline=2)),
     Case("pipeline 2, zero bubble as a V", "llama tied", 2, _zero_bubble_v(pipeline=2)),
     Case("recompute, pipeline 2, interleaved", "llama", 2,
@@ -208,18 +211,19 @@ def _case(name: str, model: str) -> Case:
     return next(case for case in CASES if (case.name, case.model) == (name, model))
 
 
+_DATA, _TENSOR, _PIPELINE = _case("data 2", "llama"), _case("tensor 2", "llama"), _case("pipeline 2", "llama")
 _SPLIT, _CONTEXT = _case("tensor 2, sequence split", "llama"), _case("context 2", "llama")
 
 # Where each collective is left out to show that the comparison then fails: a case that relies on it.
 NEEDED_BY: dict[Purpose, Case] = {
-    Purpose.REGION_ENTER: CASES[3],
-    Purpose.ROW_LEAVE: CASES[3],
-    Purpose.EMBEDDING_LEAVE: CASES[3],
-    Purpose.HEAD_ENTER: CASES[3],
-    Purpose.LOSS_MAXIMUM: CASES[3],
-    Purpose.LOSS_DENOMINATOR: CASES[3],
-    Purpose.LOSS_TARGET: CASES[3],
-    Purpose.SHARED_GRADIENT: CASES[3],
+    Purpose.REGION_ENTER: _TENSOR,
+    Purpose.ROW_LEAVE: _TENSOR,
+    Purpose.EMBEDDING_LEAVE: _TENSOR,
+    Purpose.HEAD_ENTER: _TENSOR,
+    Purpose.LOSS_MAXIMUM: _TENSOR,
+    Purpose.LOSS_DENOMINATOR: _TENSOR,
+    Purpose.LOSS_TARGET: _TENSOR,
+    Purpose.SHARED_GRADIENT: _TENSOR,
     Purpose.REGION_GATHER: _SPLIT,
     Purpose.REGION_SCATTER: _SPLIT,
     Purpose.ROW_SCATTER: _SPLIT,
@@ -230,15 +234,15 @@ NEEDED_BY: dict[Purpose, Case] = {
     Purpose.HEAD_SCATTER: _SPLIT,
     Purpose.CONTEXT_GATHER: _CONTEXT,
     Purpose.CONTEXT_SCATTER: _CONTEXT,
-    Purpose.REPLICA_GRADIENT: CASES[0],
+    Purpose.REPLICA_GRADIENT: _DATA,
     Purpose.EXPERT_DISPATCH: EXPERT_AND_DATA,
     Purpose.EXPERT_COMBINE: EXPERT_AND_DATA,
     Purpose.EXPERT_GRADIENT: EXPERT_AND_DATA,
-    Purpose.SHARD_REDUCE: CASES[1],
-    Purpose.SHARD_GATHER: CASES[2],
-    Purpose.STAGE_FORWARD: CASES[6],
-    Purpose.STAGE_BACKWARD: CASES[6],
-    Purpose.TIED_GRADIENT: CASES[7],
-    Purpose.GRADIENT_NORM: CASES[3],
-    Purpose.LOSS_REPORT: CASES[0],
+    Purpose.SHARD_REDUCE: _case("data 2, gradients sharded", "llama"),
+    Purpose.SHARD_GATHER: _case("data 2, parameters sharded", "llama tied"),
+    Purpose.STAGE_FORWARD: _PIPELINE,
+    Purpose.STAGE_BACKWARD: _PIPELINE,
+    Purpose.TIED_GRADIENT: _case("pipeline 2", "llama tied"),
+    Purpose.GRADIENT_NORM: _TENSOR,
+    Purpose.LOSS_REPORT: _DATA,
 }
