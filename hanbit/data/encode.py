@@ -1,7 +1,6 @@
 """Documents to token ids on several threads, in the order they came, with a bounded number of them in memory."""
 
 import contextlib
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +11,8 @@ import numpy as np
 import tokenizers
 
 from hanbit.data.sources import Source
-from hanbit.tokenizers.cut import cutter
 from hanbit.tokenizers.tokenizer import Tokenizer
+from hanbit.tokenizers.words import Encoder
 
 _BATCH_CHARACTERS = 1 << 18  # a tenth of a second of work: large enough to amortise, small enough to share out evenly
 _BATCHES_PER_WORKER = 3
@@ -90,21 +89,13 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
 
 
 def _encoder(core: tokenizers.Tokenizer, end: int, dtype: np.dtype) -> Callable[[Batch], Encoded]:
-    cut = cutter(core)
+    encoder, closing = Encoder(core, dtype), np.array([end], dtype)
 
     def encode(batch: Batch) -> Encoded:
-        pieces = [cut(text) for text in batch.texts]
-        encodings = core.encode_batch_fast([piece for text in pieces for piece in text], add_special_tokens=False)
-        tokens: list[int] = []
-        lengths: list[int] = []
-        found = iter(encodings)
-        for text in pieces:
-            before = len(tokens)
-            for encoding in itertools.islice(found, len(text)):
-                tokens += encoding.ids
-            tokens.append(end)
-            lengths.append(len(tokens) - before)
-        return Encoded(np.array(tokens, dtype), np.array(lengths, "<i4"), batch.left_out, batch.after, batch.done_bytes)
+        found = encoder.encode(batch.texts)
+        tokens = np.concatenate([np.empty(0, dtype), *(part for ids in found for part in (ids, closing))])
+        lengths = np.array([len(ids) + 1 for ids in found], "<i4")
+        return Encoded(tokens, lengths, batch.left_out, batch.after, batch.done_bytes)
 
     return encode
 
