@@ -25,6 +25,7 @@ CASES = (
     Case("one process", "llama", 1),
     Case("one process, bf16, recompute", "gpt", 1, {"training": {"precision": "bf16", "recompute": "full"}}),
     Case("data 2", "gpt", 2, {"parallel": {"data": 2}}),
+    Case("data 2, optimizer sharded", "llama", 2, {"parallel": {"data": 2, "shard": 1}}),
     Case("data 2, parameters sharded", "llama tied", 2, {"parallel": {"data": 2, "shard": 3}}),
     Case("tensor 2, recompute", "llama", 2, {"parallel": {"tensor": 2}, "training": {"recompute": "full"}}),
     Case("pipeline 2, bf16", "llama tied", 2, {"parallel": {"pipeline": 2}, "training": {"precision": "bf16"}}),

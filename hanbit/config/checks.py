@@ -299,9 +299,9 @@ def _expert(recipe: Recipe) -> Iterator[Problem]:
     for key, size in (("parallel.data", known(parallel.data)), ("model.experts", model.experts)):
         if size % expert:
             yield _divides("parallel.expert", expert, key, size)
-    if parallel.shard:
+    if parallel.shard > 1:
         rule = f"parallel.expert={expert} with parallel.shard={parallel.shard} is not proven"
-        yield Problem("parallel.shard", rule, "Use parallel.shard=0, or parallel.expert=1")
+        yield Problem("parallel.shard", rule, "Use parallel.shard=0 or 1, or parallel.expert=1")
 
 
 def _fp8(recipe: Recipe) -> Iterator[Problem]:

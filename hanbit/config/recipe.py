@@ -60,9 +60,10 @@ class ParallelSection(Section):
         ge=1,
         description="Neighbours on the data axis that share out each layer's experts; divides data and model.experts.",
     )
-    shard: Literal[0, 2, 3] = Field(
+    shard: Literal[0, 1, 2, 3] = Field(
         0,
-        description="0: whole replicas (DDP); 2: gradients and optimizer sharded over data; 3: parameters too (FSDP2).",
+        description="0: whole replicas (DDP); 1: the optimizer's moments shared out over data; 2: gradients too; 3: "
+        "parameters too (2 and 3: FSDP2).",
     )
 
 

@@ -25,7 +25,7 @@ from hanbit.parallel.fp8 import compute_in_fp8
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
 from hanbit.parallel.objectives import Objective, Vocabulary
-from hanbit.parallel.pieces import Piece, cut_by_data, local_tensor
+from hanbit.parallel.pieces import Piece, cut_by_data, cut_rows, local_tensor
 from hanbit.parallel.recompute import NO_RECOMPUTE, Recompute, chosen, recompute
 from hanbit.parallel.schedules import ScheduleName, stage_numbers
 from hanbit.parallel.split import layers_per_stage
@@ -35,13 +35,13 @@ from hanbit.parallel.tensor import cut_parameters, is_partial, swap_leaves
 
 @dataclass(frozen=True)
 class Options:
-    """`shard`: 0 whole replicas, 2 gradients and optimizer sharded, 3 parameters too.
+    """`shard`: 0 whole replicas, 1 the optimizer sharded, 2 gradients too, 3 parameters too.
 
     virtual: stages of each process. layers_per_stage: None for balanced ones.
     balance_coefficient: weight of the load-balancing loss, where there are experts.
     """
 
-    shard: Literal[0, 2, 3] = 0
+    shard: Literal[0, 1, 2, 3] = 0
     recompute: Recompute = NO_RECOMPUTE
     compile: bool = False
     schedule: ScheduleName = "1f1b"
@@ -55,6 +55,7 @@ class Options:
 class ParallelModel:
     """This process's part of a model. `parameters` and `pieces` go by the names of the whole model.
 
+    updated: of each piece, what this process has the moments of and updates; less than the piece with `shard` 1.
     twins: the last stage's copies of tied weights whose originals are in this process too; they take their value
     before each pass (`copy_twins`) and give their gradient after it.
     """
@@ -63,6 +64,7 @@ class ParallelModel:
     grid: Grid
     parameters: dict[str, nn.Parameter]
     pieces: dict[str, Piece]
+    updated: dict[str, Piece]
     shared_names: tuple[str, ...]  # whole weights that each tensor rank uses on its own heads or part of the sequence
     held: dict[str, Axis]  # weights that other processes of the pipeline hold, too, and those processes
     twins: dict[str, nn.Parameter]
@@ -130,13 +132,13 @@ def parallelize(
         is_last, layers = number == len(sizes) - 1, ranges(sizes)[number]
         stage = Stage(part, make_attend, objective, vocabulary, is_last, number, layers, grid.context)
         _prepare_blocks(part, plan, options)
-        if options.shard and grid.replicas.size > 1:
+        if options.shard >= 2 and grid.replicas.size > 1:
             _shard_over_data(stage, plan, grid, options)
         stage.to_empty(device=grid.device)
         _tie(part)
         stages.append(stage)
         pieces |= cut
-    described = _described(tuple(stages), plan, grid, pieces, tied, options.schedule, held)
+    described = _described(tuple(stages), plan, grid, pieces, tied, options, held)
     return replace(described, balance=balance)
 
 
@@ -146,13 +148,14 @@ def _described(
     grid: Grid,
     pieces: dict[str, Piece],
     tied: tuple[tuple[str, str], ...],
-    schedule: ScheduleName,
+    options: Options,
     held: dict[str, Axis],
 ) -> ParallelModel:
     """Names: a tied copy on another stage goes by its original's name, so that files hold the weight once."""
     original_of = dict(tied) if grid.pipeline.size > 1 else {}
     parameters: dict[str, nn.Parameter] = {}
     final: dict[str, Piece] = {}
+    updated: dict[str, Piece] = {}
     twins: dict[str, nn.Parameter] = {}
     for local_name, parameter in [pair for stage in stages for pair in stage.model.named_parameters()]:
         name = original_of.get(local_name, local_name)
@@ -161,14 +164,17 @@ def _described(
             continue
         parameters[name] = parameter
         same = grid.expert_replicas if plan.rule_of(name).is_stack else grid.replicas
-        final[name] = replace(cut_by_data(pieces[local_name], parameter, same), name=name)
+        piece = replace(pieces[local_name], name=name)
+        final[name] = cut_by_data(piece, parameter, same)
+        updated[name] = cut_rows(piece, same) if options.shard == 1 else final[name]
     if plan.used_by is None:
         originals = set(original_of.values())
         held = {name: grid.ends for name in parameters if name in originals and name not in twins}
-    final |= {name: final[name].shared_by(axis) for name, axis in held.items()}
+    for found in (final, updated):
+        found |= {name: found[name].shared_by(axis) for name, axis in held.items()}
     shared = tuple(name for name in parameters if is_partial(name, plan, final[name], grid.tensor))
     experts = tuple(name for name in parameters if plan.rule_of(name).is_stack)
-    return ParallelModel(stages, grid, parameters, final, shared, held, twins, schedule, experts)
+    return ParallelModel(stages, grid, parameters, final, updated, shared, held, twins, options.schedule, experts)
 
 
 def _is_tied(model: nn.Module, plan: Plan) -> bool:

@@ -45,6 +45,7 @@ class Purpose(StrEnum):
     REPLICA_GRADIENT = "data.replica_gradient"  # gradients of whole replicas are summed
     SHARD_REDUCE = "data.shard_reduce"  # FSDP2: gradients are summed and scattered
     SHARD_GATHER = "data.shard_gather"  # FSDP2: parameters are gathered before use
+    UPDATE_GATHER = "data.update_gather"  # rows of weights that one replica has updated go to the others
     STAGE_FORWARD = "pipeline.stage_forward"  # hidden states travel to the next stage
     STAGE_BACKWARD = "pipeline.stage_backward"  # their gradients travel back
     TIED_GRADIENT = "pipeline.tied_gradient"  # gradients of the embedding and of the output that shares it are summed
@@ -108,6 +109,15 @@ def sum_to_part(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Ten
         return tensor.chunk(axis.size, SEQUENCE_DIM)[axis.rank].clone()
     part = functional.reduce_scatter_single(tensor.contiguous(), "sum", SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
     return functional.wait_tensor(part)
+
+
+def gather_flat(part: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
+    """part [count], of the same length everywhere -> [ranks, count]; a new tensor. Not traceable."""
+    if purpose in LEFT_OUT:
+        return part.repeat(axis.size, 1)
+    with CLOCK.phase(Phase.COMMUNICATION, purpose):
+        gathered = functional.wait_tensor(functional.all_gather_single(part, 0, axis.group))  # type: ignore[arg-type]
+    return gathered.view(axis.size, -1)
 
 
 class _Enter(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Which piece of which global tensor a parameter of this process is.
 
 A piece is a box: offset and size in every dim of the global shape. Tensor parallelism cuts it first (by the plan's
-words), FSDP2 then cuts dim 0 of what is left. Checkpoints, fresh weights and the gradient norm need nothing else.
+words), FSDP2 then cuts dim 0 of what is left. Moments are of the piece that a process updates, which may be less.
+Checkpoints, fresh weights and the gradient norm need nothing else.
 """
 
 import math
@@ -67,13 +68,21 @@ def cut_by_rule(piece: Piece, rule: Rule, units: int, axis: Axis) -> Piece:
 
 
 def cut_by_data(piece: Piece, parameter: nn.Parameter, axis: Axis) -> Piece:
-    """The part that FSDP2 leaves here: rows in `torch.chunk`'s way, so that the last ranks may hold fewer or none."""
-    if not isinstance(parameter, DTensor):
-        return piece.shared_by(axis)
+    """The part that FSDP2 leaves here."""
+    return cut_rows(piece, axis) if isinstance(parameter, DTensor) else piece.shared_by(axis)
+
+
+def cut_rows(piece: Piece, axis: Axis) -> Piece:
+    """Our part of dim 0 in `torch.chunk`'s way, as FSDP2 has it: the last ranks may hold fewer rows or none."""
     rows = piece.size[0]
-    chunk = math.ceil(rows / axis.size)
+    chunk = rows_of_each(rows, axis)
     start = min(axis.rank * chunk, rows)
     return piece.cut(0, start, min(chunk, rows - start))
+
+
+def rows_of_each(rows: int, axis: Axis) -> int:
+    """Of every rank but the last ones."""
+    return math.ceil(rows / axis.size)
 
 
 def local_tensor(parameter: nn.Parameter) -> torch.Tensor:

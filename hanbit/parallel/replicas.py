@@ -25,7 +25,7 @@ class Replicas:
         self.axis = axis
         self.purpose = purpose
         self.micro_batches = micro_batches
-        self.buckets = _fill_buckets(parameters[::-1])
+        self.buckets = fill_buckets(parameters[::-1])
         self.flat = [_flat_gradients(bucket) for bucket in self.buckets]
         self.arrivals: dict[torch.Tensor, int] = {}
         self.missing: list[int] = []
@@ -64,7 +64,8 @@ class Replicas:
         self.works.append(start_all_reduce(self.flat[len(self.works)], self.axis, self.purpose))
 
 
-def _fill_buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+def fill_buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """In the order given, each of one type of number and no larger than BUCKET_BYTES, unless by its only parameter."""
     buckets: list[list[nn.Parameter]] = []
     room = 0
     for parameter in parameters:

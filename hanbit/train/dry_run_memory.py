@@ -13,12 +13,12 @@ import torch
 from hanbit.config.recipe import Recipe
 from hanbit.models.registry import family_of
 from hanbit.parallel.apply import ParallelModel
-from hanbit.parallel.clip import gradient_norm, local_gradients
+from hanbit.parallel.clip import gradient_norm
 from hanbit.parallel.objectives import ANSWERS, NEXT_TOKENS
-from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.rehearsal import held_gradients, on_device, playing, without_numbers
 from hanbit.parallel.split import layers_per_stage
 from hanbit.train.live_tensors import LiveTensors, Part
+from hanbit.train.loop import update_weights
 from hanbit.train.setup import build_batches, build_model, build_optimizer, grid_of, known, processes_of
 
 _FEW_LAYERS = 2  # of a stage: FSDP2 gathers one while the other is used
@@ -137,5 +137,4 @@ def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: L
     tokens = torch.zeros(sequences, recipe.batch.sequence_length, dtype=torch.int64, device=device)
     batches.forward_backward({"tokens": tokens, "targets": tokens}, tokens.numel())
     gradient_norm(model)
-    gradients = local_gradients(model)
-    optimizer.step({name: local_tensor(model.parameters[name]) for name in gradients}, gradients, learning_rate=1.0)
+    update_weights(model, optimizer, learning_rate=1.0)

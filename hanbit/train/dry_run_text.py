@@ -131,7 +131,7 @@ def _parameters(run: DryRun) -> str:
 def _stages(run: DryRun) -> str:
     told = ", ".join(f"stage {stage}: {readable_count(count)}" for stage, count in run.stages.items())
     shard, data = run.recipe.parallel.shard, known(run.recipe.parallel.data)
-    return f"{told}; shared out over {data} replicas (parallel.shard={shard})" if shard and data > 1 else told
+    return f"{told}; shared out over {data} replicas (parallel.shard={shard})" if shard > 1 and data > 1 else told
 
 
 def _validation(run: DryRun) -> str:

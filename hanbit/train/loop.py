@@ -13,10 +13,13 @@ import torch
 from hanbit.common.errors import TrainingError
 from hanbit.data.numbered import Numbered
 from hanbit.models.batch import Batch
+from hanbit.optim.adamw import AdamW
+from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients, scale_gradients
 from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.collectives import Purpose, sum_over_world
 from hanbit.parallel.pieces import local_tensor
+from hanbit.parallel.update import gather_updated, own_rows
 from hanbit.train import state
 from hanbit.train.metrics import Metrics
 from hanbit.train.progress import TrainingProgress
@@ -162,9 +165,15 @@ def _update(training: Training, norm: torch.Tensor, learning_rate: float, loss_s
     limit = training.recipe.optimizer.clip_grad_norm
     if limit is not None:
         clip_gradients(training.model, norm, limit)
-    gradients = local_gradients(training.model)
-    parameters = {name: local_tensor(training.model.parameters[name]) for name in gradients}
-    training.optimizer.step(parameters, gradients, learning_rate)
+    update_weights(training.model, training.optimizer, learning_rate)
+
+
+def update_weights(model: ParallelModel, optimizer: AdamW, learning_rate: float) -> None:
+    """By the gradients that are there."""
+    gradients = local_gradients(model)
+    parameters = {name: local_tensor(model.parameters[name]) for name in gradients}
+    optimizer.step(own_rows(model, parameters), own_rows(model, gradients), learning_rate)
+    gather_updated(model)
 
 
 def validation_losses(training: Training) -> dict[str, float]:

@@ -25,6 +25,7 @@ from hanbit.parallel.pieces import local_tensor
 from hanbit.parallel.recompute import Recompute
 from hanbit.parallel.schedules import CarriedShapes
 from hanbit.parallel.step import MicroBatches
+from hanbit.parallel.update import own_rows
 from hanbit.train.precision import LossScale
 from hanbit.train.speed import Speed
 from hanbit.tuning.lora import add_lora, initial_matrix, is_lora
@@ -165,7 +166,7 @@ def open_start(recipe: Recipe, model: ParallelModel) -> FolderTensors | None:
 def build_optimizer(recipe: Recipe, model: ParallelModel) -> AdamW:
     settings = recipe.optimizer
     return AdamW(
-        {name: local_tensor(parameter) for name, parameter in model.trained.items()},
+        own_rows(model, {name: local_tensor(parameter) for name, parameter in model.trained.items()}),
         decayed={name for name in model.trained if len(model.pieces[name].shape) >= 2},
         settings=Settings(settings.betas, settings.epsilon, settings.weight_decay),
     )

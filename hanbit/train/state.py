@@ -51,12 +51,13 @@ def resume(training: Training, folder: Path) -> None:
 
 
 def _tensors(training: Training) -> dict[str, tuple[Piece, torch.Tensor]]:
-    optimizer, pieces = training.optimizer, training.model.pieces
+    """Moments are of the rows that a process updates, which may be fewer than it has of the parameter."""
+    optimizer, pieces, updated = training.optimizer, training.model.pieces, training.model.updated
     tensors = {}
     for name, parameter in training.model.trained.items():  # a frozen base is its own folder's to keep
         tensors[f"parameter/{name}"] = (pieces[name], local_tensor(parameter))
-        tensors[f"first_moment/{name}"] = (pieces[name], optimizer.first_moment[name])
-        tensors[f"second_moment/{name}"] = (pieces[name], optimizer.second_moment[name])
+        tensors[f"first_moment/{name}"] = (updated[name], optimizer.first_moment[name])
+        tensors[f"second_moment/{name}"] = (updated[name], optimizer.second_moment[name])
     return tensors
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hanbit.models.plan import Rule, Word
 from hanbit.parallel.grid import Axis
-from hanbit.parallel.pieces import cut_by_rule, share, whole
+from hanbit.parallel.pieces import cut_by_rule, cut_rows, share, whole
 
 
 @given(st.integers(0, 1000), st.integers(1, 17))
@@ -28,6 +28,18 @@ def test_pieces_of_all_ranks_put_together_are_the_whole_tensor(word: str, size: 
     assert torch.equal(torch.cat([full[piece.slices] for piece in pieces], dim=1 if word == "row" else 0), full)
     assert all(piece.writes and piece.copies == 1 for piece in pieces)
     assert all(piece.size[1 if word == "row" else 0] % unit == 0 for piece in pieces)
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
+def test_rows_that_replicas_update_are_each_row_of_a_piece_once(rows: int, size: int, offset: int) -> None:
+    held = whole("w", (rows + offset, 2)).cut(0, offset, rows)
+    full = torch.arange(2 * (rows + offset)).reshape(-1, 2)
+    pieces = [cut_rows(held, Axis("replicas", size, rank)) for rank in range(size)]
+    assert torch.equal(torch.cat([full[piece.slices] for piece in pieces]), full[held.slices])
+    assert all(
+        torch.equal(full[piece.slices], part)
+        for piece, part in zip(pieces, full[held.slices].chunk(size), strict=False)
+    )
 
 
 def test_replicated_piece_is_counted_by_its_copies_and_written_once() -> None:

@@ -6,10 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hanbit.bench.exactness import free_port
+from hanbit.common.run_folder import RunFolder
+from hanbit.config.load import load_recipe
+from hanbit.config.resolve import resolve
+from hanbit.parallel.grid import make_grid
+from hanbit.train.loop import one_step
 from hanbit.train.metrics import read_metrics
-from hanbit.train.run import train
+from hanbit.train.run import build, train
+from hanbit.train.state import find, resume, save
+from tests.processes.group import run_in_group
 from tests.train.recipes import tiny_run
 
 LAYOUTS = {
@@ -34,6 +42,10 @@ def train_on_two(overrides: list[str]) -> None:
     )
 
 
+def losses_of(folder: RunFolder) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder.metrics) if "loss" in row]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_checkpoint_of_one_layout_continues_in_another(layout: str, tmp_path: Path) -> None:
     """One process to step 4, two processes to 8, one process to 12, against one process all the way."""
@@ -46,9 +58,28 @@ def test_checkpoint_of_one_layout_continues_in_another(layout: str, tmp_path: Pa
     train("llama/base", [*moving, "training.steps=4"])
     train_on_two([*moving, "training.steps=8", *LAYOUTS[layout]])
     moved = train("llama/base", moving)
-    losses = {
-        name: [row["loss"] for row in read_metrics(run.folder.metrics) if "loss" in row]
-        for name, run in (("whole", whole), ("moved", moved))
-    }
+    losses = {name: losses_of(run.folder) for name, run in (("whole", whole), ("moved", moved))}
     assert losses["moved"][:4] == losses["whole"][:4]
     assert losses["moved"] == pytest.approx(losses["whole"], rel=1e-5)
+
+
+def losses_by_turns(size: int, settings: list[str], shards: list[int]) -> list[float]:
+    """Two steps with each way of sharding, from the checkpoint of the one before."""
+    losses = []
+    for turn, shard in enumerate(shards):
+        loaded = load_recipe("llama/base", [*settings, f"parallel.shard={shard}"])
+        recipe = resolve(loaded.recipe, world_size=size, vocabulary=None, device="cpu").recipe
+        training = build(recipe, make_grid(1, size, 1, torch.device("cpu")))
+        checkpoints = Path(recipe.runs) / "checkpoints"
+        if turn:
+            resume(training, find(checkpoints, training.model.grid) or checkpoints)
+        losses += [one_step(training)[0]["loss"] for _ in range(2)]
+        save(training, checkpoints)
+    return losses
+
+
+def test_moments_continue_in_another_way_of_sharding(tmp_path: Path) -> None:
+    settings = [*tiny_run(tmp_path), "optimizer.warmup_steps=0", "optimizer.epsilon=1e-5"]
+    whole = losses_by_turns(1, [*settings, f"runs={tmp_path}/one"], [0] * 5)
+    moved = run_in_group(2, losses_by_turns, 2, [*settings, f"runs={tmp_path}/two"], [1, 3, 1, 0, 1])
+    assert moved[0] == moved[1] == pytest.approx(whole, rel=1e-5)
