@@ -60,7 +60,7 @@ def test_the_schema_allows_every_recipe(path: Path) -> None:
         {"model": {"family": "t6"}},
         {"optimizer": {"betas": [0.9]}},
         {"optimizer": {"betas": [0.9, 1.0]}},
-        {"parallel": {"shard": 1}},
+        {"parallel": {"shard": 4}},
         {"base": 3},
     ],
 )
