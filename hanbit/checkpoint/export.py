@@ -1,17 +1,38 @@
 """From a checkpoint to a model folder that the ecosystem reads; one tensor at a time, by one process."""
 
 from pathlib import Path
+from typing import Any
 
 from hanbit.checkpoint.load import Reader
 from hanbit.checkpoint.model_folder import save_model
+from hanbit.checkpoint.model_json import read_json
+from hanbit.common.atomic import write_json
 from hanbit.config.model import ModelConfig
 
 PREFIX = "parameter/"
 
 
-def export_model(checkpoint: Path, target: Path, config: ModelConfig, tokenizer_folder: Path | None) -> None:
-    """Write the parameters of `checkpoint` to `target` in Hugging Face's layout, whatever layout trained them."""
+def export_model(
+    checkpoint: Path, target: Path, config: ModelConfig, tokenizer_folder: Path | None, answer_end: int | None = None
+) -> None:
+    """Write the parameters of `checkpoint` to `target` in Hugging Face's layout, whatever layout trained them.
+
+    answer_end: the token that ends an answer, beside the one that ends a document.
+    """
     reader = Reader(checkpoint)
     names = [name.removeprefix(PREFIX) for name in reader.index if name.startswith(PREFIX)]
     tensors = {name: reader.whole(PREFIX + name) for name in names}
-    save_model(target, config, tensors, tokenizer_folder, facts={"parents": [checkpoint.name]})
+
+    def finish(folder: Path) -> dict[str, Any]:
+        _end_with(folder / "generation_config.json", answer_end)
+        return {}
+
+    save_model(target, config, tensors, tokenizer_folder, {"parents": [checkpoint.name]}, finish)
+
+
+def _end_with(path: Path, id: int | None) -> None:
+    """Who generates stops at it, too."""
+    values = read_json(path)
+    ends = [end for end in (values["eos_token_id"], id) if end is not None]
+    if id is not None and ends != [id, id]:
+        write_json(path, {**values, "eos_token_id": ends})

@@ -87,4 +87,5 @@ ALIASES = {
     "reset_position_ids": "data.packing",
     "eod_mask_loss": "data.packing",
     "resume_if_exists": "checkpoint.resume",
+    "restore_from_path": "training.initial_model",
 }

@@ -24,8 +24,25 @@ def data_problems(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.train", rule, "Prepare all text into one folder")
     if recipe.tuning is not None and data.kind == "tokens":
         yield Problem("data.kind", "data.kind=tokens, but tuning learns from conversations", "Leave it out")
+    if recipe.tuning is None and data.is_conversations:
+        yield from _beside_conversations(recipe)
     if data.packing != "none":
         yield from _beside_packing(recipe)
+
+
+def _beside_conversations(recipe: Recipe) -> Iterator[Problem]:
+    """Training all weights on answers: with what it was not compared with one process, or a plain loop."""
+    parallel, training = recipe.parallel, recipe.training
+    unproven = {
+        f"model.family={recipe.model.family}": isinstance(recipe.model, BertConfig | T5Config | MixtureConfig),
+        "training.compile=true": training.compile,
+        "training.precision=fp8": training.precision == "fp8",
+        f"parallel.schedule={parallel.schedule}": parallel.pipeline > 1 and parallel.schedule not in ("auto", "1f1b"),
+        f"parallel.context={parallel.context}": parallel.context > 1,
+    }
+    for setting, is_set in unproven.items():
+        if is_set:
+            yield Problem("data.kind", f"conversations are not proven with {setting}", "Leave one of them out")
 
 
 def _beside_packing(recipe: Recipe) -> Iterator[Problem]:

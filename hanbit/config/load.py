@@ -45,24 +45,33 @@ def load_recipe(
     """`source`: a file, or `family/size` for hanbit/recipes/family/size.yaml. Raises ConfigError.
 
     `overrides`: `section.key=value` each. `environment`: instead of the process's own. `model_of`: reads the section
-    `model` out of the folder that `tuning.model` names, for a recipe that leaves it out.
+    `model` out of the folder that `tuning.model` or `training.initial_model` names; what a recipe says lies over it.
     """
     environment = os.environ if environment is None else environment
     document = read_with_bases(find_recipe(source))
     for layer in (from_environment(environment), from_overrides(overrides)):
         lay_over(document, layer)
-    if model_of is not None:
-        _complete(document, model_of)
+    folder = None if model_of is None else _start(document, environment)
+    if model_of is not None and folder is not None:
+        document = _on_model(model_of(folder), f"{folder}/config.json", document)
     return Loaded(_validated(document, environment), document.places)
 
 
-def _complete(document: Document, model_of: Callable[[str], dict[str, Any]]) -> None:
-    """The section `model` of a recipe that tunes a model folder, unless it is written out."""
-    tuning = document.data.get("tuning")
-    folder = tuning.get("model") if isinstance(tuning, dict) else None
-    if isinstance(folder, str) and "model" not in document.data:
-        document.data["model"] = model_of(folder)
-        document.places["model"] = f"{folder}/config.json"
+def _start(document: Document, environment: Mapping[str, str]) -> str | None:
+    """The model folder that the recipe starts from."""
+    for section, key in (("tuning", "model"), ("training", "initial_model")):
+        values = document.data.get(section)
+        folder = values.get(key) if isinstance(values, dict) else None
+        if isinstance(folder, str):
+            return str(with_variables(folder, environment, document.places, f"{section}.{key}"))
+    return None
+
+
+def _on_model(model: dict[str, Any], place: str, document: Document) -> Document:
+    """The recipe, laid over the shape of the model that it starts from."""
+    below = Document({"model": model}, dict.fromkeys(["model", *(f"model.{key}" for key in model)], place))
+    lay_over(below, document)
+    return below
 
 
 def _validated(document: Document, environment: Mapping[str, str]) -> Recipe:

@@ -104,7 +104,9 @@ class TrainingSection(Section):
     recompute_every: int = Field(1, ge=1, description="Of every k-th block only, from each stage's first on.")
     compile: bool = Field(False, description="torch.compile on each block.")
     seed: int = Field(1234, ge=0, lt=2**63, description="Seed of the fresh weights and of the order of the data.")
-    initial_model: str | None = Field(None, description="Model folder to start from; null: fresh weights.")
+    initial_model: str | None = Field(
+        None, description="Model folder to start from, `model` is read from it; null: fresh weights."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
 
 

@@ -67,6 +67,14 @@ def _common(part: list[int], whole: list[int]) -> int:
     return next((place for place, is_same in enumerate(same) if not is_same), min(len(part), len(whole)))
 
 
+def end_of_answers(tokenizer: Tokenizer) -> int | None:
+    """The special token that the chat template writes behind an answer, where it does: no answer goes on after it."""
+    messages = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "1"}]
+    sample = encode(Conversation(messages, tokenizer.source), tokenizer)
+    last = int(sample.tokens[sample.is_answer][-1])
+    return last if last in tokenizer.special_ids else None
+
+
 class Answers:
     """Numbered rows of one or, packed, several samples; row g is `permutation(seed, g // n)[g % n]`."""
 

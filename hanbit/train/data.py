@@ -10,7 +10,7 @@ from hanbit.common.manifest import sha256_of
 from hanbit.config.data import Source, sources
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import passes_over
-from hanbit.data.answers import open_answers
+from hanbit.data.answers import end_of_answers, open_answers
 from hanbit.data.blend import Blend
 from hanbit.data.numbered import Numbered
 from hanbit.data.order import Seed
@@ -75,6 +75,12 @@ def tokenizer_folder(recipe: Recipe) -> Path | None:
         return None if start is None else Path(start)
     beside = [tokenizer_beside(source.path) for source in sources(recipe.data.train)]
     return next((folder for folder in beside if folder is not None), None)
+
+
+def answer_end(recipe: Recipe) -> int | None:
+    """The token that ends an answer, where the run learns to give some."""
+    folder = tokenizer_folder(recipe) if is_conversations(recipe) else None
+    return None if folder is None else end_of_answers(load_tokenizer(folder))
 
 
 def _opened(blend: list[Source], open_one: Open, seed: int, part: Part, split: float | str) -> Numbered:

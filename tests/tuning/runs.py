@@ -37,17 +37,38 @@ def write_conversations(path: Path, count: int = 12) -> Path:
 
 def tuning_recipe(folder: Path, base: str = "llama") -> Path:
     """A recipe of seconds with everything it needs, in `folder`."""
+    return _recipe(
+        folder,
+        base,
+        f"""
+name: tuned
+tuning: {{model: {folder / "base"}, rank: 4, alpha: 8.0}}
+training: {{steps: 6, device: cpu}}
+""",
+    )
+
+
+def sft_recipe(folder: Path, base: str = "llama") -> Path:
+    """The same conversations, for all weights to learn."""
+    return _recipe(
+        folder,
+        base,
+        f"""
+name: sft
+training: {{initial_model: {folder / "base"}, steps: 6, device: cpu}}
+""",
+    )
+
+
+def _recipe(folder: Path, base: str, own: str) -> Path:
     write_base(folder / "base", base)
     write_conversations(folder / "talk.jsonl")
     path = folder / "recipe.yaml"
     path.write_text(
-        f"""
-name: tuned
+        f"""{own}
 runs: {folder}
-tuning: {{model: {folder / "base"}, rank: 4, alpha: 8.0}}
 data: {{train: {folder / "talk.jsonl"}, split: 0.2}}
 batch: {{global_batch: 4, micro_batch: 1, sequence_length: 56}}
-training: {{steps: 6, device: cpu}}
 optimizer: {{learning_rate: 1e-2, epsilon: 1e-5, warmup_steps: 0, schedule: constant}}
 checkpoint: {{every_steps: 3}}
 validation: {{every_steps: 3, batches: 1}}
