@@ -1,7 +1,7 @@
 """The run folder: every path in it, and the lock that keeps two runs apart.
 
-runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  report.html  hanbit.json, and
-model/ or, of a tuned one, adapter/
+runs/<name>/config.resolved.yaml  env.json  metrics.jsonl  checkpoints/  logs/  tb/  trace/  report.html  hanbit.json,
+and model/ or, of a tuned one, adapter/
 """
 
 import fcntl
@@ -39,6 +39,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tb"
+
+    @property
+    def trace(self) -> Path:
+        return self.path / "trace"
 
     @property
     def report(self) -> Path:

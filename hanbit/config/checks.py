@@ -10,6 +10,7 @@ from hanbit.common.capability import Processor, why_not
 from hanbit.common.errors import ConfigError
 from hanbit.config.data import sources
 from hanbit.config.data_checks import data_problems
+from hanbit.config.logging_checks import logging_problems
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
 from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
 from hanbit.config.problem import Problem
@@ -55,6 +56,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _fp8,
     )
     found = [problem for one in checks for problem in one(recipe)]
+    found += logging_problems(recipe, world_size)
     return [*found, *_processes(recipe, world_size), *_small_vocabulary(recipe, vocabulary)]
 
 

@@ -53,10 +53,16 @@ def nearest(key: str) -> list[str]:
     if last in ALIASES and ALIASES[last] != key:
         return [ALIASES[last]]
     known = [*known_keys(), *section_names()]
-    same_word = [name for name in known if _last(name) == last]
+    same_word = _outermost([name for name in known if _last(name) == last])
     beside = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
     found = same_word or _alike(last, beside) or _alike(last, known)
     return [name for name in found if name != key][:3]
+
+
+def _outermost(names: list[str]) -> list[str]:
+    """`steps` is training.steps sooner than logging.trace.steps."""
+    depths = {name: name.count(".") for name in names}
+    return [name for name in names if depths[name] == min(depths.values())]
 
 
 def _alike(word: str, names: list[str]) -> list[str]:

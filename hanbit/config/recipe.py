@@ -153,6 +153,15 @@ class ValidationSection(Section):
     batches: int = Field(8, ge=1, description="Global batches in one validation.")
 
 
+class TraceSection(Section):
+    """Steps as pictures of what each process did when, `trace/step-000010.json`, for ui.perfetto.dev."""
+
+    steps: list[Count] = Field(min_length=1, description="Numbers of the steps, from 1.")
+    ranks: list[NotNegativeCount] | Literal["all"] = Field(
+        "all", description="Ranks that are in the picture; each takes about 100 bytes for every layer and micro-batch."
+    )
+
+
 class LoggingSection(Section):
     """What a run says while it goes."""
 
@@ -167,6 +176,7 @@ class LoggingSection(Section):
         description="What one device could do at best, for mfu; null: from its data sheet where the card is known.",
     )
     tensorboard: bool = Field(False, description="Also write `tb/` (extra `hanbit[tensorboard]`).")
+    trace: TraceSection | None = Field(None, description="Steps to record; null: none.")
 
 
 class TuningSection(Section):

@@ -33,6 +33,15 @@ def from_all(value: Value) -> list[Value]:
     return values
 
 
+def to_first(value: Value) -> list[Value] | None:
+    """Every process's value, in the order of ranks, on rank 0; None on the others."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Value] | None = [value] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values, dst=0)
+    return values
+
+
 @contextlib.contextmanager
 def together(error: type[HanbitError]) -> Iterator[None]:
     """Run the block on every process; if it raises on any, raise `error` on all once every one has ended it."""

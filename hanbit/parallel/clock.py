@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,56 +25,103 @@ class Phase(StrEnum):
     OTHER = "other"
 
 
-class StepClock:
-    """Started for a step and stopped after it; while it stands, phases cost nothing and count nothing.
+class Span(NamedTuple):
+    """One phase from its beginning to its end, for a trace; phases inside of it are spans of their own.
 
-    is_traced: phases are also annotations of torch.profiler.
+    start: seconds since `record`. about: numbers of what it worked on, such as bytes or micro_batch.
+    """
+
+    phase: Phase
+    name: str
+    start: float
+    seconds: float
+    about: dict[str, int]
+
+
+class StepClock:
+    """Started for a step and stopped after it; while it stands, phases count nothing.
+
+    Between `record` and `recorded` each phase is also kept as a span, whether the clock stands or not.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self.is_traced = False
         self._now = now
         self._mark: Callable[[], Any] = now
         self._open: list[Phase] = []
         self._marks: list[tuple[Phase, Any]] = []
+        self._recorded_since: Any = None
+        self._spans: list[tuple[Phase, str, Any, Any, dict[str, int]]] = []
 
     def start(self, device: torch.device) -> None:
-        self._mark = _event if device.type == "cuda" else self._now
+        self._mark = self._mark_of(device)
         self._open = [Phase.OTHER]
         self._marks = [(Phase.OTHER, self._mark())]
 
     @contextlib.contextmanager
-    def phase(self, phase: Phase, name: str = "") -> Iterator[None]:
-        """name: what it is called in a trace, where that tells more than the phase. Not traceable by torch.compile."""
-        if not self._open:
+    def phase(self, phase: Phase, name: str = "", **about: int) -> Iterator[None]:
+        """name, about: of its span. Not traceable by torch.compile."""
+        if self._recorded_since is None and self._open[-1:] in ([], [phase]):  # nothing to count
             yield
             return
-        self._open.append(phase)
-        self._marks.append((phase, self._mark()))
+        is_counted, begin = bool(self._open), self._mark()
+        if is_counted:
+            self._open.append(phase)
+            self._marks.append((phase, begin))
         try:
-            with torch.profiler.record_function(name or phase) if self.is_traced else contextlib.nullcontext():
-                yield
+            yield
         finally:
-            if self._open:
+            end = self._mark()
+            if is_counted and self._open:
                 self._open.pop()
-                self._marks.append((self._open[-1], self._mark()))
+                self._marks.append((self._open[-1], end))
+            if phase is not Phase.PIPELINE_IDLE:  # `stop` knows when a pipeline waits
+                self._keep(phase, name or phase, begin, end, about)
 
     def stop(self) -> dict[Phase, float]:
         """Seconds by phase since the start; together they are the whole step. On a GPU it waits for the last event."""
         marks = [*self._marks, (Phase.OTHER, self._mark())]
         self._open, self._marks = [], []
         seconds = dict.fromkeys(Phase, 0.0)
-        if isinstance(marks[-1][1], torch.cuda.Event):
-            marks[-1][1].synchronize()
+        _wait_for(marks[-1][1])
         for (phase, mark), (_, after) in itertools.pairwise(marks):
             seconds[phase] += _between(mark, after)
+            if phase is Phase.PIPELINE_IDLE:
+                self._keep(phase, phase, mark, after, {})
+        self._keep(Phase.OTHER, "step", marks[0][1], marks[-1][1], {})
         return seconds
+
+    def record(self, device: torch.device) -> None:
+        """Keep spans from now on."""
+        self._mark = self._mark_of(device)
+        self._recorded_since, self._spans = self._mark(), []
+
+    def recorded(self) -> list[Span]:
+        """The spans since `record`, and no more of them. A step itself is one of phase "other"."""
+        since, spans = self._recorded_since, self._spans
+        self._recorded_since, self._spans = None, []
+        _wait_for(self._mark())
+        return [
+            Span(phase, name, _between(since, begin), _between(begin, end), about)
+            for phase, name, begin, end, about in spans
+        ]
+
+    def _keep(self, phase: Phase, name: str, begin: Any, end: Any, about: dict[str, int]) -> None:
+        if self._recorded_since is not None:
+            self._spans.append((phase, name, begin, end, about))
+
+    def _mark_of(self, device: torch.device) -> Callable[[], Any]:
+        return _event if device.type == "cuda" else self._now
 
 
 def _event() -> torch.cuda.Event:
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
+
+
+def _wait_for(mark: Any) -> None:
+    if isinstance(mark, torch.cuda.Event):
+        mark.synchronize()
 
 
 def _between(mark: Any, after: Any) -> float:

@@ -9,6 +9,7 @@ there called f and g). With the sequence split between regions (Korthikanti et a
 same bytes travel, as a gather and a scatter instead of one all-reduce.
 """
 
+import contextlib
 from enum import StrEnum
 from typing import Any
 
@@ -57,13 +58,18 @@ LEFT_OUT: set[Purpose] = set()
 """Purposes whose collective does nothing. Always empty but in a proof that each of them is needed."""
 
 
+def on_clock(purpose: Purpose, *sent: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+    """Communication of the step, with the bytes of what this process gives; not in a graph, which it would break."""
+    if torch.compiler.is_compiling():
+        return contextlib.nullcontext()
+    return CLOCK.phase(Phase.COMMUNICATION, purpose, bytes=sum(tensor.nbytes for tensor in sent))
+
+
 def all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose, operation: str = "sum") -> torch.Tensor:
     """The sum (or "max") of `tensor` over the axis; a new tensor, but the same on an axis of one. Traceable."""
     if axis.size == 1 or purpose in LEFT_OUT:
         return tensor
-    if torch.compiler.is_compiling():  # a clock would break the graph
-        return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
-    with CLOCK.phase(Phase.COMMUNICATION, purpose):
+    with on_clock(purpose, tensor):
         return functional.wait_tensor(functional.all_reduce(tensor, operation, axis.group))  # type: ignore[arg-type]
 
 
@@ -77,7 +83,7 @@ def start_all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> "dis
 def sum_over_world(tensor: torch.Tensor, purpose: Purpose) -> torch.Tensor:
     """The sum of `tensor` over all processes, in place."""
     if dist.is_initialized() and purpose not in LEFT_OUT:
-        with CLOCK.phase(Phase.COMMUNICATION, purpose):
+        with on_clock(purpose, tensor):
             dist.all_reduce(tensor)
     return tensor
 
@@ -99,16 +105,20 @@ def gather_parts(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Te
     """All ranks' parts of the sequence, in the order of ranks; a new tensor. Traceable."""
     if purpose in LEFT_OUT:
         return torch.cat([tensor] * axis.size, SEQUENCE_DIM)
-    gathered = functional.all_gather_single(tensor.contiguous(), SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
-    return functional.wait_tensor(gathered)
+    part = tensor.contiguous()
+    with on_clock(purpose, part):
+        gathered = functional.all_gather_single(part, SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
+        return functional.wait_tensor(gathered)
 
 
 def sum_to_part(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
     """The sum over the axis, of which each rank keeps its part of the sequence; a new tensor. Traceable."""
     if purpose in LEFT_OUT:
         return tensor.chunk(axis.size, SEQUENCE_DIM)[axis.rank].clone()
-    part = functional.reduce_scatter_single(tensor.contiguous(), "sum", SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
-    return functional.wait_tensor(part)
+    whole = tensor.contiguous()
+    with on_clock(purpose, whole):
+        part = functional.reduce_scatter_single(whole, "sum", SEQUENCE_DIM, axis.group)  # type: ignore[arg-type]
+        return functional.wait_tensor(part)
 
 
 def gather_flat(part: torch.Tensor, axis: Axis, purpose: Purpose) -> torch.Tensor:
@@ -210,7 +220,8 @@ class _Exchange(torch.autograd.Function):
 def _exchanged(rows: torch.Tensor, sent: list[int], got: list[int], axis: Axis, purpose: Purpose) -> torch.Tensor:
     arrived = rows.new_zeros(sum(got), *rows.shape[1:])
     if purpose not in LEFT_OUT:
-        dist.all_to_all_single(arrived, rows.contiguous(), got, sent, group=axis.group)
+        with on_clock(purpose, rows):
+            dist.all_to_all_single(arrived, rows.contiguous(), got, sent, group=axis.group)
     return arrived
 
 
@@ -226,5 +237,6 @@ def exchange_counts(counts: torch.Tensor, axis: Axis) -> torch.Tensor:
     """Row i of counts [peers, ...] int64 is for peer i; returns what each has for us, likewise. Goes before a dispatch,
     which cannot be without it."""
     arrived = torch.empty_like(counts)
-    dist.all_to_all_single(arrived, counts.contiguous(), group=axis.group)
+    with on_clock(Purpose.EXPERT_DISPATCH, counts):
+        dist.all_to_all_single(arrived, counts.contiguous(), group=axis.group)
     return arrived

@@ -11,8 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hanbit.parallel.clock import CLOCK, Phase
-from hanbit.parallel.collectives import Purpose, start_all_reduce
+from hanbit.parallel.collectives import Purpose, on_clock, start_all_reduce
 from hanbit.parallel.grid import Axis
 
 BUCKET_BYTES = 25_000_000  # as torch's DistributedDataParallel: large enough for bandwidth, small enough to overlap
@@ -45,7 +44,7 @@ class Replicas:
         """Send what no hook has sent (a parameter that was not used), and wait for all."""
         while len(self.works) < len(self.buckets):
             self._send_next()
-        with CLOCK.phase(Phase.COMMUNICATION, Purpose.REPLICA_GRADIENT):
+        with on_clock(self.purpose, *self.flat):  # the rest of them: most were sent while backward ran
             for work in self.works:
                 if work is not None:
                     work.wait()

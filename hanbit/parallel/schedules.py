@@ -106,17 +106,25 @@ def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShape
         output_args=loss if stage.is_last else _described(carried(stage.layers.stop)),
         group=grid.pipeline.group,
     )
-    for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
-        setattr(made, name, _counted(getattr(made, name)))
+    for name, told in _PASSES.items():
+        setattr(made, name, _counted(getattr(made, name), told, stage.number))
     return made
 
 
-def _counted(work: Callable[..., Any]) -> Callable[..., Any]:
-    """A pass of a stage, as work on the clock of the step."""
+_PASSES = {
+    "forward_one_chunk": "forward",
+    "backward_one_chunk": "backward",
+    "backward_weight_one_chunk": "backward of weights",
+}
 
-    def counted(*arguments: Any, **named: Any) -> Any:
-        with CLOCK.phase(Phase.FORWARD_BACKWARD):
-            return work(*arguments, **named)
+
+def _counted(work: Callable[..., Any], name: str, stage: int) -> Callable[..., Any]:
+    """A pass of a stage, as work on the clock of the step. torch hands the micro-batch's number first."""
+
+    def counted(micro_batch: int, *arguments: Any, **named: Any) -> Any:
+        told = name if named.get("full_backward", True) else f"{name} of inputs"
+        with CLOCK.phase(Phase.FORWARD_BACKWARD, told, stage=stage, micro_batch=micro_batch):
+            return work(micro_batch, *arguments, **named)
 
     return counted
 

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from hanbit.models.batch import Batch
 from hanbit.parallel.apply import ParallelModel
+from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.collectives import Purpose, all_reduce
 from hanbit.parallel.grid import Axis
 from hanbit.parallel.pieces import local_gradient
@@ -67,8 +68,10 @@ class MicroBatches:
         for index, part in enumerate(self._micro_batches(batch)):
             if self.is_sharded:
                 self._sync_only_last(index)
-            loss = self._scaled(self.model.stages[0](**part))
-            loss.backward()
+            with CLOCK.phase(Phase.FORWARD_BACKWARD, "forward", stage=0, micro_batch=index):
+                loss = self._scaled(self.model.stages[0](**part))
+            with CLOCK.phase(Phase.FORWARD_BACKWARD, "backward", stage=0, micro_batch=index):
+                loss.backward()
             losses.append(loss.detach())
         return losses
 

@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from hanbit.train import state
 from hanbit.train.metrics import Metrics
 from hanbit.train.progress import TrainingProgress
 from hanbit.train.setup import Training, known
+from hanbit.train.trace import Trace
 
 
 class StopRequest:
@@ -51,29 +53,48 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def train_steps(
-    training: Training, checkpoints: Path, metrics: Metrics | None, progress: TrainingProgress, stop: StopRequest
-) -> bool:
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on. `metrics` is rank 0's; None on the others."""
+
+    metrics: Metrics | None
+    progress: TrainingProgress
+    trace: Trace
+
+
+def train_steps(training: Training, checkpoints: Path, watch: Watch, stop: StopRequest) -> bool:
     """Run to the last step, or until a stop is asked for; True if the last step was reached.
 
-    `metrics` is rank 0's; None on the others. The last thing done is always a checkpoint.
+    The last thing done is always a checkpoint.
     """
-    every_checkpoint = known(training.recipe.checkpoint.every_steps)
-    every_validation = known(training.recipe.validation.every_steps)
     while training.step < training.steps:
-        numbers, is_stopping = one_step(training, is_stopping=stop.signal is not None)
-        if metrics is not None:
-            metrics.write(**numbers)
-        progress.show(numbers)
-        is_last = training.step == training.steps
-        if every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping:
-            _validate(training, metrics, progress)
-        if is_last or is_stopping or training.step % every_checkpoint == 0:
-            folder = state.save(training, checkpoints)
-            progress.note(f"checkpoint {folder}")
-        if is_stopping and not is_last:
+        with watch.trace.step(training.step + 1):
+            numbers, is_stopping = one_step(training, is_stopping=stop.signal is not None)
+            _write(numbers, watch)
+            _do_what_is_due(training, checkpoints, watch, is_stopping)
+        if is_stopping and training.step < training.steps:
             return False
     return True
+
+
+def _write(numbers: dict[str, Any], watch: Watch) -> None:
+    if watch.metrics is not None:
+        watch.metrics.write(**numbers)
+    watch.progress.show(numbers)
+
+
+def _do_what_is_due(training: Training, checkpoints: Path, watch: Watch, is_stopping: bool) -> None:
+    """Validation and a checkpoint, after the step at hand."""
+    every_checkpoint = known(training.recipe.checkpoint.every_steps)
+    every_validation = known(training.recipe.validation.every_steps)
+    is_last = training.step == training.steps
+    if every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping:
+        with CLOCK.phase(Phase.OTHER, "validation"):
+            _validate(training, watch)
+    if is_last or is_stopping or training.step % every_checkpoint == 0:
+        with CLOCK.phase(Phase.OTHER, "checkpoint"):
+            folder = state.save(training, checkpoints)
+        watch.progress.note(f"checkpoint {folder}")
 
 
 def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, Any], bool]:
@@ -196,14 +217,14 @@ def _validation_loss(training: Training, samples: Numbered) -> float | None:
     return sum(losses) / count if count else None
 
 
-def _validate(training: Training, metrics: Metrics | None, progress: TrainingProgress) -> None:
+def _validate(training: Training, watch: Watch) -> None:
     """`validation_loss` is the mean of the sets, where they have names."""
     losses = validation_losses(training)
     if not losses:
         return
     named = {f"validation_loss.{name}": loss for name, loss in losses.items() if name}
     mean = sum(losses.values()) / len(losses)
-    if metrics is not None:
-        metrics.write(step=training.step, validation_loss=mean, **named)
+    if watch.metrics is not None:
+        watch.metrics.write(step=training.step, validation_loss=mean, **named)
     told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items() if name) or f"{mean:.4f}"
-    progress.note(f"step {training.step}  validation loss {told}")
+    watch.progress.note(f"step {training.step}  validation loss {told}")

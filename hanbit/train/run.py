@@ -34,7 +34,7 @@ from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
 from hanbit.train.agreement import check_same_run
 from hanbit.train.data import answer_end, open_data, tokenizer_folder, told
-from hanbit.train.loop import StopRequest, train_steps
+from hanbit.train.loop import StopRequest, Watch, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.precision import build_loss_scale
 from hanbit.train.progress import TrainingProgress
@@ -50,6 +50,7 @@ from hanbit.train.setup import (
     grid_of,
 )
 from hanbit.train.speed import processor_of, speed_of
+from hanbit.train.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +145,10 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     stop.listen()
     metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
     progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps)
+    watch = Watch(metrics, progress, Trace(recipe.logging.trace, folder.trace, grid))
     try:
         with progress:
-            is_finished = train_steps(training, folder.checkpoints, metrics, progress, stop)
+            is_finished = train_steps(training, folder.checkpoints, watch, stop)
     finally:
         if metrics is not None:
             metrics.close()

@@ -62,3 +62,62 @@ def test_a_step_that_failed_leaves_nothing_for_the_next() -> None:
     clock.start(CPU)
     hands.now += 3
     assert clock.stop()[Phase.OTHER] == 3
+
+
+def test_spans_begin_and_last_as_their_phases_did_and_tell_what_they_worked_on() -> None:
+    hands = Hands()
+    clock = StepClock(hands)
+    clock.record(CPU)
+    hands.now += 1
+    clock.start(CPU)
+    with clock.phase(Phase.FORWARD_BACKWARD):
+        hands.now += 2
+        with clock.phase(Phase.FORWARD_BACKWARD, "forward", micro_batch=3):
+            hands.now += 4
+            with clock.phase(Phase.COMMUNICATION, "tensor.row_leave", bytes=64):
+                hands.now += 8
+    found = clock.stop()
+    with clock.phase(Phase.OTHER, "checkpoint"):
+        hands.now += 16
+    assert sorted(clock.recorded(), key=lambda span: (span.start, -span.seconds, span.name == "forward_backward")) == [
+        (Phase.OTHER, "step", 1, 14, {}),
+        (Phase.FORWARD_BACKWARD, "forward_backward", 1, 14, {}),
+        (Phase.FORWARD_BACKWARD, "forward", 3, 12, {"micro_batch": 3}),
+        (Phase.COMMUNICATION, "tensor.row_leave", 7, 8, {"bytes": 64}),
+        (Phase.OTHER, "checkpoint", 15, 16, {}),
+    ]
+    assert (found[Phase.FORWARD_BACKWARD], found[Phase.COMMUNICATION]) == (6, 8)
+    assert clock.recorded() == []
+
+
+def test_waiting_is_a_span_for_each_gap_between_passes() -> None:
+    hands = Hands()
+    clock = StepClock(hands)
+    clock.record(CPU)
+    clock.start(CPU)
+    with clock.phase(Phase.PIPELINE_IDLE):
+        hands.now += 1
+        with clock.phase(Phase.FORWARD_BACKWARD, "forward"):
+            hands.now += 2
+        hands.now += 4
+    clock.stop()
+    waits = [(span.start, span.seconds) for span in clock.recorded() if span.phase is Phase.PIPELINE_IDLE]
+    assert waits == [(0, 1), (3, 4)]
+
+
+def test_without_a_recording_the_clock_keeps_no_mark_of_a_phase_in_itself() -> None:
+    hands = Hands()
+    moments = []
+
+    def now() -> float:
+        moments.append(hands.now)
+        return hands.now
+
+    clock = StepClock(now)
+    clock.start(CPU)
+    with clock.phase(Phase.DATA):
+        for _ in range(5):
+            with clock.phase(Phase.DATA, "again"):
+                pass
+    clock.stop()
+    assert len(moments) == 4
