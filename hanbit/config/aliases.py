@@ -22,6 +22,8 @@ ALIASES = {
     "data_parallel_replicate_degree": "parallel.data",
     "dp": "parallel.data",
     "data_parallel_shard_degree": "parallel.shard",
+    "enable_cpu_offload": "parallel.offload",
+    "optimizer_cpu_offload": "parallel.offload",
     "micro_batch_size": "batch.micro_batch",
     "local_batch_size": "batch.micro_batch",
     "global_batch_size": "batch.global_batch",

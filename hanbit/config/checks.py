@@ -47,6 +47,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _sequence,
         _batch,
         _context,
+        _offload,
         _recompute,
         _rates,
         _tuning,
@@ -235,6 +236,19 @@ def _context(recipe: Recipe) -> Iterator[Problem]:
     if length > context:
         rule = f"batch.sequence_length={length} is longer than model.context={context}"
         yield Problem("batch.sequence_length", rule, f"Use at most {context}, or a larger model.context")
+
+
+def _offload(recipe: Recipe) -> Iterator[Problem]:
+    """FSDP2 does it, and only what is sharded is its."""
+    parallel = recipe.parallel
+    if not parallel.offload:
+        return
+    if parallel.shard < 2:
+        rule = f"parallel.offload=true with parallel.shard={parallel.shard}: only what is sharded can leave the GPU"
+        yield Problem("parallel.offload", rule, "Use parallel.shard=3 or 2, or leave it out")
+    elif known(parallel.data) == parallel.context == 1:
+        rule = "parallel.offload=true with parallel.data=1: nothing is sharded without a replica beside"
+        yield Problem("parallel.offload", rule, "Use parallel.data=2 or more, or leave it out")
 
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:

@@ -65,6 +65,11 @@ class ParallelSection(Section):
         description="0: whole replicas (DDP); 1: the optimizer's moments shared out over data; 2: gradients too; 3: "
         "parameters too (2 and 3: FSDP2).",
     )
+    offload: bool = Field(
+        False,
+        description="Each process's part of weights, gradients and moments stays in the CPU's memory, where the update "
+        "then runs; a block's weights come to the GPU for its turn (FSDP2: with shard 2 or 3).",
+    )
 
 
 class BatchSection(Section):

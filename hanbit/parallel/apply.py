@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
@@ -37,11 +37,13 @@ from hanbit.parallel.tensor import cut_parameters, is_partial, swap_leaves
 class Options:
     """`shard`: 0 whole replicas, 1 the optimizer sharded, 2 gradients too, 3 parameters too.
 
-    virtual: stages of each process. layers_per_stage: None for balanced ones.
+    offload: what is sharded lies in the CPU's memory. virtual: stages of each process. layers_per_stage: None for
+    balanced ones.
     balance_coefficient: weight of the load-balancing loss, where there are experts.
     """
 
     shard: Literal[0, 1, 2, 3] = 0
+    offload: bool = False
     recompute: Recompute = NO_RECOMPUTE
     compile: bool = False
     schedule: ScheduleName = "1f1b"
@@ -134,7 +136,7 @@ def parallelize(
         _prepare_blocks(part, plan, options)
         if options.shard >= 2 and grid.replicas.size > 1:
             _shard_over_data(stage, plan, grid, options)
-        stage.to_empty(device=grid.device)
+        stage.to_empty(device="cpu" if options.offload else grid.device)
         _tie(part)
         stages.append(stage)
         pieces |= cut
@@ -206,10 +208,12 @@ def _prepare_blocks(model: nn.Module, plan: Plan, options: Options) -> None:
 def _shard_over_data(stage: Stage, plan: Plan, grid: Grid, options: Options) -> None:
     """FSDP2 over the replicas; gradients are summed, never averaged: the loss is already over the global batch."""
     assert grid.mesh is not None
-    settings: dict[str, Any] = {"mesh": grid.mesh["replicas"], "reshard_after_forward": options.shard == 3}
+    settings: dict[str, Any] = {"mesh": grid.mesh["replicas"]}
+    if options.offload:
+        settings["offload_policy"] = CPUOffloadPolicy(pin_memory=grid.device.type == "cuda")
     for block in cast(nn.ModuleDict, getattr(stage.model, plan.repeat)).values():
-        fully_shard(block, **settings)
-    fully_shard(stage, mesh=grid.mesh["replicas"], reshard_after_forward=False)
+        fully_shard(block, reshard_after_forward=options.shard == 3, **settings)
+    fully_shard(stage, reshard_after_forward=False, **settings)
     for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -135,12 +135,13 @@ class MicroBatches:
                 gradient.add_(other)
 
     def _sum_gradients(self, names: tuple[str, ...], axis: Any, purpose: Purpose) -> None:
-        """One collective for all of them: they are few and small, or one and large."""
+        """One collective for all of them: they are few and small, or one and large. It runs on the device."""
         gradients = [local_gradient(self.model.parameters[name]) for name in names]
         found = [gradient for gradient in gradients if gradient is not None]
         if axis.size == 1 or not found:
             return
-        total = all_reduce(torch.cat([gradient.flatten() for gradient in found]), axis, purpose)
+        flat = torch.cat([gradient.flatten() for gradient in found]).to(self.model.grid.device)
+        total = all_reduce(flat, axis, purpose)
         for gradient, part in zip(found, total.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
 

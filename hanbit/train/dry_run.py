@@ -146,7 +146,7 @@ def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:
 
 def _built(recipe: Recipe, grid: Grid) -> ParallelModel:
     """Before FSDP2, which needs its peers, and not compiled."""
-    parallel = recipe.parallel.model_copy(update={"shard": 0})
+    parallel = recipe.parallel.model_copy(update={"shard": 0, "offload": False})
     training = recipe.training.model_copy(update={"compile": False})
     return build_model(recipe.model_copy(update={"parallel": parallel, "training": training}), grid)
 

@@ -41,8 +41,11 @@ class RankMemory:
 
 
 def is_traced(recipe: Recipe) -> bool:
-    """Not where what a step holds depends on numbers: which expert gets how many tokens, which words are masked."""
-    return recipe.model.family in ("gpt", "llama")
+    """Not where what a step holds depends on numbers: which expert gets how many tokens, which words are masked.
+
+    Nor where it is in two memories: a trace knows one.
+    """
+    return not recipe.parallel.offload and recipe.model.family in ("gpt", "llama")
 
 
 def memory_of(recipe: Recipe, stage: int) -> RankMemory:

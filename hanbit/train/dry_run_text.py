@@ -97,7 +97,8 @@ def _span(ranks: int, gpus_per_node: int) -> str:
 def _memory(run: DryRun) -> list[str]:
     """A table: a line for each stage that was traced, a column for each part."""
     if not run.memory:
-        return [f"memory is not traced for model.family={run.recipe.model.family}"]
+        why = f"for model.family={run.recipe.model.family}"
+        return [f"memory is not traced {'with parallel.offload=true' if run.recipe.parallel.offload else why}"]
     rows = [["a rank of", *Part, "all"]]
     for one in run.memory:
         where = f"stage {one.stage}: rank {one.rank}" + ("" if one.node is None else f" on node {one.node}")

@@ -103,6 +103,7 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
     assert parallel.schedule != "auto"
     options = Options(
         shard=parallel.shard,
+        offload=parallel.offload,
         recompute=Recompute(training.recompute, training.recompute_layers, training.recompute_every),
         compile=training.compile,
         schedule=parallel.schedule,

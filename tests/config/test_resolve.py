@@ -191,6 +191,19 @@ def test_sequences_are_split_only_in_families_where_that_is_proven(parallel: dic
         resolved(recipe(parallel=parallel, model={**mixture, "experts": 4, "vocabulary": 9}), world_size=2)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "told"),
+    [
+        ({"data": 2, "offload": True}, "parallel.offload=true with parallel.shard=0: only what is sharded can leave"),
+        ({"data": 2, "shard": 1, "offload": True}, "parallel.shard=1: only what is sharded can leave the GPU. Use"),
+        ({"tensor": 2, "shard": 3, "offload": True}, "parallel.data=1: nothing is sharded without a replica beside"),
+    ],
+)
+def test_what_is_whole_cannot_be_offloaded(parallel: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        resolved(recipe(parallel=parallel), world_size=2)
+
+
 def test_experts_are_not_recomputed_selectively() -> None:
     mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
     one = recipe(model={**mixture, "experts": 4, "vocabulary": 9}, training={"recompute": "selective"})
