@@ -36,10 +36,11 @@ def theirs(block: Block) -> dict[str, Any]:
 
 
 def our_key(word: str) -> str:
-    """By the aliases; a word that is ours too must be so in one section only."""
+    """By the aliases; a word that is ours too must be so in one section only, sections inside of sections aside."""
     if word in ALIASES:
         return ALIASES[word]
-    (key,) = [key for key in known_keys() if key.endswith(f".{word}") and not key.startswith("checkpoint.every")]
+    fields = [key for key in known_keys() if key.count(".") == 1 and not key.startswith("checkpoint.every")]
+    (key,) = [key for key in fields if key.endswith(f".{word}")]
     return key
 
 
