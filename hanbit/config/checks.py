@@ -249,6 +249,11 @@ def _offload(recipe: Recipe) -> Iterator[Problem]:
     elif known(parallel.data) == parallel.context == 1:
         rule = "parallel.offload=true with parallel.data=1: nothing is sharded without a replica beside"
         yield Problem("parallel.offload", rule, "Use parallel.data=2 or more, or leave it out")
+    elif parallel.expert > 1 and known(parallel.data) == parallel.expert:
+        rule = (
+            f"parallel.offload=true with parallel.expert=parallel.data={parallel.expert}: experts are not sharded then"
+        )
+        yield Problem("parallel.offload", rule, "Use a smaller parallel.expert, or leave it out")
 
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:
@@ -315,9 +320,6 @@ def _expert(recipe: Recipe) -> Iterator[Problem]:
     for key, size in (("parallel.data", known(parallel.data)), ("model.experts", model.experts)):
         if size % expert:
             yield _divides("parallel.expert", expert, key, size)
-    if parallel.shard > 1:
-        rule = f"parallel.expert={expert} with parallel.shard={parallel.shard} is not proven"
-        yield Problem("parallel.shard", rule, "Use parallel.shard=0 or 1, or parallel.expert=1")
 
 
 def _fp8(recipe: Recipe) -> Iterator[Problem]:

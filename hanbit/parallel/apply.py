@@ -4,7 +4,7 @@ cut layers   by pipeline stage, several in a process where it has several, on th
 cut weights  by the plan's words over the tensor axis; names and pieces are recorded
 swap leaves  the modules that sum over the tensor axis; routers and experts, which exchange rows over the expert axis
 FP8, recompute, compile   block by block, so that one graph serves all layers
-FSDP2        blocks first, then the stage: after compile, so that hooks stay outside the graphs
+FSDP2        experts first, then blocks, then the stage: after compile, so that hooks stay outside the graphs
 allocate     on the device, then tie again: replacing a parameter unties it
 """
 
@@ -15,7 +15,6 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
@@ -28,6 +27,7 @@ from hanbit.parallel.objectives import Objective, Vocabulary
 from hanbit.parallel.pieces import Piece, cut_by_data, cut_rows, local_tensor
 from hanbit.parallel.recompute import NO_RECOMPUTE, Recompute, chosen, recompute
 from hanbit.parallel.schedules import ScheduleName, stage_numbers
+from hanbit.parallel.shard import shard_over_data
 from hanbit.parallel.split import layers_per_stage
 from hanbit.parallel.stage import Stage, cut_layers, untie_ends
 from hanbit.parallel.tensor import cut_parameters, is_partial, swap_leaves
@@ -135,7 +135,7 @@ def parallelize(
         stage = Stage(part, make_attend, objective, vocabulary, is_last, number, layers, grid.context)
         _prepare_blocks(part, plan, options)
         if options.shard >= 2 and grid.replicas.size > 1:
-            _shard_over_data(stage, plan, grid, options)
+            shard_over_data(stage, plan, grid, options.shard == 3, options.offload)
         stage.to_empty(device="cpu" if options.offload else grid.device)
         _tie(part)
         stages.append(stage)
@@ -203,18 +203,3 @@ def _prepare_blocks(model: nn.Module, plan: Plan, options: Options) -> None:
     if options.compile:
         for block in blocks:
             block.compile()
-
-
-def _shard_over_data(stage: Stage, plan: Plan, grid: Grid, options: Options) -> None:
-    """FSDP2 over the replicas; gradients are summed, never averaged: the loss is already over the global batch."""
-    assert grid.mesh is not None
-    settings: dict[str, Any] = {"mesh": grid.mesh["replicas"]}
-    if options.offload:
-        settings["offload_policy"] = CPUOffloadPolicy(pin_memory=grid.device.type == "cuda")
-    for block in cast(nn.ModuleDict, getattr(stage.model, plan.repeat)).values():
-        fully_shard(block, reshard_after_forward=options.shard == 3, **settings)
-    fully_shard(stage, reshard_after_forward=False, **settings)
-    for module in stage.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)

@@ -341,7 +341,10 @@ def test_a_mixture_that_cannot_be_is_refused(changes: dict[str, Any], told: str)
             r"parallel.expert=3 does not divide model.experts=4. Use 1, 2 or 4",
         ),
         ({"model": MIXTURE, "parallel": {"expert": 4}}, r"parallel.expert=4 does not divide parallel.data=6"),
-        ({"model": MIXTURE, "parallel": {"expert": 2, "shard": 2}}, "parallel.expert=2 with parallel.shard=2"),
+        (
+            {"model": MIXTURE, "parallel": {"expert": 2, "data": 2, "tensor": 3, "shard": 2, "offload": True}},
+            "parallel.offload=true with parallel.expert=parallel.data=2: experts are not sharded then",
+        ),
     ],
 )
 def test_experts_that_cannot_be_shared_out_are_refused(sections: dict[str, Any], told: str) -> None:
