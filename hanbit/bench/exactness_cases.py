@@ -28,7 +28,7 @@ def _llama(**more: Any) -> dict[str, Any]:
 
 
 def _mixture(**more: Any) -> dict[str, Any]:
-    experts = {"experts": 4, "expert_inner": 48, "balance_coefficient": 0.05}
+    experts = {"experts": 4, "expert_inner": 48, "balance_coefficient": 0.05, "z_coefficient": 0.01}
     return {**_llama(query_key_norm=True), "family": "mixture", **experts, **more}
 
 
@@ -37,7 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": _llama(query_key_norm=True),
     "llama tied": _llama(tied=True, query_key_value_bias=True),
     "mixture": _mixture(),
-    "mixture unbalanced": _mixture(sparse_every=2, normalize_weights=False, tied=True, balance_coefficient=0.0),
+    "mixture unbalanced": _mixture(sparse_every=2, normalize_weights=False, tied=True, balance_coefficient=0.0,
+                                   z_coefficient=0.0),
     "llama 4 kv": _llama(key_value_heads=4),
     "llama window": _llama(sliding_window=9),
     "llama 6 layers": _llama(layers=6),

@@ -23,7 +23,7 @@ from hanbit.config.resolve import resolve
 from hanbit.parallel.clip import norm_of_each
 from hanbit.parallel.collectives import LEFT_OUT, Purpose, sum_over_world
 from hanbit.parallel.grid import start_processes, stop_processes, world_size
-from hanbit.train.loop import next_batch, one_step
+from hanbit.train.loop import ROUTER_LOSSES, next_batch, one_step
 from hanbit.train.run import build
 from hanbit.train.setup import Training, grid_of
 
@@ -56,7 +56,7 @@ def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
         for _ in range(job["steps"]):
             numbers, _stopping = one_step(training)
             losses.append(numbers["loss"])
-            norms += [numbers[key] for key in ("grad_norm", "load_balancing_loss") if key in numbers]
+            norms += [numbers[key] for key in ("grad_norm", *ROUTER_LOSSES) if key in numbers]
             tensors.append(norm_of_each(training.model))
             if training.step == STEPS // 2:
                 losses.append(_evaluated(training))

@@ -45,6 +45,8 @@ ALIASES = {
     "gradient_clip_val": "optimizer.clip_grad_norm",
     "max_norm": "optimizer.clip_grad_norm",
     "weight_decay": "optimizer.weight_decay",
+    "moe_aux_loss_coeff": "model.balance_coefficient",
+    "moe_z_loss_coeff": "model.z_coefficient",
     "num_layers": "model.layers",
     "hidden_size": "model.hidden",
     "ffn_hidden_size": "model.inner",

@@ -104,6 +104,12 @@ class MixtureConfig(LlamaConfig):
         description="Weight of the load-balancing loss, a mean over sparse layers, in training "
         "(`router_aux_loss_coef`); 0: none.",
     )
+    z_coefficient: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the routers' z-loss, a mean over sparse layers and tokens, in training: it keeps a "
+        "router's logits small (`moe_z_loss_coeff`); ST-MoE has 0.001; 0: none.",
+    )
 
     def is_sparse(self, layer: int) -> bool:
         """Has this layer, counted from 0, experts?"""

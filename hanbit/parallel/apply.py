@@ -19,7 +19,7 @@ from torch import nn
 from hanbit.models.layers.attend import MakeAttend
 from hanbit.models.plan import Plan
 from hanbit.parallel.context import causal_over
-from hanbit.parallel.experts import Balance, balance_of, swap_experts
+from hanbit.parallel.experts import NO_ROUTER_LOSSES, RouterCoefficients, RouterLosses, losses_of, swap_experts
 from hanbit.parallel.fp8 import compute_in_fp8
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.parallel.holders import axes_of, holders_of, ranges
@@ -39,7 +39,7 @@ class Options:
 
     offload: what is sharded lies in the CPU's memory. virtual: stages of each process. layers_per_stage: None for
     balanced ones.
-    balance_coefficient: weight of the load-balancing loss, where there are experts.
+    router: weights of the routers' losses, where there are experts.
     """
 
     shard: Literal[0, 1, 2, 3] = 0
@@ -49,7 +49,7 @@ class Options:
     schedule: ScheduleName = "1f1b"
     virtual: int = 1
     layers_per_stage: tuple[int, ...] | None = None
-    balance_coefficient: float = 0.0
+    router: RouterCoefficients = NO_ROUTER_LOSSES
     fp8: bool = False
 
 
@@ -72,7 +72,7 @@ class ParallelModel:
     twins: dict[str, nn.Parameter]
     schedule: ScheduleName
     expert_names: tuple[str, ...] = ()  # stacks of experts, of which peers on the expert axis hold others
-    balance: Balance | None = None
+    router_losses: RouterLosses | None = None
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -115,7 +115,7 @@ def parallelize(
         make_attend = causal_over(grid.context)
     if tied and grid.pipeline.size > 1:
         untie_ends(model, plan)
-    balance = balance_of(model, options.balance_coefficient, grid.device)
+    router_losses = losses_of(model, options.router, grid.device)
     numbers = stage_numbers(options.schedule, options.virtual, grid.pipeline)
     sizes = options.layers_per_stage or layers_per_stage(model, plan, options.virtual * grid.pipeline.size)
     held: dict[str, Axis] = {}
@@ -128,7 +128,7 @@ def parallelize(
         cut_layers(part, plan, sizes, number)
         cut = cut_parameters(part, plan, units, grid.tensor, grid.expert)
         _tie(part)
-        swap_experts(part, grid, balance)
+        swap_experts(part, grid, router_losses)
         swap_leaves(part, plan, cut, grid.tensor)
         vocabulary = Vocabulary(grid.tensor, _first_id(cut))
         is_last, layers = number == len(sizes) - 1, ranges(sizes)[number]
@@ -141,7 +141,7 @@ def parallelize(
         stages.append(stage)
         pieces |= cut
     described = _described(tuple(stages), plan, grid, pieces, tied, options, held)
-    return replace(described, balance=balance)
+    return replace(described, router_losses=router_losses)
 
 
 def _described(

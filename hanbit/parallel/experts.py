@@ -1,32 +1,48 @@
-"""Experts over many processes, and the loss that keeps them evenly used.
+"""Experts over many processes, and the losses that keep them evenly used and their routers' logits small.
 
 Expert peers are neighbours on the data axis: each holds other experts, and each has other tokens. Rows travel to the
 peer that holds their expert and come back (Lepikhin et al., GShard, arXiv 2006.16668); how many is told first, so that
 no row is dropped or padded. Weights stay at home, so that only rows and their gradients travel.
 
-The load-balancing loss is of one micro-batch of one layer, as transformers has it, and needs no collective: training
-minimises its mean over sparse layers and micro-batches, which is the same in every layout with the same
-batch.micro_batch. Its gradient is added where the layer is, so that hidden states alone travel between stages
+These losses are of one micro-batch of one layer, as transformers has them, and need no collective: training
+minimises their means over sparse layers and micro-batches, which are the same in every layout with the same
+batch.micro_batch. Their gradient is added where the layer is, so that hidden states alone travel between stages
 (Megatron-LM's MoEAuxLossAutoScaler).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from hanbit.models.layers.experts import Experts, Router, Routing, load_balancing
+from hanbit.models.layers.experts import Experts, Router, Routing, load_balancing, router_z
 from hanbit.parallel.collectives import Purpose, exchange, exchange_counts, leave
 from hanbit.parallel.grid import Axis, Grid
 
 
-class Balance:
-    """The load-balancing loss of a step. `total`: this process's share of the mean, of what backward has passed."""
+@dataclass(frozen=True)
+class RouterCoefficients:
+    """Weights of the load-balancing loss and of the z-loss; 0: none."""
 
-    def __init__(self, coefficient: float, layers: int, device: torch.device) -> None:
-        self.coefficient, self.layers = coefficient, layers
+    balance: float = 0.0
+    z: float = 0.0
+
+
+NO_ROUTER_LOSSES = RouterCoefficients()
+
+
+class RouterLosses:
+    """Of a step: load-balancing and z-loss [2].
+
+    `total`: this process's share of their means, of what backward has passed.
+    """
+
+    def __init__(self, coefficients: RouterCoefficients, layers: int, device: torch.device) -> None:
+        self.coefficients = torch.tensor([coefficients.balance, coefficients.z], device=device)
+        self.layers = layers
         self.share = 0.0
-        self.total = torch.zeros((), device=device)
+        self.total = torch.zeros(2, device=device)
 
     def begin(self, micro_batches: int, copies: int) -> None:
         """micro_batches: of all replicas. copies: tensor peers, whose gradients of the router are summed."""
@@ -34,32 +50,33 @@ class Balance:
         self.total.zero_()
 
 
-class BalancedRouter(Router):
-    """A router whose weights bring the gradient of the load-balancing loss along."""
+class TrainedRouter(Router):
+    """A router whose weights bring the gradient of its losses along."""
 
-    balance: Balance
+    losses: RouterLosses
 
     def forward(self, hidden: torch.Tensor) -> Routing:
         routing = super().forward(hidden)
         if not torch.is_grad_enabled():
             return routing
-        return routing._replace(weights=_AddLoss.apply(routing.weights, load_balancing(routing), self.balance))
+        own = torch.stack([load_balancing(routing), router_z(routing)])
+        return routing._replace(weights=_AddLosses.apply(routing.weights, own, self.losses))
 
 
-class _AddLoss(torch.autograd.Function):
+class _AddLosses(torch.autograd.Function):
     """Counted in backward: recompute goes forward twice."""
 
     @staticmethod
-    def forward(context: Any, weights: torch.Tensor, loss: torch.Tensor, balance: Balance) -> torch.Tensor:
-        context.balance = balance
-        context.save_for_backward(loss)
+    def forward(context: Any, weights: torch.Tensor, own: torch.Tensor, losses: RouterLosses) -> torch.Tensor:
+        context.losses = losses
+        context.save_for_backward(own)
         return weights.view_as(weights)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        balance, (loss,) = context.balance, context.saved_tensors
-        balance.total += loss * balance.share
-        return gradients[0], torch.full_like(loss, balance.coefficient * balance.share), None
+        losses, (own,) = context.losses, context.saved_tensors
+        losses.total += own * losses.share
+        return gradients[0], losses.coefficients * losses.share, None
 
 
 class ParallelExperts(Experts):
@@ -87,18 +104,18 @@ class ParallelExperts(Experts):
         return exchange(outputs, num_got, num_sent, self.expert, Purpose.EXPERT_COMBINE)
 
 
-def balance_of(model: nn.Module, coefficient: float, device: torch.device) -> Balance | None:
+def losses_of(model: nn.Module, coefficients: RouterCoefficients, device: torch.device) -> RouterLosses | None:
     """For the whole model; None without sparse layers."""
     layers = sum(isinstance(module, Router) for module in model.modules())
-    return Balance(coefficient, layers, device) if layers else None
+    return RouterLosses(coefficients, layers, device) if layers else None
 
 
-def swap_experts(model: nn.Module, grid: Grid, balance: Balance | None) -> None:
+def swap_experts(model: nn.Module, grid: Grid, losses: RouterLosses | None) -> None:
     """Put the parallel routers and experts in place of the family's own."""
     for module in list(model.modules()):
         if isinstance(module, Router):
-            module.__class__ = BalancedRouter
-            module.balance = balance  # type: ignore[assignment]
+            module.__class__ = TrainedRouter
+            module.losses = losses  # type: ignore[assignment]
         elif isinstance(module, Experts) and grid.tensor.size * grid.expert.size > 1:
             module.__class__ = ParallelExperts
             module.tensor, module.expert = grid.tensor, grid.expert  # type: ignore[assignment]

@@ -43,9 +43,9 @@ class MicroBatches:
         self.scale = loss_scale / global_tokens
         self.model.copy_twins()
         self._begin_gradients()
-        if self.model.balance is not None:
+        if self.model.router_losses is not None:
             grid = self.model.grid
-            self.model.balance.begin(self.count * grid.replicas.size, grid.tensor.size)
+            self.model.router_losses.begin(self.count * grid.replicas.size, grid.tensor.size)
         with self._arithmetic():
             losses = self._loop(batch) if self.schedule is None else self.schedule.step(batch)
         self._finish_gradients()

@@ -27,6 +27,8 @@ from hanbit.train.progress import TrainingProgress
 from hanbit.train.setup import Training, known
 from hanbit.train.trace import Trace
 
+ROUTER_LOSSES = ("load_balancing_loss", "router_z_loss")  # of a mixture of experts, without their coefficients
+
 
 class StopRequest:
     """Ctrl-C or SIGTERM sets a flag; the loop ends after the step at hand, with a checkpoint.
@@ -109,7 +111,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
         share = training.batches.forward_backward(batch, num_targets, loss_scale)
     with CLOCK.phase(Phase.OPTIMIZER):
         norm = gradient_norm(training.model) / loss_scale
-    loss, balance, is_stopping = _report(training, share, is_stopping)
+    loss, router_losses, is_stopping = _report(training, share, is_stopping)
     is_taken = _may_step(training, loss, norm.item())
     learning_rate = training.schedule.learning_rate(training.step + 1)
     if is_taken:
@@ -123,7 +125,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
     return {
         "step": training.step,
         "loss": loss,
-        **({} if training.model.balance is None else {"load_balancing_loss": balance}),
+        **router_losses,
         "learning_rate": learning_rate,
         "grad_norm": norm.item() if is_taken else None,
         "tokens": training.tokens_seen,
@@ -168,16 +170,16 @@ def _batch(training: Training, samples: Numbered, first: int) -> Batch:
     return {name: torch.from_numpy(array).contiguous().to(device, non_blocking=True) for name, array in arrays.items()}
 
 
-def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, float, bool]:
-    """The global loss, the load-balancing loss (0 without experts), and whether to stop, in one collective.
+def _report(training: Training, share: torch.Tensor, is_stopping: bool) -> tuple[float, dict[str, float], bool]:
+    """The global loss, those of routers by name, where there are any, and whether to stop, in one collective.
 
     Tensor peers all have the same share of the loss.
     """
-    balance = 0.0 if training.model.balance is None else training.model.balance.total
-    own = (share / training.model.grid.tensor.size, balance, float(is_stopping))
+    losses = training.model.router_losses
+    own = (share / training.model.grid.tensor.size, float(is_stopping), *(() if losses is None else losses.total))
     numbers = torch.stack([torch.as_tensor(one, dtype=torch.float64, device=share.device) for one in own])
-    loss, balance, stops = sum_over_world(numbers, Purpose.LOSS_REPORT).tolist()
-    return loss, balance, stops > 0
+    loss, stops, *of_routers = sum_over_world(numbers, Purpose.LOSS_REPORT).tolist()
+    return loss, dict(zip(ROUTER_LOSSES, of_routers, strict=False)), stops > 0
 
 
 def _update(training: Training, norm: torch.Tensor, learning_rate: float, loss_scale: float) -> None:

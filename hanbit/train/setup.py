@@ -9,7 +9,7 @@ from torch import nn
 from hanbit.checkpoint.model_folder import read_tensors
 from hanbit.checkpoint.model_weights import FolderTensors
 from hanbit.common.errors import ConfigError
-from hanbit.config.model import ModelConfig, T5Config
+from hanbit.config.model import MixtureConfig, ModelConfig, T5Config
 from hanbit.config.recipe import Recipe
 from hanbit.data.numbered import Numbered
 from hanbit.data.spans import lengths_for
@@ -19,6 +19,7 @@ from hanbit.optim.adamw import AdamW, Settings
 from hanbit.optim.schedule import Schedule
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.compile_cache import remove_unfinished_libraries
+from hanbit.parallel.experts import NO_ROUTER_LOSSES, RouterCoefficients
 from hanbit.parallel.grid import Grid, make_grid
 from hanbit.parallel.objectives import ANSWERS, MASKED, NEXT_TOKENS, Objective
 from hanbit.parallel.pieces import local_tensor
@@ -109,11 +110,17 @@ def build_model(recipe: Recipe, grid: Grid) -> ParallelModel:
         schedule=parallel.schedule,
         virtual=parallel.virtual,
         layers_per_stage=None if parallel.layers_per_stage == "balanced" else tuple(parallel.layers_per_stage),
-        balance_coefficient=getattr(recipe.model, "balance_coefficient", 0.0),
+        router=router_coefficients_of(recipe.model),
         fp8=recipe.training.precision == "fp8",
     )
     units, objective = units_of(recipe.model), objective_of(recipe)
     return parallelize(model, plan, units, grid, family.make_attend, objective, options)
+
+
+def router_coefficients_of(model: ModelConfig) -> RouterCoefficients:
+    if not isinstance(model, MixtureConfig):
+        return NO_ROUTER_LOSSES
+    return RouterCoefficients(model.balance_coefficient, model.z_coefficient)
 
 
 def objective_of(recipe: Recipe) -> Objective:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+from transformers.models.switch_transformers.modeling_switch_transformers import router_z_loss_func
 
-from hanbit.models.layers.experts import MixtureMLP, load_balancing
+from hanbit.models.layers.experts import MixtureMLP, load_balancing, router_z
 
 EXPERTS, CHOSEN, WIDTH = 5, 2, 12
 
@@ -67,3 +68,15 @@ def test_load_balancing_loss_of_tokens_that_go_everywhere_alike_is_the_number_ch
     assert load_balancing(layer.router(hidden)).item() == pytest.approx(CHOSEN)
     crowded = load_balancing(layer.router(100 * hidden[:1].expand(4, -1)))
     assert crowded.item() == pytest.approx(EXPERTS)
+
+
+def test_router_z_loss_and_its_gradient_are_transformers_and_the_softmax() -> None:
+    """The slope of logsumexp is the softmax, so that of its square is twice their product."""
+    layer, hidden = built().float(), torch.randn(3, 11, WIDTH)
+    routing = layer.router(hidden)
+    logits = F.linear(hidden, layer.router.weight)
+    torch.testing.assert_close(router_z(routing), router_z_loss_func(logits))
+    (slope,) = torch.autograd.grad(router_z(routing), layer.router.weight)
+    sums = logits.exp().sum(-1, keepdim=True)
+    by_hand = 2 * sums.log() * (logits.exp() / sums) / (3 * 11)
+    torch.testing.assert_close(slope, torch.einsum("ste,sth->eh", by_hand, hidden))

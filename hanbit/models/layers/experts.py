@@ -13,8 +13,12 @@ from torch.nn import functional as F
 
 
 class Routing(NamedTuple):
-    """`probabilities` [..., experts] float32; where tokens go: `weights` float32 and `experts` int64, [..., chosen]."""
+    """`logits` and their softmax `probabilities` [..., experts] float32.
 
+    Where tokens go: `weights` float32 and `experts` int64, [..., chosen].
+    """
+
+    logits: torch.Tensor
     probabilities: torch.Tensor
     weights: torch.Tensor
     experts: torch.Tensor
@@ -32,12 +36,12 @@ class Router(nn.Module):
     def forward(self, hidden: torch.Tensor) -> Routing:
         """hidden [..., hidden]. In the weight's arithmetic, not autocast's: a rounded logit sends a token elsewhere."""
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = F.linear(hidden.to(self.weight.dtype), self.weight)
-        probabilities = logits.float().softmax(-1)
+            logits = F.linear(hidden.to(self.weight.dtype), self.weight).float()
+        probabilities = logits.softmax(-1)
         weights, experts = probabilities.topk(self.chosen, dim=-1)
         if self.normalize:
             weights = weights / weights.sum(-1, keepdim=True)
-        return Routing(probabilities, weights, experts)
+        return Routing(logits, probabilities, weights, experts)
 
 
 class Experts(nn.Module):
@@ -100,3 +104,11 @@ def load_balancing(routing: Routing) -> torch.Tensor:
     experts = probabilities.shape[-1]
     tokens_of_each = routing.experts.flatten().bincount(minlength=experts)
     return experts * (tokens_of_each * probabilities.mean(0)).sum() / len(probabilities)
+
+
+def router_z(routing: Routing) -> torch.Tensor:
+    """How large the logits are, [] float32: mean over tokens of the log of their sum of exponentials, squared.
+
+    Large logits round badly and make the choice of experts jump (Zoph et al., ST-MoE, arXiv 2202.08906, equation 5).
+    """
+    return routing.logits.logsumexp(-1).square().mean()
