@@ -30,7 +30,8 @@ NEEDED = (
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # in a checkout; an installed wheel has none
 EXTRAS = {
     **dict.fromkeys(("starlette", "uvicorn", "grpcio", "tritonclient"), "serve"),
-    "tensorboard": "tensorboard",
+    **{name: name for name in ("tensorboard", "wandb")},
+    "mlflow-skinny": "mlflow",
     **dict.fromkeys(("transformers", "accelerate"), "bench"),
     **dict.fromkeys(("pytest", "openai", "peft"), "dev"),
 }

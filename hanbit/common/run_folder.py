@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "tb"
 
     @property
+    def trackers(self) -> Path:
+        """The run's ids on dashboards."""
+        return self.path / "trackers.json"
+
+    @property
     def trace(self) -> Path:
         return self.path / "trace"
 

@@ -28,6 +28,7 @@ _RULES: dict[str, Callable[[dict[str, Any]], str]] = {
     "less_than_equal": lambda context: f"at most {context['le']:.17g}",
     "string_pattern_mismatch": lambda _: "one word without `/` that begins with a letter or a digit",
     "string_too_long": lambda context: f"at most {context['max_length']} letters long",
+    "string_too_short": lambda context: f"at least {context['min_length']} letter long",
     "too_short": lambda context: f"a list of at least {context['min_length']}",
     "pairs": lambda _: "a list of weight, path, weight, path",
     "three_shares": lambda _: 'shares for training, validation, test, such as "969,30,1"',

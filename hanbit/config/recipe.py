@@ -167,6 +167,20 @@ class TraceSection(Section):
     )
 
 
+class WandbSection(Section):
+    """Weights & Biases (extra `hanbit[wandb]`); its server, key and mode are `WANDB_*` of the environment."""
+
+    project: str = Field(min_length=1, description="Project of the run; the run's name there is the recipe's.")
+    entity: str | None = Field(None, description="User or team that the project belongs to; null: the key's own.")
+
+
+class MlflowSection(Section):
+    """MLflow (extra `hanbit[mlflow]`); user and password are `MLFLOW_*` of the environment."""
+
+    experiment: str = Field(min_length=1, description="Experiment of the run; made where there is none.")
+    tracking_uri: str | None = Field(None, description="Address of the server; null: `MLFLOW_TRACKING_URI`.")
+
+
 class LoggingSection(Section):
     """What a run says while it goes."""
 
@@ -181,6 +195,8 @@ class LoggingSection(Section):
         description="What one device could do at best, for mfu; null: from its data sheet where the card is known.",
     )
     tensorboard: bool = Field(False, description="Also write `tb/` (extra `hanbit[tensorboard]`).")
+    wandb: WandbSection | None = Field(None, description="Also log to Weights & Biases; null: no.")
+    mlflow: MlflowSection | None = Field(None, description="Also log to MLflow; null: no.")
     trace: TraceSection | None = Field(None, description="Steps to record; null: none.")
 
 

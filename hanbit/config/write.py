@@ -1,6 +1,7 @@
 """A recipe as a file again: `config.resolved.yaml` of a run folder, and what `hanbit config show` prints."""
 
 import io
+from collections.abc import Iterator
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
@@ -31,3 +32,16 @@ def to_yaml(recipe: Recipe) -> str:
     stream = io.StringIO()
     writer.dump(recipe.model_dump(mode="json"), stream)
     return stream.getvalue()
+
+
+def flat(recipe: Recipe) -> dict[str, str]:
+    """Every value as text, by its dotted key."""
+    return dict(_flat(recipe.model_dump(mode="json"), ""))
+
+
+def _flat(value: object, key: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        yield key, str(value)
+        return
+    for name, part in value.items():
+        yield from _flat(part, f"{key}.{name}" if key else name)

@@ -6,6 +6,7 @@ import torch
 import hanbit
 from hanbit.common.errors import ConfigError
 from hanbit.config.recipe import Recipe
+from hanbit.config.write import flat
 from hanbit.parallel.agree import from_all
 
 
@@ -26,10 +27,4 @@ def check_same_run(recipe: Recipe) -> None:
 def identity_of(recipe: Recipe) -> dict[str, str]:
     """What must be the same: versions, and every value of the resolved recipe by its dotted key."""
     versions = {"hanbit's version": hanbit.__version__, "torch's version": torch.__version__}
-    return {**versions, **_flat(recipe.model_dump(mode="json"))}
-
-
-def _flat(value: object, key: str = "") -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {key: str(value)}
-    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}.{name}" if key else name).items()}
+    return {**versions, **flat(recipe)}

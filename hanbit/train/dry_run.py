@@ -164,6 +164,7 @@ def _stages(pipeline: int) -> list[int]:
 def _files(recipe: Recipe, folder: RunFolder) -> tuple[str, ...]:
     paths = [folder.config, folder.environment, folder.metrics, folder.checkpoints, folder.log_of(0).parent]
     paths += [folder.tensorboard] if recipe.logging.tensorboard else []
+    paths += [folder.trace] if recipe.logging.trace else []
     if recipe.checkpoint.export:
         paths.append(folder.model if recipe.tuning is None else folder.adapter)
     return tuple(map(str, [*paths, folder.report, folder.path / "hanbit.json"]))

@@ -1,21 +1,24 @@
-"""Numbers of a run: one JSON object a line in `metrics.jsonl`, and TensorBoard where it is wanted."""
+"""Numbers of a run: one JSON object a line in `metrics.jsonl`, and on dashboards where they are wanted."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hanbit.common.atomic import write_text
-from hanbit.common.errors import ConfigError
 from hanbit.common.run_folder import RunFolder
+from hanbit.train.trackers import Tracker, close_trackers
 
 # metrics.jsonl's keys in the words that dashboards of other projects use
-TENSORBOARD_NAMES = {
+BOARD_NAMES = {
     "loss": "train/loss",
     "learning_rate": "train/lr",
     "grad_norm": "train/grad_norm",
+    "tokens": "train/tokens",
+    "load_balancing_loss": "train/load_balancing_loss",
+    "loss_scale": "train/loss_scale",
+    "skipped_steps": "train/skipped_steps",
     "tokens_per_second": "perf/tokens_per_s",
-    "mfu": "perf/mfu",
-    "peak_memory_bytes": "perf/peak_memory_bytes",
     "validation_loss": "val/loss",
 }
 
@@ -23,26 +26,31 @@ TENSORBOARD_NAMES = {
 class Metrics:
     """Writes lines; `resumed_step` removes what a killed run wrote after its last checkpoint."""
 
-    def __init__(self, folder: RunFolder, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: RunFolder, resumed_step: int, trackers: Sequence[Tracker] = ()) -> None:
         keep_until(folder.metrics, resumed_step)
         self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life
-        self._board: Any = _summary_writer(folder.tensorboard, resumed_step) if tensorboard else None
+        self._trackers = trackers
 
     def write(self, **numbers: float | None) -> None:
         """None: a number that this run cannot have."""
         self._file.write(json.dumps(numbers) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for key, number in numbers.items():
-                first, _, rest = key.partition(".")  # validation_loss.NAME
-                if first in TENSORBOARD_NAMES and number is not None:
-                    name = "/".join(filter(None, (TENSORBOARD_NAMES[first], rest)))
-                    self._board.add_scalar(name, number, numbers["step"])
+        for tracker in self._trackers:
+            tracker.write(board_numbers(numbers), int(numbers["step"] or 0))
 
     def close(self) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        close_trackers(self._trackers)
+
+
+def board_numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """A row by the names of BOARD_NAMES, others as perf/...; without the step, and what the run cannot have."""
+    found = {}
+    for key, number in row.items():
+        first, _, rest = key.partition(".")  # validation_loss.NAME
+        if key != "step" and number is not None:
+            found["/".join(filter(None, (BOARD_NAMES.get(first, f"perf/{first}"), rest)))] = float(number)
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -68,19 +76,3 @@ def keep_until(path: Path, step: int) -> None:
     kept = [row for row in rows if row["step"] <= step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def check_tensorboard() -> None:
-    """Before any work starts: is the extra installed?"""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as problem:
-        raise ConfigError(
-            f'logging.tensorboard=true needs the extra: pip install "hanbit[tensorboard]" ({problem})'
-        ) from None
-
-
-def _summary_writer(folder: Path, resumed_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1)

@@ -10,7 +10,7 @@ from hanbit.parallel.fp8 import check_fp8
 from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.train.corrupted import vocabulary_with_reserved
 from hanbit.train.data import tokenizer_folder
-from hanbit.train.metrics import check_tensorboard
+from hanbit.train.trackers import check_trackers
 
 
 def resolution_of(loaded: Loaded, world_size: int, device: str | None, processor: Processor | None = None) -> Resolved:
@@ -21,8 +21,7 @@ def resolution_of(loaded: Loaded, world_size: int, device: str | None, processor
     Raises ConfigError, DataError.
     """
     recipe = loaded.recipe
-    if recipe.logging.tensorboard:
-        check_tensorboard()
+    check_trackers(recipe)
     folder = tokenizer_folder(recipe)
     vocabulary = None if folder is None else vocabulary_with_reserved(recipe, load_tokenizer(folder))
     resolved = resolve(

@@ -51,6 +51,7 @@ from hanbit.train.setup import (
 )
 from hanbit.train.speed import processor_of, speed_of
 from hanbit.train.trace import Trace
+from hanbit.train.trackers import start_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     _describe(folder, recipe, grid)
     stop = StopRequest()
     stop.listen()
-    metrics = Metrics(folder, training.step, recipe.logging.tensorboard) if grid.rank == 0 else None
+    metrics = _metrics(recipe, folder, training.step) if grid.rank == 0 else None
     progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps)
     watch = Watch(metrics, progress, Trace(recipe.logging.trace, folder.trace, grid))
     try:
@@ -155,6 +156,10 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     if grid.rank == 0:
         _conclude(recipe, folder, folder.checkpoints / folder_name(training.step), is_finished)
     return Result(folder, training.step, _last_loss(folder), is_finished)
+
+
+def _metrics(recipe: Recipe, folder: RunFolder, step: int) -> Metrics:
+    return Metrics(folder, step, start_trackers(recipe, folder, step))
 
 
 def build(recipe: Recipe, grid: Grid) -> Training:

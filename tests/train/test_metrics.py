@@ -15,7 +15,7 @@ def test_lines_that_are_no_rows_do_not_stop_a_resume(tmp_path: Path) -> None:
     good = [json.dumps(row).encode() for row in ROWS]
     folder.metrics.write_bytes(b"\n".join([good[0], *NO_ROWS[:4], good[1], *NO_ROWS[4:7], good[2], NO_ROWS[7]]))
     assert read_metrics(folder.metrics) == ROWS
-    metrics = Metrics(folder, resumed_step=2, tensorboard=False)
+    metrics = Metrics(folder, resumed_step=2)
     metrics.write(step=3, loss=1.25)
     metrics.close()
     assert [json.loads(line) for line in folder.metrics.read_text().splitlines()] == [
