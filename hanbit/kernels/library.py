@@ -1,0 +1,88 @@
+"""The compiled kernels, loaded: `native()` gives them, or None and `why_not()` the reason. No torch.
+
+HANBIT_NATIVE=0 turns them off; HANBIT_NATIVE=portable, avx2 or avx512 asks for one instruction set.
+A call lets go of Python's lock while it computes. Every address that is handed over must stay valid for the call, and
+those in a Decoder for as long as its step lives.
+"""
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanbit.common.errors import ConfigError
+from hanbit.kernels.build import LIBRARY, digest
+from hanbit.kernels.structs import Address, Count, Decoder, Linear
+
+MOST_ROWS = 8  # of one call, as in native/kernels.h
+_BUILD = "python -m hanbit.kernels.build"
+_SETS = ("portable", "avx2", "avx512", "neon")
+
+_INT, _FLOAT = ctypes.c_int32, ctypes.c_float
+_SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "hanbit_sources": (ctypes.c_char_p, ()),
+    "hanbit_kernels": (Address, (ctypes.c_char_p,)),
+    "hanbit_name": (ctypes.c_char_p, (Address,)),
+    "hanbit_linear": (None, (Address, ctypes.POINTER(Linear), Address, _INT, Address, _INT)),
+    "hanbit_step_new": (Address, (Address, ctypes.POINTER(Decoder))),
+    "hanbit_step_run": (None, (Address, Address, Address, _INT, Address, _INT)),
+    "hanbit_step_free": (None, (Address,)),
+    "hanbit_use_huge_pages": (None, (Address, Count)),
+    "hanbit_rms_norm": (None, (Address, Address, Address, _FLOAT, Count, Address)),
+    "hanbit_rotate": (None, (Address, Address, Address, Address, Count)),
+    "hanbit_swiglu": (None, (Address, Address, Address, Count, Address)),
+    "hanbit_attend": (None, (Address, Address, Address, Address, Count, Count, Count, _FLOAT, Address)),
+    "hanbit_largest": (Count, (Address, Address, Count)),
+}
+
+
+@dataclass(frozen=True)
+class Native:
+    """A loaded library and the kernels of one instruction set in it, the first argument of its functions."""
+
+    library: ctypes.CDLL
+    kernels: int
+    instruction_set: str
+
+
+@functools.cache
+def native() -> Native | None:
+    """The kernels of this process, or None. Raises ConfigError if HANBIT_NATIVE asks for what there is not."""
+    return None if why_not() else load(LIBRARY, _wanted())
+
+
+@functools.cache
+def why_not() -> str:
+    """Why there are no kernels, with the way out; empty if there are."""
+    if os.environ.get("HANBIT_NATIVE") == "0":
+        return "turned off by HANBIT_NATIVE=0"
+    if not LIBRARY.exists():
+        return f"not built; {_BUILD} builds it, with a C++ compiler"
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        library.hanbit_sources.restype = ctypes.c_char_p
+        built_from = library.hanbit_sources().decode()
+    except (OSError, AttributeError) as problem:
+        return f"cannot be loaded: {problem}; {_BUILD} builds it anew"
+    return "" if built_from == digest() else f"built from other sources than these; {_BUILD} builds it anew"
+
+
+def load(path: Path, instruction_set: str | None = None) -> Native:
+    """A library of these sources; None is the best set of this processor. Raises ConfigError if it lacks the set."""
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    kernels = library.hanbit_kernels(instruction_set and instruction_set.encode())
+    if kernels is None:
+        has = ", ".join(name for name in _SETS if library.hanbit_kernels(name.encode()))
+        raise ConfigError(
+            f"HANBIT_NATIVE={instruction_set} is not here: this processor has {has}. Leave it away for the best, "
+            "or give 0 for PyTorch alone"
+        )
+    return Native(library, kernels, library.hanbit_name(kernels).decode())
+
+
+def _wanted() -> str | None:
+    return os.environ.get("HANBIT_NATIVE") or None

@@ -1,0 +1,76 @@
+// What Python calls, by ctypes (hanbit/kernels/library.py). Nothing here throws but for want of memory.
+
+#include <stdint.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "decoder.h"
+
+#define HANBIT_EXPORT extern "C" __attribute__((visibility("default")))
+
+using hanbit::Kernels;
+
+// Digest of the sources this was built from
+HANBIT_EXPORT const char* hanbit_sources() { return HANBIT_SOURCES; }
+
+// The kernels of an instruction set; null name: the best this processor has; null: it has not that one
+HANBIT_EXPORT const Kernels* hanbit_kernels(const char* name) { return hanbit::find_kernels(name); }
+HANBIT_EXPORT const char* hanbit_name(const Kernels* kernels) { return kernels->name; }
+
+HANBIT_EXPORT void hanbit_linear(const Kernels* kernels, const HanbitLinear* linear, const float* input, int32_t rows,
+                                 float* output, int32_t num_threads) {
+    hanbit::LinearWork work(*kernels, *linear, input, rows, output);
+    hanbit::Team::instance().run(work, num_threads);
+}
+
+HANBIT_EXPORT hanbit::Step* hanbit_step_new(const Kernels* kernels, const HanbitDecoder* decoder) {
+    return new hanbit::Step(*kernels, *decoder);
+}
+
+HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, const int64_t* positions, int32_t rows,
+                                   float* logits, int32_t num_threads) {
+    step->run(tokens, positions, rows, logits, num_threads);
+}
+
+HANBIT_EXPORT void hanbit_step_free(hanbit::Step* step) { delete step; }
+
+// Ask for pages of 2 MiB in memory that nothing has been written to: a core then reads it a quarter faster, for it looks
+// up fewer addresses and its prefetcher stops at fewer borders. A wish: where it is not granted, nothing changes.
+HANBIT_EXPORT void hanbit_use_huge_pages(void* memory, int64_t num_bytes) {
+#if defined(__linux__)
+    constexpr uintptr_t PAGE = 4096;
+    const uintptr_t first = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + num_bytes) / PAGE * PAGE;
+    if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)num_bytes;
+#endif
+}
+
+// Single kernels, for rows that lie one after another
+
+HANBIT_EXPORT void hanbit_rms_norm(const Kernels* kernels, const float* input, const float* weight, float epsilon,
+                                   int64_t width, float* output) {
+    kernels->rms_norm(input, weight, epsilon, width, output);
+}
+
+HANBIT_EXPORT void hanbit_rotate(const Kernels* kernels, float* head, const float* cosines, const float* sines,
+                                 int64_t half) {
+    kernels->rotate(head, cosines, sines, half);
+}
+
+HANBIT_EXPORT void hanbit_swiglu(const Kernels* kernels, const float* gate, const float* up, int64_t count,
+                                 float* output) {
+    kernels->swiglu(gate, up, count, output);
+}
+
+HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, const float* query, const float* keys, const float* values,
+                                 int64_t stride, int64_t count, int64_t head_dim, float scale, hanbit::Seen* seen) {
+    kernels->attend(query, keys, values, stride, count, head_dim, scale, seen);
+}
+
+HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {
+    return kernels->largest(numbers, count);
+}

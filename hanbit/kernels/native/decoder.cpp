@@ -1,0 +1,177 @@
+#include "decoder.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+
+namespace hanbit {
+namespace {
+
+// Positions that one chunk of attention looks at, at least; a long sequence is cut into at most MOST_PARTS.
+constexpr int64_t SHORTEST_PART = 128, MOST_PARTS = 64;
+
+int64_t first_seen(int64_t position, int64_t window) {
+    return window == 0 ? 0 : std::max<int64_t>(0, position + 1 - window);
+}
+
+}  // namespace
+
+void Step::run(const int64_t* tokens, const int64_t* positions, int rows, float* logits, int num_threads) {
+    positions_ = positions;
+    rows_ = rows;
+    logits_ = logits;
+    const int64_t longest = *std::max_element(positions, positions + rows) + 1;
+    part_length_ = std::max(SHORTEST_PART, (longest + MOST_PARTS - 1) / MOST_PARTS);
+    num_parts_ = static_cast<int>((longest + part_length_ - 1) / part_length_);
+    make_room();
+    embed(tokens);
+    norm(decoder_.layers[0].attention_norm);
+    Team::instance().run(*this, num_threads);
+}
+
+void Step::make_room() {
+    const HanbitDecoder& d = decoder_;
+    residual_.resize(rows_ * d.hidden);
+    normed_.resize(rows_ * d.hidden);
+    added_.resize(rows_ * d.hidden);
+    joined_.resize(rows_ * (d.heads + 2 * d.key_value_heads) * d.head_dim);
+    attended_.resize(rows_ * d.heads * d.head_dim);
+    gate_up_.resize(rows_ * 2 * d.inner);
+    inner_.resize(rows_ * d.inner);
+    seen_.resize(rows_ * d.heads * num_parts_ * (d.head_dim + sizeof(Seen) / sizeof(float)));
+}
+
+int Step::num_phases() const { return static_cast<int>(decoder_.num_layers * KINDS + 1); }
+
+int Step::num_chunks(int phase) const {
+    if (is_head(phase)) return hanbit::num_chunks(decoder_.head);
+    const HanbitLayer& layer = layer_of(phase);
+    switch (phase % KINDS) {
+        case PROJECTION: return hanbit::num_chunks(layer.projection);
+        case ATTENTION: return static_cast<int>(rows_ * decoder_.key_value_heads * num_parts_);
+        case OUTPUT: return hanbit::num_chunks(layer.output);
+        case GATE_UP: return hanbit::num_chunks(layer.gate_up);
+        default: return hanbit::num_chunks(layer.down);
+    }
+}
+
+void Step::chunk(int phase, int index) {
+    if (is_head(phase)) return do_chunk(kernels_, decoder_.head, normed_.data(), rows_, index, logits_);
+    const HanbitLayer& layer = layer_of(phase);
+    switch (phase % KINDS) {
+        case PROJECTION: return do_chunk(kernels_, layer.projection, normed_.data(), rows_, index, joined_.data());
+        case ATTENTION: return attend(layer, index);
+        case OUTPUT: return do_chunk(kernels_, layer.output, attended_.data(), rows_, index, added_.data());
+        case GATE_UP: return do_chunk(kernels_, layer.gate_up, normed_.data(), rows_, index, gate_up_.data());
+        default: return do_chunk(kernels_, layer.down, inner_.data(), rows_, index, added_.data());
+    }
+}
+
+void Step::finish(int phase) {
+    if (is_head(phase)) return;
+    const HanbitLayer& layer = layer_of(phase);
+    const bool is_last = phase / KINDS + 1 == decoder_.num_layers;
+    switch (phase % KINDS) {
+        case PROJECTION: return take_heads(layer);
+        case ATTENTION: return merge_parts();
+        case OUTPUT: return add_and_norm(layer.mlp_norm);
+        case GATE_UP: return activate();
+        default: return add_and_norm(is_last ? decoder_.norm : (&layer + 1)->attention_norm);
+    }
+}
+
+void Step::embed(const int64_t* tokens) {
+    const int64_t hidden = decoder_.hidden;
+    for (int row = 0; row < rows_; ++row)
+        memcpy(&residual_[row * hidden], decoder_.embedding + tokens[row] * hidden, hidden * sizeof(float));
+}
+
+void Step::norm(const float* weight) {
+    const int64_t hidden = decoder_.hidden;
+    for (int row = 0; row < rows_; ++row)
+        kernels_.rms_norm(&residual_[row * hidden], weight, decoder_.epsilon, hidden, &normed_[row * hidden]);
+}
+
+void Step::add_and_norm(const float* weight) {
+    for (size_t i = 0; i < residual_.size(); ++i) residual_[i] += added_[i];
+    norm(weight);
+}
+
+void Step::activate() {
+    const int64_t inner = decoder_.inner;
+    for (int row = 0; row < rows_; ++row) {
+        const float* gate = &gate_up_[row * 2 * inner];
+        kernels_.swiglu(gate, gate + inner, inner, &inner_[row * inner]);
+    }
+}
+
+// Query and key heads are turned where they are; keys and values go to the cache.
+void Step::take_heads(const HanbitLayer& layer) {
+    const HanbitDecoder& d = decoder_;
+    const int64_t width = d.key_value_heads * d.head_dim;  // of a position in the cache
+    for (int row = 0; row < rows_; ++row) {
+        float* query = &joined_[row * (d.heads * d.head_dim + 2 * width)];
+        float *key = query + d.heads * d.head_dim, *value = key + width;
+        for (int64_t head = 0; head < d.heads; ++head)
+            take_head(query + head * d.head_dim, layer.query_norm, positions_[row]);
+        for (int64_t head = 0; head < d.key_value_heads; ++head)
+            take_head(key + head * d.head_dim, layer.key_norm, positions_[row]);
+        const int64_t place = (row * d.capacity + positions_[row]) * width;
+        memcpy(layer.keys + place, key, width * sizeof(float));
+        memcpy(layer.values + place, value, width * sizeof(float));
+    }
+}
+
+void Step::take_head(float* head, const float* weight, int64_t position) {
+    const int64_t half = decoder_.rotated / 2, angles = position * half;
+    if (weight != nullptr) kernels_.rms_norm(head, weight, decoder_.epsilon, decoder_.head_dim, head);
+    kernels_.rotate(head, decoder_.cosines + angles, decoder_.sines + angles, half);
+}
+
+Seen* Step::seen(int row, int64_t head, int part) {
+    const int64_t size = decoder_.head_dim + sizeof(Seen) / sizeof(float);
+    return reinterpret_cast<Seen*>(&seen_[((row * decoder_.heads + head) * num_parts_ + part) * size]);
+}
+
+// One part of the positions that one row sees, by all query heads that share a key head: its keys are read once.
+void Step::attend(const HanbitLayer& layer, int index) {
+    const HanbitDecoder& d = decoder_;
+    const int part = index % num_parts_, row = index / num_parts_ / d.key_value_heads;
+    const int64_t shared = index / num_parts_ % d.key_value_heads, group = d.heads / d.key_value_heads;
+    const int64_t first = std::max(part * part_length_, first_seen(positions_[row], layer.window));
+    const int64_t end = std::min((part + 1) * part_length_, positions_[row] + 1);
+    const int64_t stride = d.key_value_heads * d.head_dim;
+    const int64_t place = (row * d.capacity + first) * stride + shared * d.head_dim;
+    const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
+    for (int64_t head = shared * group; head < (shared + 1) * group; ++head) {
+        Seen* state = seen(row, head, part);
+        *state = {-INFINITY, 0};
+        std::fill_n(state->values(), d.head_dim, 0.0f);
+        if (first < end)
+            kernels_.attend(queries + head * d.head_dim, layer.keys + place, layer.values + place, stride, end - first,
+                            d.head_dim, layer.scale, state);
+    }
+}
+
+void Step::merge_parts() {
+    for (int row = 0; row < rows_; ++row)
+        for (int64_t head = 0; head < decoder_.heads; ++head) merge_head(row, head);
+}
+
+void Step::merge_head(int row, int64_t head) {
+    const int64_t head_dim = decoder_.head_dim;
+    float* output = &attended_[(row * decoder_.heads + head) * head_dim];
+    float largest = -INFINITY, sum = 0;
+    for (int part = 0; part < num_parts_; ++part) largest = std::max(largest, seen(row, head, part)->largest);
+    std::fill_n(output, head_dim, 0.0f);
+    for (int part = 0; part < num_parts_; ++part) {
+        Seen* state = seen(row, head, part);
+        const float factor = expf(state->largest - largest);
+        sum += state->sum * factor;
+        for (int64_t i = 0; i < head_dim; ++i) output[i] += state->values()[i] * factor;
+    }
+    for (int64_t i = 0; i < head_dim; ++i) output[i] /= sum;
+}
+
+}  // namespace hanbit

@@ -1,0 +1,83 @@
+// One token of each of a few sequences through a llama-shaped decoder, in one call.
+//
+// All memory belongs to the caller and stays where it is while a decoder lives. The structs are mirrored in
+// hanbit/kernels/structs.py; build.py's digest of these sources keeps the two together.
+#pragma once
+
+#include <stdint.h>
+
+#include <vector>
+
+#include "linear.h"
+
+extern "C" {
+
+struct HanbitLayer {
+    const float* attention_norm;                  // [hidden]
+    HanbitLinear projection;                      // query, key and value side by side
+    const float *query_norm, *key_norm;           // [head_dim], or null
+    HanbitLinear output;
+    const float* mlp_norm;                        // [hidden]
+    HanbitLinear gate_up;                         // gate and up side by side
+    HanbitLinear down;
+    float *keys, *values;                         // [rows, capacity, key_value_heads, head_dim]
+    float scale;                                  // of scores
+    int64_t window;                               // tokens a query looks back, itself included; 0: all
+};
+
+struct HanbitDecoder {
+    int64_t num_layers, hidden, heads, key_value_heads, head_dim, inner, capacity;
+    float epsilon;
+    int64_t rotated;                              // features of a head that turn: pairs (i, i + rotated / 2)
+    const float *cosines, *sines;                 // [capacity, rotated / 2]
+    const float* embedding;                       // [vocabulary, hidden]
+    const HanbitLayer* layers;
+    const float* norm;                            // [hidden]
+    HanbitLinear head;
+};
+}
+
+namespace hanbit {
+
+class Step : public Work {
+  public:
+    Step(const Kernels& kernels, const HanbitDecoder& decoder) : kernels_(kernels), decoder_(decoder) {}
+
+    // tokens, positions [rows], rows <= MOST_ROWS: row r of the cache gets its token at positions[r].
+    // logits [rows, vocabulary]
+    void run(const int64_t* tokens, const int64_t* positions, int rows, float* logits, int num_threads);
+
+    int num_phases() const override;
+    int num_chunks(int phase) const override;
+    void chunk(int phase, int index) override;
+    void finish(int phase) override;
+
+  private:
+    enum Kind { PROJECTION, ATTENTION, OUTPUT, GATE_UP, DOWN, KINDS };  // of a layer's phases; after them, the head
+
+    void make_room();
+    void embed(const int64_t* tokens);
+    void norm(const float* weight);
+    void add_and_norm(const float* weight);
+    void take_heads(const HanbitLayer& layer);
+    void take_head(float* head, const float* weight, int64_t position);
+    void attend(const HanbitLayer& layer, int index);
+    void merge_parts();
+    void merge_head(int row, int64_t head);
+    void activate();
+    Seen* seen(int row, int64_t head, int part);
+
+    bool is_head(int phase) const { return phase == decoder_.num_layers * KINDS; }
+    const HanbitLayer& layer_of(int phase) const { return decoder_.layers[phase / KINDS]; }
+
+    const Kernels& kernels_;
+    const HanbitDecoder& decoder_;
+    const int64_t* positions_ = nullptr;
+    int rows_ = 0, num_parts_ = 0;
+    int64_t part_length_ = 0;  // positions
+    float* logits_ = nullptr;
+    // [rows, ...]; joined_: query, key and value; gate_up_: gate and up
+    std::vector<float> residual_, normed_, joined_, attended_, gate_up_, inner_, added_, seen_;
+};
+
+}  // namespace hanbit

@@ -1,0 +1,28 @@
+"""The kernels of every instruction set that this processor has, built for the session where they are not yet."""
+
+from pathlib import Path
+
+import pytest
+
+from hanbit.common.errors import ConfigError
+from hanbit.kernels.build import LIBRARY, build, compiler
+from hanbit.kernels.library import Native, load, why_not
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not why_not():
+        return LIBRARY
+    if compiler() is None:
+        pytest.skip("no C++ compiler")
+    path = tmp_path_factory.mktemp("kernels") / "native.so"
+    build(path)
+    return path
+
+
+@pytest.fixture(scope="session", params=["portable", "avx2", "avx512", "neon"])
+def kernels(request: pytest.FixtureRequest, library: Path) -> Native:
+    try:
+        return load(library, request.param)
+    except ConfigError:
+        pytest.skip(f"no {request.param} here")

@@ -1,0 +1,75 @@
+"""When the kernels are used, and what is said when they are not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hanbit.common.errors import ConfigError
+from hanbit.kernels import build, library
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Answers are kept for the life of a process."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    library.native.cache_clear()
+    library.why_not.cache_clear()
+
+
+def test_missing_library_is_said_with_the_way_to_build_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "native.so")
+    assert library.native() is None
+    assert library.why_not() == "not built; python -m hanbit.kernels.build builds it, with a C++ compiler"
+
+
+def test_damaged_library_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "native.so").write_bytes(b"no library")
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "native.so")
+    assert library.native() is None
+    assert library.why_not().startswith("cannot be loaded: ")
+
+
+def test_library_of_other_sources_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(library, "LIBRARY", request.getfixturevalue("library"))
+    assert library.native() is not None
+    forget()
+    for path in build.SOURCES.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "kernels.h").open("a") as file:
+        file.write("// changed\n")
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    assert library.native() is None
+    assert library.why_not().startswith("built from other sources")
+
+
+def test_environment_turns_them_off_or_asks_for_a_set(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(library, "LIBRARY", request.getfixturevalue("library"))
+    monkeypatch.setenv("HANBIT_NATIVE", "0")
+    assert library.native() is None
+    assert library.why_not() == "turned off by HANBIT_NATIVE=0"
+    forget()
+    monkeypatch.setenv("HANBIT_NATIVE", "sse9")
+    with pytest.raises(ConfigError, match=r"HANBIT_NATIVE=sse9 is not here: this processor has .*0 for PyTorch alone"):
+        library.native()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("false", "ended with 1"), ("no-such-compiler", "no-such-compiler cannot be run")]
+)
+def test_compiler_that_refuses_leaves_no_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, says: str
+) -> None:
+    monkeypatch.setenv("CXX", command)
+    with pytest.raises(build.BuildError, match=says):
+        build.build(tmp_path / "native.so")
+    assert list(tmp_path.iterdir()) == []
