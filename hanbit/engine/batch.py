@@ -9,6 +9,7 @@ from collections import deque
 import torch
 
 from hanbit.common.errors import GenerationError
+from hanbit.engine.native import largest
 from hanbit.engine.output import Piece
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling import adjusted, choose, logprob_of
@@ -126,7 +127,7 @@ class Batch:
 
 
 def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
-    if not logits.max().isfinite():  # max hands NaN on
+    if largest(logits) is None:
         return GenerationError(
             f"the model's logits after {sequence.last_position + 1} tokens are not numbers: its weights are damaged, "
             "or the dtype is too narrow for it. Check the folder, or use dtype float32"

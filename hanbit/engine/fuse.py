@@ -1,7 +1,8 @@
 """Rearrange a loaded model's matrices for the engine; what it computes stays the same.
 
-Query, key and value become one matrix, gate and up another: two products a layer instead of five. On a CPU matrices
-are laid out in panels (panels.py). `models/` knows nothing of it: layers are replaced by ones with the same face.
+Query, key and value become one matrix, gate and up another: two products a layer instead of five. On a CPU matrices go
+to native kernels (native.py); where there are none, they are laid out in panels (panels.py). `models/` knows nothing
+of it: layers are replaced by ones with the same face.
 """
 
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from hanbit.engine.adapters import Place
+from hanbit.engine.native import NativeLinear, gather
 from hanbit.engine.panels import PanelEmbedding, PanelLinear
 from hanbit.engine.quick import quick_norm, quick_rotate
+from hanbit.kernels.library import native
 from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.decoder import Block, Decoder
 from hanbit.models.layers.experts import Experts, MixtureMLP
@@ -36,8 +39,11 @@ def fuse(model: Decoder) -> Decoder:
         model.layers[index] = JoinedBlock(block)
     model.norm = quick_norm(model.norm)
     model.output = _matrix(model.output)  # type: ignore[assignment]
+    gather(model)
     if is_tied and isinstance(model.output, PanelLinear):
         model.embedding = PanelEmbedding(model.output)
+    if is_tied and isinstance(model.output, NativeLinear):
+        model.embedding.weight = nn.Parameter(model.output.weight, requires_grad=False)
     return model
 
 
@@ -182,7 +188,7 @@ def _matrix(*parts: nn.Linear) -> nn.Module:
     """The parts side by side as one layer, laid out for where they are."""
     weight = parts[0].weight
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return PanelLinear(*parts)
+        return NativeLinear(*parts) if native() else PanelLinear(*parts)
     if len(parts) == 1:
         return parts[0]
     joined = nn.Linear(weight.shape[1], sum(part.out_features for part in parts), parts[0].bias is not None, "meta")

@@ -18,7 +18,7 @@ class QuickRMSNorm(nn.Module):
 
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
-        width = norm.weight.numel()
+        width, self.epsilon = norm.weight.numel(), norm.epsilon
         self.weight = norm.weight.detach()  # as read: whoever looks at the model finds what it was
         self.scaled = self.weight * math.sqrt(width)
         self.least = torch.full((), math.sqrt(width * norm.epsilon))

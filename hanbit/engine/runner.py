@@ -8,6 +8,8 @@ from hanbit.engine.adapters import JoinedAdapter, of_rows
 from hanbit.engine.attend import CachedAttend
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import KVCache
+from hanbit.engine.native_step import NativeStep, fits
+from hanbit.kernels.library import MOST_ROWS
 from hanbit.models.layers.decoder import Decoder
 
 
@@ -23,6 +25,7 @@ class Runner:
         shape = (rows, capacity, attentions[0].key_value_heads, attentions[0].head_dim)
         self.cache = KVCache(len(attentions), shape, weight.dtype, self.device)
         self.attend = CachedAttend(self.cache, (attention.sliding_window for attention in attentions))
+        self.step = NativeStep(model, self.cache) if fits(model) else None
 
     @torch.inference_mode()
     def prefill(
@@ -40,6 +43,8 @@ class Runner:
         self, tokens: Sequence[int], positions: Sequence[int], adapters: Sequence[JoinedAdapter | None] = ()
     ) -> torch.Tensor:
         """Feed one token to each of the first rows; logits [rows, vocabulary]. `adapters`: of each row, or of none."""
+        if self.step is not None and len(tokens) <= MOST_ROWS and not any(adapters):
+            return self.step(tokens, positions)
         self.attend.decode(positions)
         self.attend.adapters = of_rows(adapters, self.device)
         places = torch.tensor(positions, device=self.device).unsqueeze(1)

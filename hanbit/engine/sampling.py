@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from hanbit.engine.native import largest
 from hanbit.engine.output import Logprob
 from hanbit.engine.sampling_params import SamplingParams
 
@@ -18,7 +19,8 @@ _USUALLY_ENOUGH = 1024
 def choose(logits: torch.Tensor, params: SamplingParams, uniform: float) -> int:
     """A token id for logits [vocabulary]; `uniform` in 0..1 decides between the candidates."""
     if params.is_greedy:
-        return int(logits.argmax())
+        place = largest(logits)
+        return int(logits.argmax()) if place is None else place
     ids, probabilities = candidates(logits.float().cpu(), params)
     sums = probabilities.double().cumsum(0)
     # right=True never lands on a candidate of probability 0

@@ -1,0 +1,135 @@
+"""One token of each of a few sequences through a whole llama-shaped model in one native call.
+
+It reads and writes the engine's own cache, so that steps of this kind and of the PyTorch path may follow each other.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hanbit.engine.fuse import JoinedBlock, JoinedGatedMLP
+from hanbit.engine.kv_cache import KVCache
+from hanbit.engine.native import NativeLinear, struct_of
+from hanbit.engine.quick import QuickRMSNorm
+from hanbit.kernels import structs
+from hanbit.kernels.library import MOST_ROWS, native
+from hanbit.models.layers.decoder import Decoder
+from hanbit.models.llama.model import Llama
+
+_FIRST_ANGLES = 1024  # positions
+
+
+class NativeStep:
+    """`model` is a fused one that `fits`. Not safe between threads, as the cache."""
+
+    def __init__(self, model: Decoder, cache: KVCache) -> None:
+        found = native()
+        assert found is not None
+        self._kernels, self._model, self._cache = found, model, cache
+        self._vocabulary = model.embedding.weight.shape[0]
+        self._layers = (structs.Layer * len(cache.keys))(*map(_layer, model.layers.values(), cache.keys, cache.values))
+        self._decoder = _decoder(model, cache, self._layers)
+        self._num_angles = 0
+        self._turn(_FIRST_ANGLES)
+        step = found.library.hanbit_step_new(found.kernels, ctypes.byref(self._decoder))
+        self._step = ctypes.c_void_p(step)
+        weakref.finalize(self, found.library.hanbit_step_free, self._step)
+
+    def __call__(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Feed one token to each of the first rows of the cache; logits [rows, vocabulary]."""
+        rows, end = len(tokens), max(positions) + 1
+        assert 0 < rows <= min(MOST_ROWS, self._cache.rows)
+        assert end <= self._cache.capacity
+        assert 0 <= min(tokens) <= max(tokens) < self._vocabulary
+        self._turn(end)
+        for row, position in enumerate(positions):
+            self._cache.written(row, position + 1)
+        logits = torch.empty(rows, self._vocabulary)
+        numbers = ctypes.c_int64 * rows
+        self._kernels.library.hanbit_step_run(
+            self._step, numbers(*tokens), numbers(*positions), rows, logits.data_ptr(), torch.get_num_threads()
+        )
+        return logits
+
+    def _turn(self, end: int) -> None:
+        """Have the angles of positions below `end`; a long context's are not computed before they are needed."""
+        if end <= self._num_angles:
+            return
+        self._num_angles = min(max(end, 2 * self._num_angles), max(end, self._cache.capacity))
+        cosines, sines = self._model.rotation(torch.arange(self._num_angles))  # [positions, 1, rotated]
+        half = cosines.shape[-1] // 2
+        self._angles = cosines[:, 0, :half].contiguous(), sines[:, 0, :half].contiguous()
+        self._decoder.rotated = 2 * half
+        self._decoder.cosines, self._decoder.sines = (angles.data_ptr() for angles in self._angles)
+
+
+def fits(model: Decoder) -> bool:
+    """Can a fused model be run by a native step? All of it: shape, dtype, place."""
+    return (
+        type(model) is Llama
+        and isinstance(model.output, NativeLinear)
+        and isinstance(model.norm, QuickRMSNorm)
+        and all(
+            isinstance(block, JoinedBlock)
+            and isinstance(block.mlp, JoinedGatedMLP)
+            and isinstance(block.mlp.down, NativeLinear)
+            for block in model.layers.values()
+        )
+    )
+
+
+def _decoder(model: Decoder, cache: KVCache, layers: "ctypes.Array[structs.Layer]") -> structs.Decoder:
+    block, norm, output = next(iter(model.layers.values())), model.norm, model.output
+    assert isinstance(block, JoinedBlock)
+    assert isinstance(norm, QuickRMSNorm)
+    assert isinstance(output, NativeLinear)
+    attention, down = block.attention, block.mlp.down
+    assert isinstance(down, NativeLinear)
+    return structs.Decoder(
+        num_layers=len(layers),
+        hidden=model.config.hidden,
+        heads=attention.heads,
+        key_value_heads=attention.key_value_heads,
+        head_dim=attention.head_dim,
+        inner=down.weight.shape[1],
+        capacity=cache.capacity,
+        epsilon=norm.epsilon,
+        embedding=model.embedding.weight.data_ptr(),
+        layers=layers,
+        norm=norm.weight.data_ptr(),
+        head=struct_of(output),
+    )
+
+
+def _layer(block: nn.Module, keys: torch.Tensor, values: torch.Tensor) -> structs.Layer:
+    assert isinstance(block, JoinedBlock)
+    attention, mlp = block.attention, block.mlp
+    assert isinstance(mlp, JoinedGatedMLP)
+    has_norms = attention.has_head_norms
+    return structs.Layer(
+        attention_norm=_address(block.attention_norm),
+        projection=_struct(attention.projection),
+        query_norm=_address(attention.query_norm) if has_norms else None,
+        key_norm=_address(attention.key_norm) if has_norms else None,
+        output=_struct(attention.output),
+        mlp_norm=_address(block.mlp_norm),
+        gate_up=_struct(mlp.projection),
+        down=_struct(mlp.down),
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        scale=attention.scale,
+        window=attention.sliding_window or 0,
+    )
+
+
+def _struct(linear: nn.Module) -> structs.Linear:
+    assert isinstance(linear, NativeLinear)
+    return struct_of(linear)
+
+
+def _address(norm: nn.Module) -> int:
+    assert isinstance(norm, QuickRMSNorm)
+    return norm.weight.data_ptr()

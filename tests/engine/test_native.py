@@ -1,0 +1,133 @@
+"""Whole steps by the native kernels beside the PyTorch path of the same engine, on the same cache."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hanbit.checkpoint.model_folder import load_model
+from hanbit.engine import native_step
+from hanbit.engine.fuse import fuse
+from hanbit.engine.llm import LLM
+from hanbit.engine.runner import Runner
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.kernels.library import MOST_ROWS, native, why_not
+from tests.engine.conftest import Folder
+from tests.engine.folders import VOCABULARY
+from tests.models.shapes import CONFIGS
+
+pytestmark = pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
+
+STEPPED = [name for name in CONFIGS if not name.startswith(("gpt2", "mixtral", "qwen3_moe"))]
+
+
+def tokens_of(length: int) -> list[int]:
+    return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(9)).tolist()
+
+
+def runner_of(folder: Path, rows: int, lengths: list[int], tokens: list[int]) -> Runner:
+    runner = Runner(fuse(load_model(folder)), rows, 64)
+    for row, length in enumerate(lengths):
+        runner.prefill(row, tokens[:length], 0, length)
+    return runner
+
+
+def by_torch(runner: Runner, tokens: list[int], positions: list[int]) -> torch.Tensor:
+    step, runner.step = runner.step, None
+    logits = runner.decode(tokens, positions)
+    runner.step = step
+    return logits
+
+
+def assert_same_logits(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """To 1e-5 of each row's largest: what float32 gives when sums are taken in another order."""
+    largest = wanted.abs().amax(dim=-1, keepdim=True)
+    torch.testing.assert_close(found / largest, wanted / largest, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_logits_are_those_of_pytorch(
+    name: str, rows: int, threads: int, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, lengths = tokens_of(60), [3 + 5 * row for row in range(rows)]
+    ours, theirs = (runner_of(folder_of(name), rows, lengths, tokens) for _ in range(2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for step in range(10):
+        places = [length + step for length in lengths]
+        fed = [tokens[place] for place in places]
+        assert_same_logits(ours.decode(fed, places), by_torch(theirs, fed, places))
+
+
+def test_rows_answered_together_have_the_logits_they_have_alone(folder: Path) -> None:
+    tokens, lengths = tokens_of(60), [3, 20, 41]
+    together = runner_of(folder, 3, lengths, tokens).decode([1, 2, 3], lengths)
+    for row, length in enumerate(lengths):
+        alone = runner_of(folder, 1, [length], tokens).decode([row + 1], [length])
+        assert torch.equal(together[row], alone[0])
+
+
+def test_steps_of_both_kinds_follow_each_other_on_one_cache(folder: Path) -> None:
+    tokens, lengths = tokens_of(60), [4, 11]
+    mixed, plain = (runner_of(folder, 2, lengths, tokens) for _ in range(2))
+    for step in range(12):
+        places = [length + step for length in lengths]
+        fed = [tokens[place] for place in places]
+        found = mixed.decode(fed, places) if step % 3 else by_torch(mixed, fed, places)
+        assert_same_logits(found, by_torch(plain, fed, places))
+
+
+def test_sequences_longer_than_one_part_and_the_first_angles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_step, "_FIRST_ANGLES", 16)
+    model, tokens = fuse(load_model(folder)), tokens_of(320)
+    ours, theirs = Runner(model, 2, 320), Runner(model, 2, 320)
+    for runner in (ours, theirs):
+        runner.prefill(0, tokens[:300], 0, 300)
+        runner.prefill(1, tokens[:7], 0, 7)
+    for step in range(5):
+        fed, places = [tokens[300 + step], tokens[7 + step]], [300 + step, 7 + step]
+        assert_same_logits(ours.decode(fed, places), by_torch(theirs, fed, places))
+
+
+def test_every_family_that_is_not_llama_keeps_its_own_step(folder_of: Folder) -> None:
+    for name in ("gpt2", "mixtral"):
+        assert Runner(fuse(load_model(folder_of(name))), 1, 8).step is None
+
+
+def test_tied_embedding_shares_the_memory_of_the_output(folder_of: Folder) -> None:
+    model = fuse(load_model(folder_of("qwen2 tied")))
+    assert model.embedding.weight.data_ptr() == model.output.weight.data_ptr()
+
+
+def test_damaged_weights_give_no_numbers(folder: Path) -> None:
+    model = fuse(load_model(folder))
+    model.layers["1"].mlp_norm.weight[3] = float("nan")
+    runner = Runner(model, 1, 8)
+    runner.prefill(0, [1, 2], 0, 2)
+    assert runner.decode([3], [2]).isnan().any()
+
+
+def test_greedy_tokens_without_the_kernels_are_the_same(folder: Path, llm: LLM) -> None:
+    code = """
+import sys
+from hanbit.engine.llm import LLM
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.kernels.library import native
+
+assert native() is None
+llm = LLM(sys.argv[1], device="cpu")
+print(*llm.generate([[5, 6, 7]], SamplingParams(temperature=0, max_tokens=40))[0].token_ids)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "HANBIT_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = llm.generate([[5, 6, 7]], SamplingParams(temperature=0, max_tokens=40))[0]
+    assert list(map(int, done.stdout.split())) == list(ours.token_ids)
