@@ -28,6 +28,11 @@ def command(
     keep_blocks: Annotated[
         bool, typer.Option("--keep-blocks", help="Also keep the quantised blocks as they are (model.blocks).")
     ] = False,
+    extend_vocabulary: Annotated[
+        str | None,
+        typer.Option(metavar="CORPUS", help="Add tokens learnt from this text, to a model folder."),
+    ] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="How many at most.", show_default="8192")] = None,
     no_proof: Annotated[
         bool, typer.Option("--no-proof", help="Do not read both again and compare tensors and logits.")
     ] = False,
@@ -40,7 +45,17 @@ def command(
     from hanbit.convert.convert import convert
 
     progress = None if as_json else _Lines()
-    made = convert(source, target, to=to, dtype=dtype, keep_blocks=keep_blocks, proof=not no_proof, progress=progress)
+    made = convert(
+        source,
+        target,
+        to=to,
+        dtype=dtype,
+        keep_blocks=keep_blocks,
+        proof=not no_proof,
+        extend_vocabulary=extend_vocabulary,
+        new_tokens=new_tokens,
+        progress=progress,
+    )
     if as_json:
         typer.echo(json.dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
     else:

@@ -16,6 +16,7 @@ from hanbit.checkpoint.model_folder import KIND, save_model
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import ConfigError, ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify
+from hanbit.convert.extended_origin import extended
 from hanbit.convert.origin import Origin, Report
 from hanbit.convert.sources import open_source
 
@@ -46,19 +47,22 @@ def convert(
     dtype: str = "auto",
     keep_blocks: bool = False,
     proof: bool = True,
+    extend_vocabulary: str | None = None,
+    new_tokens: int | None = None,
     progress: Report | None = None,
 ) -> Converted:
     """Make a model folder `target` of `source`: a .gguf file, a model folder, `package:NAME`, or a hub's `org/name`.
 
     dtype: float32, bfloat16, float16; auto is float32 for quantised numbers and a folder's own otherwise. `keep_blocks`
-    also keeps a GGUF file's quantised blocks as they are. A target that is whole and was made of the same source in the
-    same way is left as it is. `proof` reads both again by other readers and compares every tensor, then logits; a
-    target that fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
+    also keeps a GGUF file's quantised blocks as they are. `extend_vocabulary` names a corpus (as `prepare` reads them)
+    from which `new_tokens` (8192) more tokens of a model folder are learnt. A target that is whole and was made of the
+    same source in the same way is left as it is. `proof` reads both again by other readers and compares every tensor,
+    then logits; a target that fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
     """
     _check(to, dtype)
     began, report = time.perf_counter(), progress or _silent
     report("reading the source", 0.0)
-    origin, folder = open_source(source), Path(target)
+    origin, folder = extended(open_source(source), extend_vocabulary, new_tokens), Path(target)
     kind = origin.dtype if dtype == "auto" else DTYPES[dtype]
     facts = _facts(origin, kind, keep_blocks)
     there = _manifest_if_whole(folder, facts)
