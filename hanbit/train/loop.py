@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -57,11 +58,12 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on. `metrics` is rank 0's; None on the others."""
+    """Who looks on. `metrics` and `report`, which is made anew with each checkpoint, are rank 0's, else None."""
 
     metrics: Metrics | None
     progress: TrainingProgress
     trace: Trace
+    report: Callable[[], None] | None = None
 
 
 def train_steps(training: Training, checkpoints: Path, watch: Watch, stop: StopRequest) -> bool:
@@ -97,6 +99,8 @@ def _do_what_is_due(training: Training, checkpoints: Path, watch: Watch, is_stop
         with CLOCK.phase(Phase.OTHER, "checkpoint"):
             folder = state.save(training, checkpoints)
         watch.progress.note(f"checkpoint {folder}")
+        if watch.report is not None and not is_last:
+            watch.report()
 
 
 def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, Any], bool]:

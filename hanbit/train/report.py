@@ -74,7 +74,7 @@ def page(run: Run, language: str, sections: str = "") -> str:
 {_card("learning_rate", "learning_rate", run, language, "zero")}
 {_card("grad_norm", "grad_norm", run, language, "log")}
 {_card("speed", "tokens_per_second", run, language, "zero")}
-{_known("mfu", "mfu", run, language) or _known("model_flops", "model_flops_per_second", run, language)}
+{_known("mfu", "mfu", run, language, unit=0.01) or _known("model_flops", "model_flops_per_second", run, language)}
 {_known("memory", "peak_memory_bytes", run, language, unit=1e9)}
 </main>
 {phases_card(run.rows)}
@@ -107,6 +107,9 @@ def facts(run: Run) -> dict[str, str]:
         found["peak_memory"] = readable_bytes(max(point.value for point in memory))
     if time:
         found["time"] = _time(sum(point.value for point in time))
+    left = run.series("time_left_seconds")
+    if left and left[-1].value > 0:
+        found["time_left"] = _time(left[-1].value)
     return found
 
 

@@ -21,9 +21,10 @@ button { font: inherit; font-size: 13px; color: var(--ink); background: var(--ca
   border-radius: 999px; padding: 4px 14px; cursor: pointer; white-space: nowrap }
 button:hover { border-color: var(--first) }
 dl, .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; box-shadow: var(--shade) }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); margin: 0 0 16px;
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(114px, 1fr)); margin: 0 0 16px;
   padding: 6px 4px }
-dl div { padding: 10px 16px }
+dl div { padding: 10px 12px; display: flex; flex-direction: column; justify-content: space-between }
+dt { word-break: keep-all }
 dd { margin: 0; font-size: 21px; font-weight: 600; white-space: nowrap; letter-spacing: -.01em }
 dd, output, .at { font-variant-numeric: tabular-nums }
 main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 16px }

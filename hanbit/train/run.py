@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -146,7 +147,7 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     stop.listen()
     metrics = _metrics(recipe, folder, training.step) if grid.rank == 0 else None
     progress = TrainingProgress(training.steps, training.step, recipe.logging.every_steps)
-    watch = Watch(metrics, progress, Trace(recipe.logging.trace, folder.trace, grid))
+    watch = Watch(metrics, progress, Trace(recipe.logging.trace, folder.trace, grid), _report_of(folder, grid))
     try:
         with progress:
             is_finished = train_steps(training, folder.checkpoints, watch, stop)
@@ -156,6 +157,10 @@ def _run(recipe: Recipe, grid: Grid, folder: RunFolder) -> Result:
     if grid.rank == 0:
         _conclude(recipe, folder, folder.checkpoints / folder_name(training.step), is_finished)
     return Result(folder, training.step, _last_loss(folder), is_finished)
+
+
+def _report_of(folder: RunFolder, grid: Grid) -> Callable[[], None] | None:
+    return partial(write_report, folder) if grid.rank == 0 else None
 
 
 def _metrics(recipe: Recipe, folder: RunFolder, step: int) -> Metrics:

@@ -295,11 +295,17 @@ def test_one_bar_shows_where_the_time_of_the_steps_went(tmp_path: Path) -> None:
 def test_mfu_and_memory_have_a_card_where_they_are_known(tmp_path: Path) -> None:
     rows = [{**row, "mfu": 0.4, "model_flops_per_second": 4e14, "peak_memory_bytes": 3.2e9} for row in steps(4)]
     text = made(tmp_path, rows)
-    assert [readings(chart)[0][2] for chart in charts(text)[4:]] == ["0.4", "3.2"]
+    assert [readings(chart)[0][2] for chart in charts(text)[4:]] == ["40", "3.2"]
     assert "40.0%" in Reader(text).said("dd")
     assert "3.2 GB" in Reader(text).said("dd")
     unknown = made(tmp_path, [{**row, "mfu": None} for row in rows], "unknown")
     assert readings(charts(unknown)[4])[0][2] == "400T"
+
+
+def test_a_run_that_goes_on_tells_what_is_left(tmp_path: Path) -> None:
+    rows = [{**row, "time_left_seconds": 90.0 * (4 - row["step"])} for row in steps(4)]
+    assert Reader(made(tmp_path, rows[:2], "going")).said("dd")[-1] == "3 min 00 s3분 00초"
+    assert "time left" not in made(tmp_path, rows, "finished")
 
 
 def test_a_row_without_a_time_of_its_own_is_no_part_of_the_bar(tmp_path: Path) -> None:

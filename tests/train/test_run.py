@@ -14,6 +14,7 @@ from hanbit.common.manifest import write_manifest
 from hanbit.common.run_folder import RunFolder, lock_run_folder
 from hanbit.data.megatron import TokenWriter
 from hanbit.train import loop
+from hanbit.train import run as run_module
 from hanbit.train.metrics import read_metrics
 from hanbit.train.run import train
 from tests.train.recipes import tiny_run
@@ -178,3 +179,18 @@ def test_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, monkeypa
     with pytest.raises(TrainingError, match="step 6"):
         train("llama/base", tiny_run(tmp_path))
     assert (tmp_path / "tiny/checkpoints/latest").read_text() == "step-000004\n"
+
+
+def test_the_report_of_a_run_that_goes_on_is_as_new_as_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    write = run_module.write_report
+
+    def kept(folder: RunFolder) -> None:
+        write(folder)
+        written.append("time left" in folder.report.read_text())
+
+    monkeypatch.setattr("hanbit.train.run.write_report", kept)
+    train("llama/base", tiny_run(tmp_path))  # checkpoints at 4, 8 and 12
+    assert written == [True, True, False]
