@@ -26,8 +26,12 @@ def allows(schema: dict[str, Any], value: Any) -> bool:
     if "const" in schema or "enum" in schema:
         return value in schema.get("enum", [schema.get("const")])
     if schema["type"] == "array":
-        items = schema["prefixItems"]
-        return isinstance(value, list) and len(value) == len(items) and all(map(allows, items, value))
+        if not isinstance(value, list) or len(value) < schema.get("minItems", 0):
+            return False
+        if "items" in schema:
+            return all(allows(schema["items"], item) for item in value)
+        places = schema["prefixItems"]
+        return len(value) == len(places) and all(map(allows, places, value))
     if isinstance(value, bool) != (schema["type"] == "boolean") or not isinstance(value, TYPES[schema["type"]]):
         return False
     if isinstance(value, dict):
@@ -59,6 +63,8 @@ def test_the_schema_allows_every_recipe(path: Path) -> None:
         {"model": {"family": "gpt", "key_value_heads": 2}},
         {"model": {"family": "t6"}},
         {"optimizer": {"betas": [0.9]}},
+        {"logging": {"trace": {"steps": [1, "2"]}}},
+        {"logging": {"trace": {"steps": []}}},
         {"optimizer": {"betas": [0.9, 1.0]}},
         {"parallel": {"shard": 4}},
         {"base": 3},
