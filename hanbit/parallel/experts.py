@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hanbit.models.layers.experts import Experts, Router, Routing, load_balancing, router_z
+from hanbit.models.layers.experts import Experts, Router, Routing, load_balancing, router_z, rows_of_each
 from hanbit.parallel.collectives import Purpose, exchange, exchange_counts, leave
 from hanbit.parallel.grid import Axis, Grid
 
@@ -92,16 +92,22 @@ class ParallelExperts(Experts):
         """rows [count, hidden], sorted by expert over all peers -> their outputs in the same order."""
         if self.expert.size == 1:
             return super().outputs(rows, experts)
-        here = len(self.gate)
-        sent = experts.bincount(minlength=here * self.expert.size).view(-1, here)  # [peers, experts of each]
-        got = exchange_counts(sent, self.expert)  # [peers, our experts]
-        num_sent, num_got = sent.sum(1).tolist(), got.sum(1).tolist()
+        sent, got = self.traffic(experts)
+        num_sent, num_got = list(map(sum, sent)), list(map(sum, got))
         arrived = exchange(rows, num_sent, num_got, self.expert, Purpose.EXPERT_DISPATCH)
-        owners = torch.arange(here, device=rows.device).repeat(self.expert.size).repeat_interleave(got.flatten())
-        order = owners.argsort(stable=True)
+        counts = torch.tensor(got, device=rows.device).flatten()
+        ours = torch.arange(len(self.gate), device=rows.device).repeat(self.expert.size)
+        order = ours.repeat_interleave(counts, output_size=len(arrived)).argsort(stable=True)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        outputs = super().outputs(arrived[order], owners[order])[back]
+        outputs = self.by_expert(arrived[order], list(map(sum, zip(*got, strict=True))))[back]
         return exchange(outputs, num_got, num_sent, self.expert, Purpose.EXPERT_COMBINE)
+
+    def traffic(self, experts: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
+        """How many rows go to each peer's each expert, and how many come from each peer to each of ours."""
+        sent = rows_of_each(experts, len(self.gate) * self.expert.size).view(self.expert.size, -1)
+        got = exchange_counts(sent, self.expert)
+        both: list[list[list[int]]] = torch.stack((sent, got)).tolist()
+        return both[0], both[1]
 
 
 def losses_of(model: nn.Module, coefficients: RouterCoefficients, device: torch.device) -> RouterLosses | None:

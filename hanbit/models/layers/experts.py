@@ -65,10 +65,24 @@ class Experts(nn.Module):
 
     def outputs(self, rows: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
         """rows [count, hidden], sorted by the expert that each goes to, experts [count] -> [count, hidden]."""
-        counts = experts.bincount(minlength=len(self.gate)).tolist()
+        return self.by_expert(rows, self.counts(experts))
+
+    def counts(self, experts: torch.Tensor) -> list[int]:
+        """How many rows each expert gets; experts: as `outputs` has them."""
+        return rows_of_each(experts, len(self.gate)).tolist()
+
+    def by_expert(self, rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """rows [count, hidden]: the first counts[0] for expert 0 and so on -> [count, hidden]."""
         matrices = zip(self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
         # an expert without rows takes part with none: its gradient is zero then, and not absent
         return torch.cat([_gated(part, *own) for part, own in zip(rows.split(counts), matrices, strict=True)])
+
+
+def rows_of_each(experts: torch.Tensor, count: int) -> torch.Tensor:
+    """How often each of `count` experts is named, [count] int64. As bincount, which would wait for a GPU to know its
+    own shape."""
+    named = experts.flatten()
+    return torch.zeros(count, dtype=torch.int64, device=named.device).scatter_add_(0, named, torch.ones_like(named))
 
 
 def _gated(rows: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
@@ -102,7 +116,7 @@ def load_balancing(routing: Routing) -> torch.Tensor:
     """
     probabilities = routing.probabilities.flatten(0, -2)
     experts = probabilities.shape[-1]
-    tokens_of_each = routing.experts.flatten().bincount(minlength=experts)
+    tokens_of_each = rows_of_each(routing.experts, experts)
     return experts * (tokens_of_each * probabilities.mean(0)).sum() / len(probabilities)
 
 
