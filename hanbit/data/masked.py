@@ -11,6 +11,7 @@ a random token; half of the samples have the two swapped, which the second head 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -140,7 +141,7 @@ class Masked:
 
     def _hidden(self, text: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The text with tokens hidden, and the targets."""
-        chosen = random.permutation(len(text))[: _num_hidden(len(text))]
+        chosen = random.permutation(len(text))[: num_hidden(len(text))]
         fate, others = random.random(len(chosen)), random.integers(0, self._reserved.text_ids, len(chosen))
         instead = np.where(fate < AS_MASK, self._reserved.ids["[MASK]"], others)
         seen, targets = text.copy(), np.full(len(text), IGNORED, np.int64)
@@ -166,7 +167,7 @@ class Masked:
         return self._first + positions
 
     def _targets_of(self, indices: np.ndarray) -> int:
-        return int(_num_hidden(self._pieces.bounds(self._pieces_at(indices))[2]).sum())
+        return int(num_hidden(self._pieces.bounds(self._pieces_at(indices))[2]).sum())
 
     def _targets_before(self, index: int) -> int:
         """Whole epochs have each sample once; within one it counts on from where it was asked last."""
@@ -184,8 +185,14 @@ class Masked:
         return sum(self._targets_of(np.arange(start, min(start + _BLOCK, last))) for start in blocks)
 
 
-def _num_hidden(length: np.ndarray | int) -> np.ndarray:
+def num_hidden(length: Any) -> Any:
+    """Of a text of so many tokens, or [n] int64 of each of several."""
     return np.maximum(1, np.floor(np.asarray(length) * MASKED + 0.5)).astype(np.int64)
+
+
+def room_of(sequence_length: int, has_order: bool) -> int:
+    """Tokens of text that a row has place for, beside [CLS] and a [SEP] behind each segment."""
+    return sequence_length - (3 if has_order else 2)
 
 
 def _places(lengths: list[int]) -> np.ndarray:
@@ -207,7 +214,7 @@ def open_masked(
 ) -> Masked:
     """One part of a token file; the arguments are `open_samples`'s. Raises DataError."""
     prefix, recorded = locate(Path(prefix_or_folder), verify)
-    pieces = pieces_of(open_token_file(prefix), sequence_length - (3 if has_order else 2))
+    pieces = pieces_of(open_token_file(prefix), room_of(sequence_length, has_order))
     total = pieces.count
     kept = min(total - 1, max(1, round(total * split))) if split > 0 else 0
     first, count = (0, total - kept) if part == "train" else (total - kept, kept)

@@ -1,13 +1,19 @@
-"""Floating-point operations of training one token: the one convention behind every FLOP/s and MFU that hanbit says.
+"""Floating-point operations of training on one sequence: the one convention behind every FLOP/s and MFU that hanbit
+says.
 
-    products   6 x the parameters of matrix products that a token meets: the output projection with them, tied or not,
-               the embedding without, for looking a row up multiplies nothing. Forward 2, backward 4.
-    attention  12 x layers x heads x head_dim x tokens that a token is held against: q by k, and the result by v.
+    products   6 x, over the matrices of products, parameters x the tokens that meet them: the output projection with
+               them, tied or not, embeddings and tables of positions without, for looking a row up multiplies nothing.
+               Forward 2, backward 4. Of experts those that a token goes through; of BERT's head the hidden words and,
+               of its second one, a token of each sequence; of T5 each stack its own tokens, and what makes keys and
+               values of what the encoder gave the encoder's.
+    attention  12 x layers x heads x head_dim x tokens x tokens that each is held against: q by k, and the result by v.
+               T5's decoder is held against itself and against the encoder.
 
 `full` holds a token against the whole sequence, as Megatron-LM, NeMo, torchtitan and nanoGPT count; `causal` only
-against what its mask lets through, half of it. Kernels skip the other half, so that `full` flatters long sequences.
-Neither counts what is computed twice (recompute), norms, activations, or the optimizer (Korthikanti et al., arXiv
-2205.05198, section 6; Chowdhery et al., PaLM, arXiv 2204.02311, appendix B).
+against what its mask lets through, half of it (all of it where both sides are seen). Kernels skip the other half, so
+that `full` flatters long sequences. Neither counts what is computed twice (recompute), norms, activations, or the
+optimizer (Korthikanti et al., arXiv 2205.05198, section 6; Chowdhery et al., PaLM, arXiv 2204.02311, appendix B).
+Megatron-LM's formula for BERT (arXiv 2104.04473, section 5.1) has all tokens go through the head, which nothing needs.
 """
 
 import math
@@ -15,13 +21,26 @@ from dataclasses import dataclass
 
 import torch
 
-from hanbit.config.model import MixtureConfig, ModelConfig
+from hanbit.config.model import BertConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.models.registry import family_of
 
 
 @dataclass(frozen=True)
-class TokenFlops:
-    """Of one token, forward and backward: operations, a multiplication and an addition are two."""
+class Tokens:
+    """Of one sequence. `said`: those that go through the output projection; None: all. `written`: of T5's decoder."""
+
+    read: int
+    said: int | None = None
+    written: int = 0
+
+    @property
+    def through_head(self) -> int:
+        return (self.written or self.read) if self.said is None else self.said
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of one sequence, forward and backward: operations, a multiplication and an addition are two."""
 
     products: float
     attention: float
@@ -36,30 +55,55 @@ class TokenFlops:
         return self.products + self.attention_causal
 
 
-def flops_per_token(config: ModelConfig, sequence_length: int, is_frozen: bool = False) -> TokenFlops:
-    """Of a config whose `auto` values are filled, on sequences of `sequence_length` tokens.
+def flops_per_sequence(config: ModelConfig, tokens: Tokens, is_frozen: bool = False) -> Flops:
+    """Of a config whose `auto` values are filled.
 
     is_frozen: the weights do not learn (tuning): the gradient passes through them, their own is never computed.
     """
-    attention = 12.0 * config.layers * config.heads * _head_dim(config)
-    return TokenFlops(
-        products=(4.0 if is_frozen else 6.0) * product_parameters(config),
-        attention=attention * sequence_length,
-        attention_causal=attention * _seen_tokens(sequence_length, getattr(config, "sliding_window", None)),
-    )
+    products = (4.0 if is_frozen else 6.0) * _products(config, tokens)
+    of_a_pair = 12.0 * config.heads * _head_dim(config)
+    full, seen = _pairs(config, tokens)
+    return Flops(products, of_a_pair * full, of_a_pair * seen)
 
 
-def product_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices that a token is multiplied with, each use counted: a tied output is one. Of a stack of
-    experts those that a token goes through."""
+def _products(config: ModelConfig, tokens: Tokens) -> int:
+    """Multiplications of the matrices of one sequence, forward, each use counted: a tied output is one."""
     family = family_of(config)
     with torch.device("meta"):
         model = family.build(config)
     return sum(
         math.prod(_met(config, parameter.shape) if family.plan.rule_of(name).is_stack else parameter.shape)
+        * _tokens_of(config, name, tokens)
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter.ndim >= 2 and name.split(".")[0] not in family.plan.first
+        if parameter.ndim >= 2 and name.split(".")[0] not in (*family.plan.first, "decoder_bias")
     )
+
+
+def _tokens_of(config: ModelConfig, name: str, tokens: Tokens) -> int:
+    """How many tokens of a sequence are multiplied with a matrix."""
+    module, *rest = name.split(".")
+    if module in ("output", "transform"):
+        return tokens.through_head
+    if module in ("pooler", "order"):
+        return 1
+    if isinstance(config, T5Config) and int(rest[0]) >= config.layers:
+        reads_encoder = rest[1] == "cross_attention" and rest[2] in ("key", "value")
+        return tokens.read if reads_encoder else tokens.written
+    return tokens.read
+
+
+def _pairs(config: ModelConfig, tokens: Tokens) -> tuple[float, float]:
+    """Pairs of a token and one that it is held against, over all layers: all of them, and those that a mask shows."""
+    read, written = tokens.read, tokens.written
+    if isinstance(config, BertConfig):
+        return config.layers * read**2, config.layers * read**2
+    if isinstance(config, T5Config):
+        assert isinstance(config.decoder_layers, int)
+        both_sides = config.layers * read**2 + config.decoder_layers * written * read
+        own = config.decoder_layers * written**2
+        return both_sides + own, both_sides + own / 2
+    window = getattr(config, "sliding_window", None)
+    return config.layers * read**2, config.layers * read * _seen_tokens(read, window)
 
 
 def _met(config: ModelConfig, shape: tuple[int, ...]) -> tuple[int, ...]:

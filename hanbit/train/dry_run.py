@@ -19,14 +19,14 @@ from hanbit.config.load import Loaded, load_recipe
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import Resolved, expected_processes
 from hanbit.data.megatron import bin_path
-from hanbit.models.flops import flops_per_token
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
 from hanbit.train.data import open_data, tokens_per_step, told
-from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
+from hanbit.train.dry_run_memory import RankMemory, memory_of
 from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import build_model, is_conversations, known, open_start
+from hanbit.train.speed import flops_per_step
 
 _STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two moments, float32
 
@@ -99,8 +99,8 @@ def dry_run_of(loaded: Loaded) -> DryRun:
         parameters=_count(model),
         trained=_count(model, trained=True),
         stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in stages},
-        memory=tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else (),
-        flops_per_step=_flops(recipe) * batch.global_batch * batch.sequence_length,
+        memory=tuple(memory_of(recipe, stage) for stage in stages),
+        flops_per_step=flops_per_step(recipe),
         tokens_per_step=batch.global_batch * batch.sequence_length
         if samples is None
         else tokens_per_step(samples, batch.global_batch),
@@ -122,10 +122,6 @@ def _missing(recipe: Recipe) -> str | None:
     paths = [Path(source.path) for source in sources(recipe.data.train)]
     is_here = any(path.exists() or bin_path(path).exists() for path in paths)
     return None if is_here else ", ".join(map(str, paths))
-
-
-def _flops(recipe: Recipe) -> float:
-    return flops_per_token(recipe.model, recipe.batch.sequence_length, recipe.tuning is not None).full
 
 
 def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:

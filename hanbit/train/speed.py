@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 import torch
 
 from hanbit.common.capability import Processor
+from hanbit.config.model import BertConfig, T5Config
 from hanbit.config.recipe import Recipe
-from hanbit.models.flops import flops_per_token
+from hanbit.data.masked import num_hidden, room_of
+from hanbit.data.spans import lengths_for
+from hanbit.models.flops import Tokens, flops_per_sequence
 from hanbit.parallel.grid import Grid
 
 _RECENT_STEPS = 20
-_COUNTED = ("gpt", "llama")  # each token meets every matrix once: not so with experts, or an encoder beside a decoder
 
 
 @dataclass
 class Speed:
-    """`flops_per_step`: model FLOPs of one global batch; None where the widths of its sequences differ (tuning), and
-    for families that the convention does not count yet.
+    """`flops_per_step`: model FLOPs of one global batch; None where the widths of its sequences differ (tuning).
 
     peak_flops_per_second: of all devices together; None where it is not known.
     """
@@ -44,15 +45,22 @@ class Speed:
 
 
 def speed_of(recipe: Recipe, grid: Grid) -> Speed:
-    batch = recipe.batch
-    flops = None
-    if recipe.tuning is None and recipe.model.family in _COUNTED:
-        tokens = batch.global_batch * batch.sequence_length
-        flops = flops_per_token(recipe.model, batch.sequence_length).full * tokens
+    flops = flops_per_step(recipe) if recipe.tuning is None else None
     peak = recipe.logging.peak_flops_per_second
     if peak is None:
         peak = processor_of(grid.device).peak_flops_per_second.get(recipe.training.precision)
     return Speed(grid.device, flops, None if peak is None else peak * grid.size)
+
+
+def flops_per_step(recipe: Recipe) -> float:
+    """Model FLOPs of one global batch whose rows are full, by the `full` convention."""
+    model, length, said, written = recipe.model, recipe.batch.sequence_length, None, 0
+    if isinstance(model, BertConfig):
+        said = int(num_hidden(room_of(length, model.sentence_order)))
+    if isinstance(model, T5Config):
+        written = lengths_for(length).decoder
+    flops = flops_per_sequence(model, Tokens(length, said, written), is_frozen=recipe.tuning is not None)
+    return flops.full * recipe.batch.global_batch
 
 
 def processor_of(device: torch.device) -> Processor:
