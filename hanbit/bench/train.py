@@ -27,7 +27,9 @@ from hanbit.data.samples import open_samples
 from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 from hanbit.optim.schedule import Schedule
+from hanbit.parallel.grid import choose_device
 from hanbit.train.setup import build_schedule, known
+from hanbit.train.speed import processor_of
 
 LOSS_TOLERANCE = 2e-3  # relative, over all steps: same work, though sums run in another order
 
@@ -54,7 +56,7 @@ def measure(plan: Plan, compiled: bool, overrides: list[str]) -> tuple[list[Cont
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        recipe = _write_recipe(folder, plan, compiled, overrides)
+        recipe = write_recipe(folder, plan, compiled, overrides)
         _write_peer_files(folder, recipe, plan)
         environment = {**os.environ, **({"OMP_NUM_THREADS": str(plan.threads)} if plan.threads else {})}
         worker = [sys.executable, "-m", "hanbit.bench.train_worker"]
@@ -90,7 +92,8 @@ def table(contestants: list[Contestant], tokens_per_step: int) -> list[dict[str,
     return rows
 
 
-def _write_recipe(folder: Path, plan: Plan, compiled: bool, overrides: list[str]) -> Recipe:
+def write_recipe(folder: Path, plan: Plan, compiled: bool, overrides: list[str]) -> Recipe:
+    """recipe.yaml, resolved for this machine, and the tokens that it trains on."""
     settings = [
         f"data.train={folder / 'tokens'}",
         "data.split=0",
@@ -100,7 +103,10 @@ def _write_recipe(folder: Path, plan: Plan, compiled: bool, overrides: list[str]
         "optimizer.warmup_steps=2",
         *overrides,
     ]
-    recipe = resolve(load_recipe(plan.recipe, settings).recipe, world_size=1, vocabulary=None).recipe
+    loaded = load_recipe(plan.recipe, settings).recipe
+    device = choose_device(loaded.training.device)
+    processor = processor_of(device)
+    recipe = resolve(loaded, world_size=1, vocabulary=None, device=device.type, processor=processor).recipe
     random = np.random.default_rng(0)
     count = recipe.batch.global_batch * plan.total_steps * recipe.batch.sequence_length + 1
     vocabulary = known(recipe.model.vocabulary)
