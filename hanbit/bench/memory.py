@@ -19,7 +19,7 @@ from hanbit.config.resolve import resolve
 from hanbit.train.dry_run_memory import memory_of
 
 TOLERANCE = 0.05  # of the bytes at the fullest moment
-LAYERS, MICRO_BATCHES = 8, 6  # more than are traced, so that the straight lines are tried too
+LAYERS, MICRO_BATCHES = 8, 8  # more than are traced, so that the straight lines are tried too
 
 CASES = (
     Case("one process", "llama", 1),
@@ -32,6 +32,26 @@ CASES = (
     Case("data 2 x pipeline 2, gradients sharded", "gpt", 4, {"parallel": {"data": 2, "pipeline": 2, "shard": 2}}),
     Case("data 2 x tensor 2 x pipeline 2, parameters sharded", "llama", 8,
          {"parallel": {"data": 2, "tensor": 2, "pipeline": 2, "shard": 3}}),
+    Case("one process", "mixture", 1),
+    Case("one process, bf16", "bert", 1, {"training": {"precision": "bf16"}}),
+    Case("one process", "t5", 1),
+    Case("one process, documents apart", "llama packed", 1, {"data": {"packing": "documents"}}),
+    Case("one process, selective recompute", "gpt", 1, {"training": {"recompute": "selective"}}),
+    Case("one process, recompute of 3 blocks, every second", "llama", 1,
+         {"training": {"recompute": "full", "recompute_layers": 3, "recompute_every": 2}}),
+    Case("expert 2", "mixture", 2, {"parallel": {"data": 2, "expert": 2}}),
+    Case("tensor 2", "bert", 2, {"parallel": {"tensor": 2}}),
+    Case("pipeline 2, recompute", "t5", 2, {"parallel": {"pipeline": 2}, "training": {"recompute": "full"}}),
+    Case("tensor 2, sequence split", "llama", 2, {"parallel": {"tensor": 2, "sequence": True}}),
+    Case("context 2", "gpt", 2, {"parallel": {"context": 2}}),
+    Case("pipeline 2, gpipe", "llama", 2, {"parallel": {"pipeline": 2, "schedule": "gpipe"}}),
+    Case("pipeline 2, interleaved", "llama tied", 2, {"parallel": {"pipeline": 2, "virtual": 2}}),
+    Case("pipeline 2, zero bubble", "llama", 2, {"parallel": {"pipeline": 2, "schedule": "zero_bubble"}}),
+    Case("pipeline 2, zero bubble as a V", "gpt", 2,
+         {"parallel": {"pipeline": 2, "schedule": "zero_bubble", "virtual": 2}}),
+    Case("expert 2 x pipeline 2", "mixture", 4, {"parallel": {"data": 2, "expert": 2, "pipeline": 2}}),
+    Case("context 2 x tensor 2, sequence split", "llama", 4,
+         {"parallel": {"context": 2, "tensor": 2, "sequence": True}}),
 )  # fmt: skip
 
 
@@ -83,7 +103,7 @@ def recipe_of(data: str, case: Case) -> Recipe:
     sections: dict[str, Any] = {
         "name": "memory",
         "model": {**MODELS[case.model], "layers": LAYERS},
-        "data": {"train": data, "split": 0.0, "verify": False},
+        "data": {"train": data, "split": 0.0, "verify": False, **case.settings.get("data", {})},
         "batch": {"micro_batch": 2, "global_batch": 2 * MICRO_BATCHES * parallel.get("data", 1), "sequence_length": 64},
         "training": {"steps": 2, "device": "cpu", **case.settings.get("training", {})},
         "parallel": parallel,

@@ -15,6 +15,9 @@ from hanbit.models.batch import Batch
 from hanbit.parallel.grid import Axis
 from hanbit.parallel.loss import next_token_loss
 
+Places = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+"""From targets [sequences, time] to the (row, column) indices of those that count."""
+
 Carried = tuple[torch.Tensor, ...]
 """What travels from stage to stage: (hidden,) of a decoder. Empty on the first stage."""
 
@@ -45,14 +48,18 @@ def _next_tokens(
     return next_token_loss(hidden, weight, batch["targets"], vocabulary.axis, vocabulary.first_id, has_ignored)
 
 
-def _masked(model: Any, carried: Carried, batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
+def _hidden_words(targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (targets >= 0).nonzero(as_tuple=True)
+
+
+def _masked(model: Any, carried: Carried, batch: Batch, vocabulary: Vocabulary, places: Places) -> torch.Tensor:
     """Hidden words alone go through the head; its bias rides along as one more column of the weight. An order counts as
     many words as `order_weights` says."""
-    hidden, is_hidden = carried[0], batch["targets"] >= 0
-    states = model.final(hidden[is_hidden])
+    hidden, at = carried[0], places(batch["targets"])
+    states = model.final(hidden[at])
     states = torch.cat((states, torch.ones_like(states[:, :1])), dim=1)
     weight = torch.cat((model.output.weight, model.output.bias.unsqueeze(1)), dim=1)
-    words = next_token_loss(states, weight, batch["targets"][is_hidden], vocabulary.axis, vocabulary.first_id)
+    words = next_token_loss(states, weight, batch["targets"][at], vocabulary.axis, vocabulary.first_id)
     if "order" not in batch:
         return words
     orders = F.cross_entropy(model.order_of(hidden).float(), batch["order"], reduction="none")
@@ -65,5 +72,10 @@ NEXT_TOKENS = Objective(_next_tokens)
 ANSWERS = Objective(partial(_next_tokens, has_ignored=True), trims=True)
 """Targets below 0 count nothing: what others say in a conversation, and the padding behind it."""
 
-MASKED = Objective(_masked)
-"""Hidden words, and in which order two segments stand (hanbit.data.masked)."""
+
+def masked(places: Places = _hidden_words) -> Objective:
+    """Hidden words, and in which order two segments stand (hanbit.data.masked)."""
+    return Objective(partial(_masked, places=places))
+
+
+MASKED = masked()

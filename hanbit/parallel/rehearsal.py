@@ -6,7 +6,7 @@ code of a step, so that what it would hold can be counted on a laptop (train/dry
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,9 @@ from torch.distributed.pipelining import schedules
 from torch.distributed.pipelining.stage import InferenceMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from hanbit.models.layers.experts import Experts
 from hanbit.parallel.apply import ParallelModel
+from hanbit.parallel.experts import ParallelExperts
 from hanbit.parallel.pieces import local_gradient
 
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -30,7 +32,7 @@ def playing(rank: int, size: int, receiving: Context = contextlib.nullcontext) -
     if size > 1:
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
     try:
-        with _stages_agreed(receiving):
+        with _stages_agreed(receiving), _experts_used_evenly():
             yield
     finally:
         if size > 1:
@@ -79,8 +81,9 @@ def _whole_gradients(module: FSDPModule) -> Iterator[torch.Tensor]:
 @contextlib.contextmanager
 def _stages_agreed(receiving: Context) -> Iterator[None]:
     """Stages first vote on whether all were told their shapes; here nobody answers, and ours always are told."""
-    schedule = cast(Any, schedules)._PipelineSchedule
-    vote, prepare = schedule._warmup_p2p, schedule._initialize_pp_stages
+    module = cast(Any, schedules)
+    schedule = module._PipelineSchedule
+    vote, prepare, send = schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p
 
     def agreed(self: Any, stages: list[Any], *rest: Any) -> None:
         for stage in stages:
@@ -90,8 +93,50 @@ def _stages_agreed(receiving: Context) -> Iterator[None]:
         with receiving():
             return prepare(self, *arguments, **named)
 
-    schedule._warmup_p2p, schedule._initialize_pp_stages = agreed, prepared
+    def sent(operations: list[Any], desc: str | None = None) -> list[Any]:
+        holding = [_Sent([operation.tensor for operation in operations])] if operations else []
+        return [*holding, *send(operations, desc)]
+
+    schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p = agreed, prepared, sent
     try:
         yield
     finally:
-        schedule._warmup_p2p, schedule._initialize_pp_stages = vote, prepare
+        schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p = vote, prepare, send
+
+
+@dataclass
+class _Sent:
+    """Holds what is on its way, as a real work does until it is forgotten: with some schedules at the step's end."""
+
+    tensors: list[torch.Tensor]
+
+    def wait(self) -> None:
+        """It has arrived."""
+
+
+@contextlib.contextmanager
+def _experts_used_evenly() -> Iterator[None]:
+    """Which token goes to which expert is a matter of numbers; here all experts get as many as any other, as the
+    load-balancing loss would have it, and peers send what we send."""
+    counts, traffic = Experts.counts, ParallelExperts.traffic
+
+    def even_counts(self: Experts, experts: torch.Tensor) -> list[int]:
+        return _evenly(len(experts), len(self.gate))
+
+    def even_traffic(self: ParallelExperts, experts: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
+        size, here = self.expert.size, len(self.gate)
+        every = _evenly(len(experts), size * here)
+        sent = [every[peer * here : (peer + 1) * here] for peer in range(size)]
+        return sent, [sent[self.expert.rank]] * size
+
+    patched: Any = Experts, ParallelExperts
+    patched[0].counts, patched[1].traffic = even_counts, even_traffic
+    try:
+        yield
+    finally:
+        patched[0].counts, patched[1].traffic = counts, traffic
+
+
+def _evenly(rows: int, parts: int) -> list[int]:
+    share, rest = divmod(rows, parts)
+    return [share + (part < rest) for part in range(parts)]

@@ -23,7 +23,7 @@ from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
 from hanbit.train.data import open_data, tokens_per_step, told
-from hanbit.train.dry_run_memory import RankMemory, memory_of
+from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
 from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import build_model, is_conversations, known, open_start
 from hanbit.train.speed import flops_per_step
@@ -99,7 +99,7 @@ def dry_run_of(loaded: Loaded) -> DryRun:
         parameters=_count(model),
         trained=_count(model, trained=True),
         stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in stages},
-        memory=tuple(memory_of(recipe, stage) for stage in stages),
+        memory=tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else (),
         flops_per_step=flops_per_step(recipe),
         tokens_per_step=batch.global_batch * batch.sequence_length
         if samples is None

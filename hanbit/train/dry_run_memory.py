@@ -6,24 +6,26 @@ itself: more micro-batches than fill the pipeline, and more layers than a few, e
 two are traced for two small counts and continued in a straight line.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
-from hanbit.config.recipe import Recipe
-from hanbit.models.registry import family_of
+from hanbit.common.capability import CPU
+from hanbit.config.recipe import Recipe, TrainingSection
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.clip import gradient_norm
-from hanbit.parallel.objectives import ANSWERS, NEXT_TOKENS
 from hanbit.parallel.rehearsal import held_gradients, on_device, playing, without_numbers
-from hanbit.parallel.split import layers_per_stage
+from hanbit.train.dry_run_batch import blank_batch, blank_objective
+from hanbit.train.dry_run_fewer import period_of, removable, with_fewer, with_sizes
 from hanbit.train.live_tensors import LiveTensors, Part
 from hanbit.train.loop import update_weights
 from hanbit.train.setup import build_batches, build_model, build_optimizer, grid_of, known, processes_of
 
-_FEW_LAYERS = 2  # of a stage: FSDP2 gathers one while the other is used
-
 Bytes = dict[Part, int]
+Moments = tuple[Bytes, ...]
+"""At the fullest moment of the passes, of the gradients' norm, of the update: which is the fullest of all depends on
+the number of layers, so each is continued by itself."""
 
 
 @dataclass(frozen=True)
@@ -41,61 +43,67 @@ class RankMemory:
 
 
 def is_traced(recipe: Recipe) -> bool:
-    """Not where what a step holds depends on numbers: which expert gets how many tokens, which words are masked.
-
-    Nor where it is in two memories: a trace knows one.
-    """
-    return not recipe.parallel.offload and recipe.model.family in ("gpt", "llama")
+    """Not where it is in two memories: a trace knows one."""
+    return not recipe.parallel.offload
 
 
 def memory_of(recipe: Recipe, stage: int) -> RankMemory:
-    """The recipe must be resolved; the process must not have joined others."""
+    """Of a process of the pipeline by its number from 0. The recipe must be resolved; the process must not have joined
+    others."""
     cluster = recipe.cluster
     rank = stage * processes_of(recipe) // recipe.parallel.pipeline
     node = None if cluster is None else rank // cluster.gpus_per_node
-    return RankMemory(stage, rank, node, _continued(recipe, rank))
+    return RankMemory(stage, rank, node, fullest(_continued(with_sizes(_with_precision(recipe)), rank)))
 
 
-def _continued(recipe: Recipe, rank: int) -> Bytes:
+def fullest(moments: Moments) -> Bytes:
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def counted_precision(training: TrainingSection) -> str:
+    """`auto` is what nearly every GPU makes of it, or what a CPU does."""
+    if training.precision != "auto":
+        return training.precision
+    return CPU.auto if training.device == "cpu" else "bf16"
+
+
+def _with_precision(recipe: Recipe) -> Recipe:
+    precision = counted_precision(recipe.training)
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
+
+
+def _continued(recipe: Recipe, rank: int) -> Moments:
     """Traced with few layers and few micro-batches where the recipe has more, each then continued by itself."""
-    count, enough = micro_batches(recipe), recipe.parallel.pipeline + 1  # fills the pipeline, adds to its gradients
-    if recipe.parallel.schedule != "1f1b" or count < enough:
-        return trace(recipe, rank, count)  # what comes and goes takes turns: no straight line
-    sizes = _layers_per_stage(recipe)
-    more_layers = max(0, min(sizes) - _FEW_LAYERS)
-    more_batches = count - enough if recipe.parallel.pipeline > 1 else 0  # without stages nothing is left behind
-    first = trace(_with_layers(recipe, sizes, more_layers), rank, enough)
-    total = dict(first)
-    if more_layers:
-        one_more = trace(_with_layers(recipe, sizes, more_layers - 1), rank, enough)
-        total = _sum(total, one_more, first, more_layers)
-    if more_batches:
-        one_more = trace(_with_layers(recipe, sizes, more_layers), rank, enough + 1)
-        total = _sum(total, one_more, first, more_batches)
+    count, (few, more) = micro_batches(recipe), _straight_from(recipe)
+    few = min(few, count)
+    taken = removable(recipe, rank)
+    total = first = trace(with_fewer(recipe, taken), rank, few)
+    for stack, layers in enumerate(taken):
+        if layers:
+            period = period_of(recipe)
+            fewer = tuple(one - period * (number == stack) for number, one in enumerate(taken))
+            total = _sum(total, trace(with_fewer(recipe, fewer), rank, few), first, layers, period)
+    if count > few and recipe.parallel.pipeline > 1:  # without stages nothing is left behind
+        total = _sum(total, trace(with_fewer(recipe, taken), rank, few + more), first, count - few, more)
     return total
 
 
-def _layers_per_stage(recipe: Recipe) -> tuple[int, ...]:
-    chosen = recipe.parallel.layers_per_stage
-    if chosen != "balanced":
-        return tuple(chosen)
-    family = family_of(recipe.model)
-    with torch.device("meta"):
-        return layers_per_stage(family.build(recipe.model), family.plan, recipe.parallel.pipeline)
+def _straight_from(recipe: Recipe) -> tuple[int, int]:
+    """Micro-batches that fill the pipeline and add to its gradients; so many more always add the same."""
+    parallel = recipe.parallel
+    if parallel.schedule == "gpipe" and parallel.pipeline > 1:
+        return micro_batches(recipe), 1  # each one is kept by every layer: no straight line beside the layers'
+    if parallel.schedule == "1f1b" or parallel.pipeline == 1:
+        return parallel.pipeline + 1, 1
+    return 3 * parallel.pipeline, parallel.pipeline  # in rounds of one for each process
 
 
-def _with_layers(recipe: Recipe, sizes: tuple[int, ...], taken: int) -> Recipe:
-    """Each stage with so many fewer."""
-    fewer = [size - taken for size in sizes]
-    model = recipe.model.model_copy(update={"layers": sum(fewer)})
-    return recipe.model_copy(
-        update={"model": model, "parallel": recipe.parallel.model_copy(update={"layers_per_stage": fewer})}
+def _sum(total: Moments, more: Moments, first: Moments, wanted: int, added: int) -> Moments:
+    """With `wanted` more of something, of which `added` make `more` of `first`."""
+    return tuple(
+        {part: so_far[part] + (one[part] - other[part]) * wanted // added for part in Part}
+        for so_far, one, other in zip(total, more, first, strict=True)
     )
-
-
-def _sum(total: Bytes, one_more: Bytes, first: Bytes, times: int) -> Bytes:
-    """With what one more of something adds, so many times."""
-    return {part: total[part] + times * (one_more[part] - first[part]) for part in Part}
 
 
 def micro_batches(recipe: Recipe) -> int:
@@ -104,15 +112,14 @@ def micro_batches(recipe: Recipe) -> int:
     return batch.global_batch // (known(recipe.parallel.data) * known(batch.micro_batch))
 
 
-def trace(recipe: Recipe, rank: int, count: int) -> Bytes:
-    """Bytes of one rank at the fullest moment of a step of `count` micro-batches."""
+def trace(recipe: Recipe, rank: int, count: int) -> Moments:
+    """Of one rank in a step of `count` micro-batches."""
     recipe, live = _of_few(recipe, count), LiveTensors()
     with playing(rank, processes_of(recipe), receiving=lambda: live.making(Part.COMMUNICATION)):
         grid = grid_of(recipe, torch.device("cpu"))
         cut = build_model(recipe, replace(grid, device=torch.device("meta")))
         with without_numbers(), live:
-            _take_step(recipe, cut, grid.device, live)
-    return live.parts()
+            return tuple(_take_step(recipe, cut, grid.device, live))
 
 
 def _of_few(recipe: Recipe, count: int) -> Recipe:
@@ -123,7 +130,7 @@ def _of_few(recipe: Recipe, count: int) -> Recipe:
     return recipe.model_copy(update={"batch": batch, "training": training})
 
 
-def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: LiveTensors) -> None:
+def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: LiveTensors) -> Iterator[Bytes]:
     """As train/loop.py does, without what needs numbers: reading the loss and the norm."""
     with live.making(Part.WEIGHTS):
         model = on_device(cut, device)
@@ -132,12 +139,16 @@ def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: L
     with live.making(Part.GRADIENTS):
         batches = build_batches(recipe, model)
     for stage in model.stages:
-        if stage.objective is ANSWERS:
-            stage.objective = NEXT_TOKENS  # which targets count is known from the data alone: here all of them
+        stage.objective = blank_objective(recipe, stage.objective)
     live.gradients = lambda: held_gradients(model)
     live.begin()
     sequences = recipe.batch.global_batch // known(recipe.parallel.data)
-    tokens = torch.zeros(sequences, recipe.batch.sequence_length, dtype=torch.int64, device=device)
-    batches.forward_backward({"tokens": tokens, "targets": tokens}, tokens.numel())
+    batch = blank_batch(recipe, sequences, device)
+    batches.forward_backward(batch, batch["targets"].numel())
+    yield live.parts()
+    live.begin()
     gradient_norm(model)
+    yield live.parts()
+    live.begin()
     update_weights(model, optimizer, learning_rate=1.0)
+    yield live.parts()

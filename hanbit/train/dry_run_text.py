@@ -5,7 +5,7 @@ from typing import Any
 
 from hanbit.common.units import readable_bytes, readable_count
 from hanbit.train.dry_run import DryRun
-from hanbit.train.dry_run_memory import RankMemory
+from hanbit.train.dry_run_memory import RankMemory, counted_precision
 from hanbit.train.live_tensors import Part
 from hanbit.train.setup import known
 
@@ -97,15 +97,16 @@ def _span(ranks: int, gpus_per_node: int) -> str:
 def _memory(run: DryRun) -> list[str]:
     """A table: a line for each stage that was traced, a column for each part."""
     if not run.memory:
-        why = f"for model.family={run.recipe.model.family}"
-        return [f"memory is not traced {'with parallel.offload=true' if run.recipe.parallel.offload else why}"]
+        return ["memory is not traced with parallel.offload=true: it is in two places then"]
     rows = [["a rank of", *Part, "all"]]
     for one in run.memory:
         where = f"stage {one.stage}: rank {one.rank}" + ("" if one.node is None else f" on node {one.node}")
         rows.append([where, *(readable_bytes(one.parts[part]) for part in Part), readable_bytes(one.total)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return ["memory at the fullest moment of a step, tensors alone:", *lines, *_room(run)]
+    training = run.recipe.training
+    left = "" if training.precision != "auto" else f" (training.precision=auto taken for {counted_precision(training)})"
+    return [f"memory at the fullest moment of a step, tensors alone{left}:", *lines, *_room(run)]
 
 
 def _room(run: DryRun) -> list[str]:

@@ -78,7 +78,7 @@ class LiveTensors(TorchDispatchMode):
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented  # a DTensor: its local tensors come by one by one
         outputs = func(*args, **(kwargs or {}))
-        part = self._part_of(func, args)
+        part = self._part_of(func, args, kwargs or {})
         for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
             if isinstance(output, torch.Tensor):
                 self._saw(output.untyped_storage(), part)
@@ -88,11 +88,14 @@ class LiveTensors(TorchDispatchMode):
                 self._look()
         return outputs
 
-    def _part_of(self, func: Any, args: Any) -> Part:
-        """A copy of weights in another precision is of weights."""
+    def _part_of(self, func: Any, args: Any, kwargs: Any) -> Part:
+        """A copy of weights in another precision is of weights, and so is what FSDP2 copies gathered ones into."""
         if func is torch.ops.aten._to_copy.default:
             source = self._parts.get(args[0].untyped_storage()._cdata)
             return Part.WEIGHTS if source is Part.WEIGHTS else self.part
+        if func.namespace == "fsdp" and func.overloadpacket.__name__ == "split_with_sizes_copy":
+            for gathered in kwargs["out"]:
+                self._is_of(gathered.untyped_storage()._cdata, Part.WEIGHTS)
         if func.namespace == "c10d" and func.overloadpacket.__name__ in _BUFFERED:
             for buffer in args[:2]:
                 self._is_of(buffer.untyped_storage()._cdata, Part.COMMUNICATION)

@@ -7,13 +7,26 @@ import torch
 
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
-from hanbit.train.dry_run_memory import memory_of, micro_batches, trace
+from hanbit.train.dry_run_fewer import with_sizes
+from hanbit.train.dry_run_memory import fullest, memory_of, micro_batches, trace
 from hanbit.train.live_tensors import LiveTensors, Part
 from hanbit.train.setup import processes_of
 
 WIDTH, LAYERS, VOCABULARY = 32, 6, 512
 LAYER = 2 * WIDTH + 4 * WIDTH * WIDTH + 3 * WIDTH * 64
 NAMES_OF_A_LAYER = 9
+
+
+SHORT = {"micro_batch": 1, "global_batch": 3, "sequence_length": 64}
+LONG = {"micro_batch": 1, "global_batch": 8, "sequence_length": 16}  # 8 micro-batches, and 6 fill the pipeline
+MIXTURE = {
+    "family": "mixture", "layers": LAYERS, "hidden": WIDTH, "heads": 4, "inner": 64, "vocabulary": VOCABULARY,
+    "experts": 2, "sparse_every": 2,
+}  # fmt: skip
+T5 = {
+    "family": "t5", "layers": 7, "decoder_layers": 3, "hidden": WIDTH, "heads": 4, "inner": 64,
+    "vocabulary": VOCABULARY,
+}  # fmt: skip
 
 
 def recipe_of(processes: int = 1, **sections: dict[str, Any]) -> Recipe:
@@ -59,6 +72,14 @@ def test_the_last_of_4096_ranks_is_looked_at_alone_and_leaves_nothing_behind() -
         (4, {"parallel": {"pipeline": 2, "tensor": 2}}),
         (2, {"parallel": {"shard": 3}}),
         (2, {"parallel": {"shard": 2}, "training": {"precision": "bf16"}}),
+        (1, {"training": {"recompute": "full", "recompute_layers": 2, "recompute_every": 2}, "batch": SHORT}),
+        (1, {"model": MIXTURE, "batch": SHORT}),
+        (2, {"model": T5, "batch": SHORT, "parallel": {"pipeline": 2, "layers_per_stage": [5, 5]}}),
+        (2, {"parallel": {"pipeline": 2, "schedule": "gpipe", "layers_per_stage": [3, 3]}, "batch": LONG}),
+        (2, {"parallel": {"pipeline": 2, "virtual": 2}, "batch": LONG}),
+        pytest.param(
+            2, {"parallel": {"pipeline": 2, "schedule": "zero_bubble"}, "batch": LONG}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_few_layers_and_micro_batches_continued_are_the_whole_trace(
@@ -67,8 +88,16 @@ def test_few_layers_and_micro_batches_continued_are_the_whole_trace(
     recipe = recipe_of(processes, **sections)
     for stage in range(recipe.parallel.pipeline):
         rank = stage * processes_of(recipe) // recipe.parallel.pipeline
-        whole = sum(trace(recipe, rank, micro_batches(recipe)).values())
+        whole = sum(fullest(trace(with_sizes(recipe), rank, micro_batches(recipe))).values())
         assert memory_of(recipe, stage).total == pytest.approx(whole, rel=0.005)
+
+
+def test_weights_that_fsdp_gathers_are_weights_from_their_first_use_on() -> None:
+    """One micro-batch: they are gathered once, for forward, and stay for backward."""
+    batch = {"micro_batch": 2, "global_batch": 4, "sequence_length": 64}
+    parts = memory_of(recipe_of(2, batch=batch, parallel={"shard": 2}), 0).parts
+    parameters = LAYERS * LAYER + WIDTH + 2 * VOCABULARY * WIDTH
+    assert 4 * parameters * 1.4 < parts[Part.WEIGHTS] < 4 * parameters * 1.6  # its half of each, and most of them whole
 
 
 def test_a_stage_holds_a_micro_batch_for_every_stage_from_it_on() -> None:
@@ -83,6 +112,25 @@ def test_recompute_keeps_the_inputs_of_blocks_alone() -> None:
     kept = memory_of(recipe_of(training={"recompute": "none"}), 0).parts[Part.ACTIVATIONS]
     forgotten = memory_of(recipe_of(training={"recompute": "full"}), 0).parts[Part.ACTIVATIONS]
     assert forgotten < kept / 2
+
+
+def test_experts_hold_what_they_hold_if_each_gets_as_many_tokens() -> None:
+    """Over two processes each has half of the experts, and as many rows as it has itself."""
+    alone = memory_of(recipe_of(model=MIXTURE), 0).parts
+    shared = memory_of(recipe_of(2, model=MIXTURE, parallel={"data": 2, "expert": 2}), 0).parts
+    experts = LAYERS // 2 * 2 * 3 * WIDTH * 64  # numbers of 2 experts in every second layer
+    assert alone[Part.WEIGHTS] - shared[Part.WEIGHTS] == 4 * experts // 2
+    assert alone[Part.OPTIMIZER] - shared[Part.OPTIMIZER] == 8 * experts // 2
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("cuda", "bf16"), ("auto", "bf16")])
+def test_a_precision_that_the_training_machine_decides_is_counted_as_what_most_take(
+    device: str, precision: str
+) -> None:
+    left, named = (
+        memory_of(recipe_of(training={"device": device, "precision": one}), 0).parts for one in ("auto", precision)
+    )
+    assert left == named
 
 
 def test_live_tensors_are_counted_once_and_forgotten_when_they_go() -> None:
