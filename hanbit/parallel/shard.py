@@ -38,11 +38,12 @@ def shard_over_data(stage: Stage, plan: Plan, grid: Grid, reshard: bool, offload
 
 def _shard_experts(stage: Stage, grid: Grid, reshard: bool, settings: dict[str, Any]) -> set[nn.Parameter]:
     """Over the replicas that hold the same ones. Returns the parameters of experts that no other holds."""
+    assert grid.mesh is not None
     stacks = [module for module in stage.modules() if isinstance(module, Experts)]
     group = grid.expert_replicas.group
     if group is None:
         return {parameter for stack in stacks for parameter in stack.parameters()}
-    mesh = DeviceMesh.from_group(group, grid.device.type)
+    mesh = DeviceMesh.from_group(group, grid.mesh.device_type)  # the model may be cut on meta, as in a dry run
     for stack in stacks:
         fully_shard(stack, reshard_after_forward=reshard, **{**settings, "mesh": mesh})
     return set()
