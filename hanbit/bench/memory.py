@@ -50,6 +50,8 @@ CASES = (
     Case("pipeline 2, zero bubble as a V", "gpt", 2,
          {"parallel": {"pipeline": 2, "schedule": "zero_bubble", "virtual": 2}}),
     Case("expert 2 x pipeline 2", "mixture", 4, {"parallel": {"data": 2, "expert": 2, "pipeline": 2}}),
+    Case("expert 2 x data 2, parameters sharded", "mixture", 4, {"parallel": {"data": 4, "expert": 2, "shard": 3}}),
+    Case("data 2, optimizer sharded", "gpt", 2, {"parallel": {"data": 2, "shard": 1}}),
     Case("context 2 x tensor 2, sequence split", "llama", 4,
          {"parallel": {"context": 2, "tensor": 2, "sequence": True}}),
 )  # fmt: skip
