@@ -1,5 +1,6 @@
 """From a checkpoint to a model folder that the ecosystem reads; one tensor at a time, by one process."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,23 @@ from hanbit.checkpoint.model_folder import save_model
 from hanbit.checkpoint.model_json import read_json
 from hanbit.common.atomic import write_json
 from hanbit.config.model import ModelConfig
+from hanbit.tokenizers.add import add_tokens
 
 PREFIX = "parameter/"
 
 
 def export_model(
-    checkpoint: Path, target: Path, config: ModelConfig, tokenizer_folder: Path | None, answer_end: int | None = None
+    checkpoint: Path,
+    target: Path,
+    config: ModelConfig,
+    tokenizer_folder: Path | None,
+    answer_end: int | None = None,
+    added: Mapping[str, int] | None = None,
 ) -> None:
     """Write the parameters of `checkpoint` to `target` in Hugging Face's layout, whatever layout trained them.
 
-    answer_end: the token that ends an answer, beside the one that ends a document.
+    answer_end: the token that ends an answer, beside the one that ends a document. added: ids of tokens that the
+    task has and the tokenizer has not.
     """
     reader = Reader(checkpoint)
     names = [name.removeprefix(PREFIX) for name in reader.index if name.startswith(PREFIX)]
@@ -25,6 +33,8 @@ def export_model(
 
     def finish(folder: Path) -> dict[str, Any]:
         _end_with(folder / "generation_config.json", answer_end)
+        if added and tokenizer_folder is not None:
+            add_tokens(folder, added)
         return {}
 
     save_model(target, config, tensors, tokenizer_folder, {"parents": [checkpoint.name]}, finish)

@@ -31,6 +31,15 @@ def vocabulary_with_reserved(recipe: Recipe, tokenizer: Tokenizer) -> int:
     return tokenizer.vocabulary_size + len(missing(reserved_tokens(recipe), tokenizer))
 
 
+def added_ids(recipe: Recipe, tokenizer_folder: Path | None) -> dict[str, int]:
+    """Tokens of the task that the tokenizer has not, with the ids at which the model learnt them."""
+    tokenizer = None if tokenizer_folder is None else load_tokenizer(tokenizer_folder)
+    tokens = reserved_tokens(recipe)
+    lacking = missing(tokens, tokenizer)
+    ids = reserve(tokens, tokenizer, known(recipe.model.vocabulary)).ids if lacking else {}
+    return {token: ids[token] for token in lacking}
+
+
 def corrupted(recipe: Recipe, grid: Grid, tokenizer_folder: Path | None) -> Open:
     """What opens one part of one source; rank 0 compares it with its hashes, once. Raises DataError."""
     tokenizer = None if tokenizer_folder is None else load_tokenizer(tokenizer_folder)

@@ -34,6 +34,7 @@ from hanbit.parallel.grid import Grid, choose_device, start_processes, world_siz
 from hanbit.train import state
 from hanbit.train.adapter import export_adapter, model_of
 from hanbit.train.agreement import check_same_run
+from hanbit.train.corrupted import added_ids
 from hanbit.train.data import answer_end, open_data, tokenizer_folder, told
 from hanbit.train.loop import StopRequest, Watch, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
@@ -211,7 +212,8 @@ def _conclude(recipe: Recipe, folder: RunFolder, checkpoint: Path, is_finished: 
     """
     if is_finished and recipe.checkpoint.export:
         if recipe.tuning is None:
-            export_model(checkpoint, folder.model, recipe.model, tokenizer_folder(recipe), answer_end(recipe))
+            tokens, added = tokenizer_folder(recipe), added_ids(recipe, tokenizer_folder(recipe))
+            export_model(checkpoint, folder.model, recipe.model, tokens, answer_end(recipe), added)
             logger.info("model %s", folder.model)
         else:
             export_adapter(checkpoint, folder.adapter, recipe)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForPreTraining, AutoModelForSeq2SeqLM
+from transformers import AutoModelForPreTraining, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hanbit.bench.kills import parameters_hash
 from hanbit.checkpoint.model_folder import load_model
@@ -86,9 +86,33 @@ def test_vocabulary_holds_the_ids_of_the_task_beside_the_tokenizers(family: str,
     prepare([str(tmp_path / "text.txt")], tmp_path / "data", vocabulary=300)
     changes = ["model.vocabulary=auto", f"data.train={tmp_path / 'data'}", "training.steps=1"]
     folder = train(f"{family}/base", run(tmp_path, family, *changes)).folder
-    tokenizer = json.loads((folder.model / "tokenizer.json").read_text())
+    tokenizer = json.loads((tmp_path / "data/tokenizer/tokenizer.json").read_text())
     size = 1 + max([*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])])
     assert json.loads((folder.model / "config.json").read_text())["vocab_size"] == size + added
+
+
+@pytest.mark.parametrize("spare", [0, 7])  # rows between the text's ids and the task's
+@pytest.mark.parametrize(
+    ("family", "added"),
+    [("bert", ["[CLS]", "[SEP]", "[MASK]", "[PAD]"]), ("t5", [f"<extra_id_{number}>" for number in range(100)])],
+)
+def test_transformers_cuts_text_to_the_ids_that_the_task_was_learnt_with(
+    family: str, added: list[str], spare: int, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n\n" * 400)
+    prepare([str(tmp_path / "text.txt")], tmp_path / "data", vocabulary=300)
+    before = AutoTokenizer.from_pretrained(tmp_path / "data/tokenizer")
+    rows = len(before) + len(added) + spare
+    changes = [f"model.vocabulary={rows}", f"data.train={tmp_path / 'data'}", "training.steps=1"]
+    folder = train(f"{family}/base", run(tmp_path, family, *changes)).folder.model
+    after = AutoTokenizer.from_pretrained(folder)
+    fox, dog = (before(word, add_special_tokens=False).input_ids for word in ("the quick fox ", " jumps"))
+    for place, token in enumerate(added):
+        found = after(f"the quick fox {token} jumps", add_special_tokens=False).input_ids
+        assert found == [*fox, rows - 1 - place, *dog]  # from the top of the vocabulary downwards
+    if family == "bert":
+        assert after.mask_token_id == rows - 3
+    assert json.loads((folder / "hanbit.json").read_text())["files"]["tokenizer.json"]
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
