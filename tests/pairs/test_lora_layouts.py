@@ -10,8 +10,11 @@ TWO = {
     "tensor 2": ["parallel.tensor=2"],
     "pipeline 2": ["parallel.pipeline=2"],
     "data 2": ["parallel.data=2"],
+    "data 2, optimizer sharded": ["parallel.data=2", "parallel.shard=1"],
     "data 2, gradients sharded": ["parallel.data=2", "parallel.shard=2"],
     "data 2, parameters sharded": ["parallel.data=2", "parallel.shard=3"],
+    "data 2, parameters sharded and offloaded": ["parallel.data=2", "parallel.shard=3", "parallel.offload=true"],
+    "context 2": ["parallel.context=2"],
     "tensor 2, sequence split": ["parallel.tensor=2", "parallel.sequence=true"],
     "recompute, tensor 2": ["parallel.tensor=2", "training.recompute=full"],
     "recompute, data 2, parameters sharded": ["parallel.data=2", "parallel.shard=3", "training.recompute=full"],
@@ -19,6 +22,7 @@ TWO = {
 FOUR = {
     "tensor 2 x pipeline 2": ["parallel.tensor=2", "parallel.pipeline=2"],
     "data 2 x tensor 2": ["parallel.data=2", "parallel.tensor=2"],
+    "context 2 x tensor 2": ["parallel.context=2", "parallel.tensor=2"],
     "data 2 x pipeline 2": ["parallel.data=2", "parallel.pipeline=2"],
     "data 2 x tensor 2, parameters sharded": ["parallel.data=2", "parallel.tensor=2", "parallel.shard=3"],
 }
