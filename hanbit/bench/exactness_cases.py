@@ -224,6 +224,8 @@ CASES = (
     Case("context 2 x data 2, parameters sharded", "llama", 4, _parallel(context=2, data=2, shard=3)),
     Case("context 4", "llama window", 4, _parallel(context=4)),
     Case("packing, pipeline 2", "llama packed", 2, _parallel(pipeline=2)),
+    Case("packing, tensor 2, sequence split", "llama packed", 2, _parallel(tensor=2, sequence=True)),
+    Case("packing, context 2", "llama packed", 2, _parallel(context=2)),
     Case("packing, data 2 x tensor 2", "llama packed", 4, _parallel(data=2, tensor=2)),
 )  # fmt: skip
 

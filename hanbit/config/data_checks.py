@@ -38,7 +38,6 @@ def _beside_conversations(recipe: Recipe) -> Iterator[Problem]:
         "training.compile=true": training.compile,
         "training.precision=fp8": training.precision == "fp8",
         f"parallel.schedule={parallel.schedule}": parallel.pipeline > 1 and parallel.schedule not in ("auto", "1f1b"),
-        f"parallel.context={parallel.context}": parallel.context > 1,
     }
     for setting, is_set in unproven.items():
         if is_set:
@@ -51,8 +50,6 @@ def _beside_packing(recipe: Recipe) -> Iterator[Problem]:
         f"model.family={family}": isinstance(recipe.model, BertConfig | T5Config | MixtureConfig),
         "training.compile=true": recipe.training.compile,
         f"parallel.schedule={parallel.schedule}": parallel.schedule not in ("auto", "1f1b"),
-        f"parallel.context={parallel.context}": parallel.context > 1,
-        "parallel.sequence=true": parallel.sequence,
     }
     for setting, is_set in unproven.items():
         if is_set:

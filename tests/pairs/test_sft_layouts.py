@@ -13,6 +13,8 @@ TWO = {
     "data 2, parameters sharded": ["parallel.data=2", "parallel.shard=3", "training.recompute=full"],
     "tensor 2, sequence split": ["parallel.tensor=2", "parallel.sequence=true"],
     "pipeline 2": ["parallel.pipeline=2"],
+    "context 2": ["parallel.context=2"],
+    "context 2, packed": ["parallel.context=2", *PACKED],
     "data 2, packed": ["parallel.data=2", *PACKED],
 }
 
