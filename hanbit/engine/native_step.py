@@ -19,6 +19,8 @@ from hanbit.kernels.library import MOST_ROWS, native
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.model import Llama
 
+# Rows of the cache: two passes over the weights take as long as PyTorch's one from here on, without what lies between
+MOST_SEQUENCES = 2 * MOST_ROWS
 _FIRST_ANGLES = 1024  # positions
 
 
@@ -41,18 +43,25 @@ class NativeStep:
     def __call__(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Feed one token to each of the first rows of the cache; logits [rows, vocabulary]."""
         rows, end = len(tokens), max(positions) + 1
-        assert 0 < rows <= min(MOST_ROWS, self._cache.rows)
+        assert 0 < rows <= min(MOST_SEQUENCES, self._cache.rows)
         assert end <= self._cache.capacity
         assert 0 <= min(tokens) <= max(tokens) < self._vocabulary
         self._turn(end)
         for row, position in enumerate(positions):
             self._cache.written(row, position + 1)
         logits = torch.empty(rows, self._vocabulary)
+        for first in range(0, rows, MOST_ROWS):
+            part = slice(first, first + MOST_ROWS)
+            self._run(first, tokens[part], positions[part], logits[part])
+        return logits
+
+    def _run(self, first: int, tokens: Sequence[int], positions: Sequence[int], logits: torch.Tensor) -> None:
+        """For at most MOST_ROWS rows of the cache, from `first` on."""
+        rows, threads = len(tokens), torch.get_num_threads()
         numbers = ctypes.c_int64 * rows
         self._kernels.library.hanbit_step_run(
-            self._step, numbers(*tokens), numbers(*positions), rows, logits.data_ptr(), torch.get_num_threads()
+            self._step, numbers(*tokens), numbers(*positions), first, rows, logits.data_ptr(), threads
         )
-        return logits
 
     def _turn(self, end: int) -> None:
         """Have the angles of positions below `end`; a long context's are not computed before they are needed."""

@@ -8,8 +8,7 @@ from hanbit.engine.adapters import JoinedAdapter, of_rows
 from hanbit.engine.attend import CachedAttend
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import KVCache
-from hanbit.engine.native_step import NativeStep, fits
-from hanbit.kernels.library import MOST_ROWS
+from hanbit.engine.native_step import MOST_SEQUENCES, NativeStep, fits
 from hanbit.models.layers.decoder import Decoder
 
 
@@ -43,7 +42,7 @@ class Runner:
         self, tokens: Sequence[int], positions: Sequence[int], adapters: Sequence[JoinedAdapter | None] = ()
     ) -> torch.Tensor:
         """Feed one token to each of the first rows; logits [rows, vocabulary]. `adapters`: of each row, or of none."""
-        if self.step is not None and len(tokens) <= MOST_ROWS and not any(adapters):
+        if self.step is not None and len(tokens) <= MOST_SEQUENCES and not any(adapters):
             return self.step(tokens, positions)
         self.attend.decode(positions)
         self.attend.adapters = of_rows(adapters, self.device)

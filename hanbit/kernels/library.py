@@ -26,7 +26,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_name": (ctypes.c_char_p, (Address,)),
     "hanbit_linear": (None, (Address, ctypes.POINTER(Linear), Address, _INT, Address, _INT)),
     "hanbit_step_new": (Address, (Address, ctypes.POINTER(Decoder))),
-    "hanbit_step_run": (None, (Address, Address, Address, _INT, Address, _INT)),
+    "hanbit_step_run": (None, (Address, Address, Address, _INT, _INT, Address, _INT)),
     "hanbit_step_free": (None, (Address,)),
     "hanbit_use_huge_pages": (None, (Address, Count)),
     "hanbit_rms_norm": (None, (Address, Address, Address, _FLOAT, Count, Address)),

@@ -29,9 +29,9 @@ HANBIT_EXPORT hanbit::Step* hanbit_step_new(const Kernels* kernels, const Hanbit
     return new hanbit::Step(*kernels, *decoder);
 }
 
-HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, const int64_t* positions, int32_t rows,
-                                   float* logits, int32_t num_threads) {
-    step->run(tokens, positions, rows, logits, num_threads);
+HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, const int64_t* positions,
+                                   int32_t first_row, int32_t rows, float* logits, int32_t num_threads) {
+    step->run(tokens, positions, first_row, rows, logits, num_threads);
 }
 
 HANBIT_EXPORT void hanbit_step_free(hanbit::Step* step) { delete step; }

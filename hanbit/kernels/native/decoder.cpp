@@ -17,8 +17,10 @@ int64_t first_seen(int64_t position, int64_t window) {
 
 }  // namespace
 
-void Step::run(const int64_t* tokens, const int64_t* positions, int rows, float* logits, int num_threads) {
+void Step::run(const int64_t* tokens, const int64_t* positions, int first_row, int rows, float* logits,
+               int num_threads) {
     positions_ = positions;
+    first_row_ = first_row;
     rows_ = rows;
     logits_ = logits;
     const int64_t longest = *std::max_element(positions, positions + rows) + 1;
@@ -94,7 +96,8 @@ void Step::norm(const float* weight) {
 }
 
 void Step::add_and_norm(const float* weight) {
-    for (size_t i = 0; i < residual_.size(); ++i) residual_[i] += added_[i];
+    float *residual = residual_.data(), *added = added_.data();
+    for (int64_t i = 0; i < rows_ * decoder_.hidden; ++i) residual[i] += added[i];
     norm(weight);
 }
 
@@ -117,7 +120,7 @@ void Step::take_heads(const HanbitLayer& layer) {
             take_head(query + head * d.head_dim, layer.query_norm, positions_[row]);
         for (int64_t head = 0; head < d.key_value_heads; ++head)
             take_head(key + head * d.head_dim, layer.key_norm, positions_[row]);
-        const int64_t place = (row * d.capacity + positions_[row]) * width;
+        const int64_t place = place_of(row, positions_[row]);
         memcpy(layer.keys + place, key, width * sizeof(float));
         memcpy(layer.values + place, value, width * sizeof(float));
     }
@@ -127,6 +130,11 @@ void Step::take_head(float* head, const float* weight, int64_t position) {
     const int64_t half = decoder_.rotated / 2, angles = position * half;
     if (weight != nullptr) kernels_.rms_norm(head, weight, decoder_.epsilon, decoder_.head_dim, head);
     kernels_.rotate(head, decoder_.cosines + angles, decoder_.sines + angles, half);
+}
+
+int64_t Step::place_of(int row, int64_t position) const {
+    const int64_t width = decoder_.key_value_heads * decoder_.head_dim;
+    return ((first_row_ + row) * decoder_.capacity + position) * width;
 }
 
 Seen* Step::seen(int row, int64_t head, int part) {
@@ -142,7 +150,7 @@ void Step::attend(const HanbitLayer& layer, int index) {
     const int64_t first = std::max(part * part_length_, first_seen(positions_[row], layer.window));
     const int64_t end = std::min((part + 1) * part_length_, positions_[row] + 1);
     const int64_t stride = d.key_value_heads * d.head_dim;
-    const int64_t place = (row * d.capacity + first) * stride + shared * d.head_dim;
+    const int64_t place = place_of(row, first) + shared * d.head_dim;
     const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
     for (int64_t head = shared * group; head < (shared + 1) * group; ++head) {
         Seen* state = seen(row, head, part);

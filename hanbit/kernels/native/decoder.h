@@ -39,13 +39,28 @@ struct HanbitDecoder {
 
 namespace hanbit {
 
+// Numbers that begin at a line of the cache, as vectors want them: a product of 8 rows is a fifth faster for it.
+class Buffer {
+  public:
+    void resize(size_t count) { lines_.resize((count + LINE - 1) / LINE); }
+    float* data() { return lines_.data()->numbers; }
+    float& operator[](size_t index) { return data()[index]; }
+
+  private:
+    static constexpr size_t LINE = 16;
+    struct alignas(64) Line {
+        float numbers[LINE];
+    };
+    std::vector<Line> lines_;
+};
+
 class Step : public Work {
   public:
     Step(const Kernels& kernels, const HanbitDecoder& decoder) : kernels_(kernels), decoder_(decoder) {}
 
-    // tokens, positions [rows], rows <= MOST_ROWS: row r of the cache gets its token at positions[r].
+    // tokens, positions [rows], rows <= MOST_ROWS: row first_row + r of the cache gets its token at positions[r].
     // logits [rows, vocabulary]
-    void run(const int64_t* tokens, const int64_t* positions, int rows, float* logits, int num_threads);
+    void run(const int64_t* tokens, const int64_t* positions, int first_row, int rows, float* logits, int num_threads);
 
     int num_phases() const override;
     int num_chunks(int phase) const override;
@@ -65,6 +80,8 @@ class Step : public Work {
     void merge_parts();
     void merge_head(int row, int64_t head);
     void activate();
+    // Floats from the beginning of a layer's cache to a position of one of the step's rows
+    int64_t place_of(int row, int64_t position) const;
     Seen* seen(int row, int64_t head, int part);
 
     bool is_head(int phase) const { return phase == decoder_.num_layers * KINDS; }
@@ -73,11 +90,11 @@ class Step : public Work {
     const Kernels& kernels_;
     const HanbitDecoder& decoder_;
     const int64_t* positions_ = nullptr;
-    int rows_ = 0, num_parts_ = 0;
+    int first_row_ = 0, rows_ = 0, num_parts_ = 0;
     int64_t part_length_ = 0;  // positions
     float* logits_ = nullptr;
     // [rows, ...]; joined_: query, key and value; gate_up_: gate and up
-    std::vector<float> residual_, normed_, joined_, attended_, gate_up_, inner_, added_, seen_;
+    Buffer residual_, normed_, joined_, attended_, gate_up_, inner_, added_, seen_;
 };
 
 }  // namespace hanbit
