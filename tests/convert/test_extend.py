@@ -65,7 +65,7 @@ def test_new_rows_are_the_means_of_their_old_pieces_and_old_logits_stay(base: Pa
     pieces = extend(load(base), [corpus.read_text(encoding="utf-8")], NEW).pieces
     before, after = theirs_of(base), theirs_of(made)
     assert json.loads((made / "config.json").read_text())["vocab_size"] == OLD + len(pieces)
-    matrices = [(one.get_input_embeddings().weight, one.get_output_embeddings().weight) for one in (before, after)]
+    matrices = [(one.lm_head.weight.data, one.model.embed_tokens.weight.data) for one in (before, after)]
     for old, new in zip(*matrices, strict=True):
         assert torch.equal(new[:OLD], old[:OLD])
         for id, parts in pieces.items():
@@ -83,30 +83,29 @@ def test_padding_that_is_left_stays(base: Path, corpus: Path, tmp_path: Path) ->
     again = convert(base, tmp_path / "few", extend_vocabulary=str(corpus), new_tokens=8)
     assert again.was_there
     assert again.proof is not None
-    before, after = (theirs_of(folder).get_input_embeddings().weight for folder in (base, few))
+    before, after = (theirs_of(folder).get_input_embeddings().weight.data for folder in (base, few))
     assert len(after) == len(before) == 403, "of 64 rows of padding 8 are taken"
     assert torch.equal(after[OLD + 8 :], before[OLD + 8 :])
     assert not torch.equal(after[OLD : OLD + 8], before[OLD : OLD + 8])
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "words"),
+    ("text", "count", "error", "words"),
     [
-        ({"new_tokens": 60}, ConfigError, "needs --extend-vocabulary"),
-        ({"extend_vocabulary": "{corpus}", "new_tokens": 1}, ConfigError, "too few"),
-        ({"extend_vocabulary": "nowhere.txt"}, DataError, "nowhere.txt"),
-        ({"extend_vocabulary": "{english}"}, DataError, "no letters beyond ASCII"),
+        (None, 60, ConfigError, "needs --extend-vocabulary"),
+        ("{corpus}", 1, ConfigError, "too few"),
+        ("nowhere.txt", None, DataError, "nowhere.txt"),
+        ("{english}", None, DataError, "no letters beyond ASCII"),
     ],
 )
 def test_what_cannot_grow_is_refused(
-    base: Path, corpus: Path, tmp_path: Path, options: dict[str, object], error: type[Exception], words: str
+    base: Path, corpus: Path, tmp_path: Path, text: str | None, count: int | None, error: type[Exception], words: str
 ) -> None:
-    (tmp_path / "en.txt").write_text("Only words of English, and words of English. " * 5)
-    filled = {key: str(value).format(corpus=corpus, english=tmp_path / "en.txt") for key, value in options.items()}
-    if "new_tokens" in options:
-        filled["new_tokens"] = options["new_tokens"]  # type: ignore[assignment]
+    english = tmp_path / "en.txt"
+    english.write_text("Only words of English, and words of English. " * 5)
+    named = None if text is None else text.format(corpus=corpus, english=english)
     with pytest.raises(error, match=words):
-        convert(base, tmp_path / "out", **filled)
+        convert(base, tmp_path / "out", extend_vocabulary=named, new_tokens=count)
     assert not (tmp_path / "out").exists()
 
 
