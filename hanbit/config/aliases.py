@@ -27,6 +27,7 @@ ALIASES = {
     "micro_batch_size": "batch.micro_batch",
     "local_batch_size": "batch.micro_batch",
     "global_batch_size": "batch.global_batch",
+    "rampup_batch_size": "batch.ramp_up.start",
     "seq_length": "batch.sequence_length",
     "seq_len": "batch.sequence_length",
     "encoder_seq_length": "batch.sequence_length",

@@ -14,6 +14,7 @@ from hanbit.config.logging_checks import logging_problems
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
 from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
 from hanbit.config.problem import Problem
+from hanbit.config.ramp_up import ramp_problems
 from hanbit.config.recipe import Recipe
 
 _MOST_VALUES = 12
@@ -46,6 +47,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         pipeline_problems,
         _sequence,
         _batch,
+        ramp_problems,
         _context,
         _offload,
         _recompute,

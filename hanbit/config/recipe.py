@@ -72,6 +72,14 @@ class ParallelSection(Section):
     )
 
 
+class RampUp(Section):
+    """A global batch that begins small, and grows by equal steps (Megatron-LM's `--rampup-batch-size`)."""
+
+    start: int = Field(gt=0, description="Sequences of the first step.")
+    increment: int = Field(gt=0, description="Sequences by which it grows each time, up to `batch.global_batch`.")
+    samples: int = Field(gt=0, description="Sequences over which it grows; from then on it is `batch.global_batch`.")
+
+
 class BatchSection(Section):
     """How much one optimizer step sees."""
 
@@ -80,6 +88,9 @@ class BatchSection(Section):
     )
     global_batch: int = Field(gt=0, description="Sequences of one optimizer step over all replicas.")
     sequence_length: int = Field(gt=1, description="Tokens in one sequence.")
+    ramp_up: RampUp | None = Field(
+        None, description="Growth of the global batch by samples seen; the learning rate goes by steps. null: none."
+    )
 
 
 class TrainingSection(Section):

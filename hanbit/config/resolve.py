@@ -3,6 +3,7 @@
 What only the machine knows, the number of processes, the tokenizer's size, the device, is handed in.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from hanbit.common.capability import Processor
 from hanbit.config.checks import known, lacking, misfits, refuse, unfillable
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
+from hanbit.config.ramp_up import samples_after, sizes_of, steps_until
 from hanbit.config.recipe import Recipe
 
 _LARGEST_MICRO_BATCH = 8
@@ -134,8 +136,7 @@ def _training(recipe: Recipe, device: str | None, processor: Processor | None, d
         changes["precision"] = decide("training.precision", capability.auto, f"{processor} {capability.why}")
     if training.steps == "auto":
         assert training.tokens is not None
-        tokens_per_step = batch.global_batch * batch.sequence_length
-        steps = -(-training.tokens // tokens_per_step)
+        steps = steps_until(batch, -(-training.tokens // batch.sequence_length))
         reason = (
             f"{training.tokens} tokens / ({batch.global_batch} sequences x {batch.sequence_length} tokens), rounded up"
         )
@@ -164,7 +165,7 @@ def _batch(recipe: Recipe, decide: Decide) -> Any:
     batch, pipeline = recipe.batch, recipe.parallel.pipeline
     if batch.micro_batch != "auto":
         return batch
-    share = max(1, batch.global_batch // known(recipe.parallel.data))
+    share = max(1, math.gcd(*sizes_of(batch)) // known(recipe.parallel.data))
     sizes = range(1, _LARGEST_MICRO_BATCH + 1)
     fitting = [size for size in sizes if share % size == 0 and suits_schedule(share // size, recipe)]
     reason = f"largest divisor up to {_LARGEST_MICRO_BATCH} of a replica's {share} sequences"
@@ -197,7 +198,7 @@ def _every_steps(recipe: Recipe, name: str, decide: Decide) -> Any:
 
 def passes_over(recipe: Recipe, train_sequences: int) -> str:
     """How often a run sees its data: worth a look, and known only when the data is open."""
-    passes = known(recipe.training.steps) * recipe.batch.global_batch / train_sequences
+    passes = samples_after(recipe.batch, known(recipe.training.steps)) / train_sequences
     times = "1 pass" if f"{passes:.2g}" == "1" else f"{passes:.2g} passes"
     return f"the run takes {times} over {train_sequences} training sequences"
 

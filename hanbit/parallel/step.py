@@ -23,8 +23,10 @@ class MicroBatches:
     dtype: of matrix products, by autocast; None for the weights' own. Gradients are float32 and summed as such.
     """
 
-    def __init__(self, model: ParallelModel, count: int, carried: CarriedShapes, dtype: torch.dtype | None) -> None:
-        self.model, self.count, self.dtype = model, count, dtype
+    def __init__(
+        self, model: ParallelModel, micro_batch: int, count: int, carried: CarriedShapes, dtype: torch.dtype | None
+    ) -> None:
+        self.model, self.micro_batch, self.count, self.dtype = model, micro_batch, count, dtype
         self.is_sharded = isinstance(model.stages[0], FSDPModule)
         self.scale = 1.0
         self.replicas = [] if self.is_sharded else _replicas_of(model, count)
@@ -42,6 +44,7 @@ class MicroBatches:
         """
         self.scale = loss_scale / global_tokens
         self.model.copy_twins()
+        self._expect(len(batch["tokens"]) // self.micro_batch)
         self._begin_gradients()
         if self.model.router_losses is not None:
             grid = self.model.grid
@@ -63,6 +66,13 @@ class MicroBatches:
                 losses = self.schedule.evaluate(batch)
         return self._total(losses)
 
+    def _expect(self, count: int) -> None:
+        """Another number of micro-batches than the step before, where the global batch grows."""
+        assert self.schedule is None or count == self.count, "a pipeline's schedule is made for one number"
+        self.count = count
+        for one in self.replicas:
+            one.micro_batches = count
+
     def _loop(self, batch: Batch) -> list[torch.Tensor]:
         losses = []
         for index, part in enumerate(self._micro_batches(batch)):
@@ -77,8 +87,8 @@ class MicroBatches:
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """Each only as wide as its last target that counts, where what is behind it changes nothing."""
-        chunks = {name: tensor.chunk(self.count) for name, tensor in batch.items()}
-        for index in range(self.count):
+        chunks = {name: tensor.split(self.micro_batch) for name, tensor in batch.items()}
+        for index in range(len(chunks["tokens"])):
             part = {name: tensors[index] for name, tensors in chunks.items()}
             if self.model.stages[0].objective.trims:
                 counts, time = part["targets"] >= 0, part["targets"].shape[1]

@@ -8,6 +8,7 @@ from typing import Any
 from hanbit.common.errors import DataError
 from hanbit.common.manifest import sha256_of
 from hanbit.config.data import Source, sources
+from hanbit.config.ramp_up import samples_after
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import passes_over
 from hanbit.data.answers import end_of_answers, open_answers
@@ -52,7 +53,7 @@ def has_validation(split: float | str) -> bool:
 
 def told(recipe: Recipe, samples: Numbered) -> list[str]:
     """How often the run sees its data, of each source a line."""
-    total = known(recipe.training.steps) * recipe.batch.global_batch
+    total = samples_after(recipe.batch, known(recipe.training.steps))
     if not isinstance(samples, Blend):
         return [passes_over(recipe, len(samples))]
     return [

@@ -146,6 +146,8 @@ def _step(run: DryRun) -> str:
     micro = known(batch.micro_batch)
     count = batch.global_batch // (data * micro)
     sequences = f"{batch.global_batch} sequences of {batch.sequence_length} tokens"
+    if batch.ramp_up is not None:
+        sequences += f" (from {batch.ramp_up.start} on, growing over {batch.ramp_up.samples} samples)"
     return f"{sequences}: {data} replica(s) x {count} micro-batch(es) x {micro}"
 
 

@@ -108,9 +108,10 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
     began = time.perf_counter()
     CLOCK.start(training.model.grid.device)
     loss_scale = 1.0 if training.loss_scale is None else training.loss_scale.scale
+    size = training.global_batch
     with CLOCK.phase(Phase.DATA):
         batch = next_batch(training)
-        num_targets = training.samples.count_targets(training.samples_seen, training.recipe.batch.global_batch)
+        num_targets = training.samples.count_targets(training.samples_seen, size)
     with CLOCK.phase(Phase.FORWARD_BACKWARD):
         share = training.batches.forward_backward(batch, num_targets, loss_scale)
     with CLOCK.phase(Phase.OPTIMIZER):
@@ -122,7 +123,7 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
         with CLOCK.phase(Phase.OPTIMIZER):
             _update(training, norm, learning_rate, loss_scale)
     training.step += 1
-    training.samples_seen += training.recipe.batch.global_batch
+    training.samples_seen += size
     training.tokens_seen += num_targets
     spent = CLOCK.stop()
     seconds = time.perf_counter() - began
@@ -135,7 +136,8 @@ def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, A
         "tokens": training.tokens_seen,
         "step_seconds": seconds,
         "tokens_per_second": num_targets / seconds,
-        **training.speed.numbers(seconds, training.steps - training.step),
+        **training.speed.numbers(seconds, training.steps - training.step, size / training.recipe.batch.global_batch),
+        **({} if training.recipe.batch.ramp_up is None else {"global_batch": size}),
         **{f"{phase}_seconds": spent[phase] for phase in Phase if phase is not Phase.OTHER},
         **_scaling(training, loss_scale),
     }, is_stopping
@@ -161,13 +163,13 @@ def _scaling(training: Training, loss_scale: float) -> dict[str, float]:
 
 def next_batch(training: Training) -> Batch:
     """This process's part of the next global batch."""
-    return _batch(training, training.samples, training.samples_seen)
+    return _batch(training, training.samples, training.samples_seen, training.global_batch)
 
 
-def _batch(training: Training, samples: Numbered, first: int) -> Batch:
-    """Samples `first` onwards are shared out over the data axis in order; peers of other axes get the same ones."""
+def _batch(training: Training, samples: Numbered, first: int, size: int) -> Batch:
+    """`size` samples from `first` on are shared out over the data axis in order; peers of other axes get the same."""
     data = training.model.grid.data
-    count = training.recipe.batch.global_batch // data.size
+    count = size // data.size
     start = first + data.rank * count
     arrays = samples.arrays(range(start, start + count))
     device = training.model.grid.device
@@ -217,7 +219,7 @@ def _validation_loss(training: Training, samples: Numbered) -> float | None:
     count = min(training.recipe.validation.batches, len(samples) // size)
     losses = []
     for index in range(count):
-        batch = _batch(training, samples, index * size)
+        batch = _batch(training, samples, index * size, size)
         share = training.batches.evaluate(batch, samples.count_targets(index * size, size))
         losses.append(_report(training, share, False)[0])
     return sum(losses) / count if count else None

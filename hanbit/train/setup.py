@@ -10,6 +10,7 @@ from hanbit.checkpoint.model_folder import read_tensors
 from hanbit.checkpoint.model_weights import FolderTensors
 from hanbit.common.errors import ConfigError
 from hanbit.config.model import MixtureConfig, ModelConfig, T5Config
+from hanbit.config.ramp_up import size_at
 from hanbit.config.recipe import Recipe
 from hanbit.data.numbered import Numbered
 from hanbit.data.spans import lengths_for
@@ -61,6 +62,11 @@ class Training:
     @property
     def steps(self) -> int:
         return known(self.recipe.training.steps)
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences of the next step."""
+        return size_at(self.recipe.batch, self.samples_seen)
 
 
 def known(value: int | str) -> int:
@@ -196,7 +202,9 @@ def build_schedule(recipe: Recipe) -> Schedule:
 def build_batches(recipe: Recipe, model: ParallelModel) -> MicroBatches:
     micro_batch = known(recipe.batch.micro_batch)
     count = recipe.batch.global_batch // (model.grid.data.size * micro_batch)
-    return MicroBatches(model, count, carried_shapes(recipe, model.grid), AUTOCAST[recipe.training.precision])
+    return MicroBatches(
+        model, micro_batch, count, carried_shapes(recipe, model.grid), AUTOCAST[recipe.training.precision]
+    )
 
 
 def carried_shapes(recipe: Recipe, grid: Grid) -> CarriedShapes:

@@ -31,11 +31,11 @@ class Speed:
     peak_flops_per_second: float | None
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_STEPS))
 
-    def numbers(self, seconds: float, steps_left: int) -> dict[str, float | None]:
-        """For metrics.jsonl, after a step that took `seconds`."""
+    def numbers(self, seconds: float, steps_left: int, share: float = 1.0) -> dict[str, float | None]:
+        """For metrics.jsonl, after a step that took `seconds` and saw that share of a full global batch."""
         self.recent_seconds.append(seconds)
         flops, peak = self.flops_per_step, self.peak_flops_per_second
-        speed = None if flops is None else flops / seconds
+        speed = None if flops is None else flops * share / seconds
         return {
             "model_flops_per_second": speed,
             "mfu": None if speed is None or peak is None else speed / peak,
