@@ -80,6 +80,13 @@ def start_all_reduce(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> "dis
     return dist.all_reduce(tensor, group=axis.group, async_op=True)
 
 
+def sum_in_place(tensor: torch.Tensor, axis: Axis, purpose: Purpose) -> None:
+    """The sum of `tensor` over the axis. Not traceable."""
+    if purpose not in LEFT_OUT:
+        with on_clock(purpose, tensor):
+            dist.all_reduce(tensor, group=axis.group)
+
+
 def sum_over_world(tensor: torch.Tensor, purpose: Purpose) -> torch.Tensor:
     """The sum of `tensor` over all processes, in place."""
     if dist.is_initialized() and purpose not in LEFT_OUT:

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from hanbit.models.batch import Batch
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.clock import CLOCK, Phase
-from hanbit.parallel.collectives import Purpose, all_reduce
+from hanbit.parallel.collectives import Purpose, sum_in_place
 from hanbit.parallel.grid import Axis
 from hanbit.parallel.pieces import local_gradient
 from hanbit.parallel.replicas import Replicas
@@ -145,13 +145,17 @@ class MicroBatches:
                 gradient.add_(other)
 
     def _sum_gradients(self, names: tuple[str, ...], axis: Any, purpose: Purpose) -> None:
-        """One collective for all of them: they are few and small, or one and large. It runs on the device."""
+        """One collective for all of them: few and small, or one and large, which is then summed where it lies."""
         gradients = [local_gradient(self.model.parameters[name]) for name in names]
         found = [gradient for gradient in gradients if gradient is not None]
         if axis.size == 1 or not found:
             return
-        flat = torch.cat([gradient.flatten() for gradient in found]).to(self.model.grid.device)
-        total = all_reduce(flat, axis, purpose)
+        device = self.model.grid.device  # gradients may be offloaded
+        if len(found) == 1 and found[0].device == device and found[0].is_contiguous():
+            sum_in_place(found[0], axis, purpose)
+            return
+        total = torch.cat([gradient.flatten() for gradient in found]).to(device)
+        sum_in_place(total, axis, purpose)
         for gradient, part in zip(found, total.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
