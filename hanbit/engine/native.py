@@ -55,7 +55,7 @@ def gather(model: nn.Module) -> None:
     if kernels is None or not layers:
         return
     sizes = [-(-layer.weight.numel() // _LINE) * _LINE for layer in layers]
-    memory = torch.empty(sum(sizes))
+    memory = torch.empty(sum(sizes), dtype=torch.float32, device="cpu")  # whatever the defaults are
     kernels.library.hanbit_use_huge_pages(memory.data_ptr(), memory.nbytes)
     for layer, part in zip(layers, memory.split(sizes), strict=True):
         weight = part[: layer.weight.numel()].view_as(layer.weight)

@@ -38,7 +38,8 @@ class NativeStep:
         self._turn(_FIRST_ANGLES)
         step = found.library.hanbit_step_new(found.kernels, ctypes.byref(self._decoder))
         self._step = ctypes.c_void_p(step)
-        weakref.finalize(self, found.library.hanbit_step_free, self._step)
+        ending = weakref.finalize(self, found.library.hanbit_step_free, self._step)
+        ending.atexit = False  # a daemon thread may be in a step when the process ends
 
     def __call__(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Feed one token to each of the first rows of the cache; logits [rows, vocabulary]."""
@@ -49,7 +50,7 @@ class NativeStep:
         self._turn(end)
         for row, position in enumerate(positions):
             self._cache.written(row, position + 1)
-        logits = torch.empty(rows, self._vocabulary)
+        logits = torch.empty(rows, self._vocabulary, dtype=torch.float32, device="cpu")  # whatever the defaults are
         for first in range(0, rows, MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
             self._run(first, tokens[part], positions[part], logits[part])
@@ -68,7 +69,7 @@ class NativeStep:
         if end <= self._num_angles:
             return
         self._num_angles = min(max(end, 2 * self._num_angles), max(end, self._cache.capacity))
-        cosines, sines = self._model.rotation(torch.arange(self._num_angles))  # [positions, 1, rotated]
+        cosines, sines = self._model.rotation(torch.arange(self._num_angles, device="cpu"))  # [positions, 1, rotated]
         half = cosines.shape[-1] // 2
         self._angles = cosines[:, 0, :half].contiguous(), sines[:, 0, :half].contiguous()
         self._decoder.rotated = 2 * half

@@ -51,7 +51,7 @@ def _panels(weights: list[torch.Tensor], out_features: int) -> torch.Tensor:
     count = max(1, min(2 * torch.get_num_threads(), out_features // _NARROWEST))
     width = -(-out_features // (count * _ALIGNED)) * _ALIGNED
     in_features = weights[0].shape[1]
-    panels = torch.zeros(count, in_features, width)
+    panels = weights[0].new_zeros(count, in_features, width)
     joined = torch.cat(weights) if len(weights) > 1 else weights[0]
     for index in range(count):
         part = joined[index * width : (index + 1) * width]

@@ -21,7 +21,7 @@ class QuickRMSNorm(nn.Module):
         width, self.epsilon = norm.weight.numel(), norm.epsilon
         self.weight = norm.weight.detach()  # as read: whoever looks at the model finds what it was
         self.scaled = self.weight * math.sqrt(width)
-        self.least = torch.full((), math.sqrt(width * norm.epsilon))
+        self.least = self.weight.new_full((), math.sqrt(width * norm.epsilon))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., n] float32 -> the same shape."""

@@ -110,6 +110,38 @@ def test_damaged_weights_give_no_numbers(folder: Path) -> None:
     assert runner.decode([3], [2]).isnan().any()
 
 
+def test_torchs_default_dtype_changes_nothing(folder: Path) -> None:
+    wanted = runner_of(folder, 1, [5], tokens_of(60)).decode([3], [5])
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = runner_of(folder, 1, [5], tokens_of(60)).decode([3], [5])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert_same_logits(found, wanted)
+
+
+def test_a_process_may_end_while_a_thread_of_it_is_in_a_step(folder: Path) -> None:
+    code = """
+import sys, threading
+from hanbit.checkpoint.model_folder import load_model
+from hanbit.engine.fuse import fuse
+from hanbit.engine.runner import Runner
+
+runner, has_begun = Runner(fuse(load_model(sys.argv[1])), 8, 8192), threading.Event()
+
+def answer():
+    while True:
+        runner.decode([1] * 8, [8000] * 8)
+        has_begun.set()
+
+threading.Thread(target=answer, daemon=True).start()
+has_begun.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_greedy_tokens_without_the_kernels_are_the_same(folder: Path, llm: LLM) -> None:
     code = """
 import sys
