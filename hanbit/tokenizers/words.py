@@ -12,7 +12,8 @@ merge over spaces) get whole texts.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -86,8 +87,13 @@ def parts_of(core: tokenizers.Tokenizer) -> Callable[[str], list[str]]:
     added = [token.content for token in core.get_added_tokens_decoder().values() if not token.special]
     if not added:
         return pattern.findall
-    tag = re.compile("|".join(map(re.escape, added)))
-    return lambda text: _whole(text) if tag.search(text) else pattern.findall(text)
+    tag = re.compile("|".join(re.escape(form) for token in added for form in _forms(token)))
+    return lambda text: _whole(text) if any(map(tag.search, _forms(text))) else pattern.findall(text)
+
+
+def _forms(text: str) -> set[str]:
+    """As it is and, where that differs, as NFC has it: the library looks for added tokens in either."""
+    return {text, unicodedata.normalize("NFC", text)}
 
 
 def _whole(text: str) -> list[str]:
@@ -108,8 +114,10 @@ def _state(part: Any) -> dict[str, Any]:
     return json.loads(part.__getstate__())
 
 
-def _pattern_by(steps: Iterable[dict[str, Any]]) -> re.Pattern[str] | None:
+def _pattern_by(steps: Sequence[dict[str, Any]]) -> re.Pattern[str] | None:
     """By the steps of a tokenizer.json's pre_tokenizer: one that cuts words, beside steps that cut them further."""
+    if any(step["type"] == "ByteLevel" for step in steps[:-1]):
+        return None  # what comes after it sees a letter in the place of a blank
     found = [_known(step) for step in steps]
     words = [pattern for pattern in found if isinstance(pattern, re.Pattern)]
     return words[0] if len(words) == 1 and "unknown" not in found else None

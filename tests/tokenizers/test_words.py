@@ -110,6 +110,16 @@ def test_a_text_with_a_tag_that_the_tokenizer_adds_stays_whole() -> None:
     assert [ids.tolist() for ids in found] == [core.encode(text, add_special_tokens=False).ids for text in texts]
 
 
+@pytest.mark.parametrize("content", ["caf\u00e9 ol\u00e9", "cafe\u0301 ole\u0301"])
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_a_tag_is_found_in_whatever_form_it_is_written(content: str, is_normalized: bool) -> None:
+    core = _trained(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFC())
+    core.add_tokens([AddedToken(content, normalized=is_normalized)])
+    texts = ["a caf\u00e9 ol\u00e9 b", "a cafe\u0301 ole\u0301 b", "a b"]
+    found = Encoder(core, np.dtype("<u2")).encode(texts)
+    assert [ids.tolist() for ids in found] == [core.encode(text, add_special_tokens=False).ids for text in texts]
+
+
 def _unsafe() -> dict[str, Tokenizer]:
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
     dropping = _trained(gpt2)
@@ -121,6 +131,14 @@ def _unsafe() -> dict[str, Tokenizer]:
         "unknown pattern": _trained(pre_tokenizers.Split(Regex(r"[a-z\n]+|."), "isolated")),
         "another normaliser": _trained(gpt2, normalizers.Strip()),
         "two patterns": _trained(pre_tokenizers.Sequence([gpt2, pre_tokenizers.Whitespace()])),
+        "bytes before the pattern": _trained(
+            pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                    pre_tokenizers.Split(Regex(_PATTERNS[0]), "isolated"),
+                ]
+            )
+        ),
         "merges left out by chance": dropping,
         "metaspace": sentencepiece,
         "nothing": Tokenizer(models.BPE()),
