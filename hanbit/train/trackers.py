@@ -89,7 +89,7 @@ def check_trackers(recipe: Recipe) -> None:
 
 def start_trackers(recipe: Recipe, folder: RunFolder, resumed_step: int) -> list[Tracker]:
     """Of rank 0. A resumed run continues under the ids that the run folder remembers."""
-    wanted, known = recipe.logging, _known_ids(folder)
+    wanted, known, turn = recipe.logging, _known_ids(folder), threading.Lock()
     starts: dict[str, Callable[[], Board]] = {
         "tensorboard": lambda: start_tensorboard(folder, resumed_step),
         "wandb": lambda: start_wandb(recipe, folder, known.get("wandb")),
@@ -98,8 +98,9 @@ def start_trackers(recipe: Recipe, folder: RunFolder, resumed_step: int) -> list
 
     def remember(name: str, found: str) -> None:
         if found:
-            known[name] = found
-            write_json(folder.trackers, known)
+            with turn:  # two that start at the same moment would write over each other
+                known[name] = found
+                write_json(folder.trackers, known)
 
     return [
         Tracker(name, start, lambda found, name=name: remember(name, found))  # type: ignore[misc]

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from hanbit.common.atomic import write_json
 from hanbit.common.errors import ConfigError
 from hanbit.common.run_folder import RunFolder
+from hanbit.config.load import load_recipe
 from hanbit.train.metrics import board_numbers, read_metrics
 from hanbit.train.run import train
-from hanbit.train.trackers import Tracker, close_trackers
+from hanbit.train.trackers import Tracker, close_trackers, start_trackers
 from tests.train.recipes import tiny_run
 
 NUMBERS = {"train/loss": 2.0}
@@ -152,6 +154,23 @@ def test_one_that_cannot_start_does_not_stop_the_run(
     assert result.is_finished
     assert list(losses_of(result.folder)) == [1, 2, 3, 4]
     assert "logging.tensorboard: no answer in 60 s" in caplog.text
+
+
+def test_two_that_start_at_the_same_moment_are_both_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_for_the_first(path: Path, ids: dict[str, str]) -> None:
+        found = dict(ids)
+        if len(found) == 1:
+            time.sleep(0.2)
+        write_json(path, found)
+
+    boards = [Board(), Board()]
+    monkeypatch.setattr("hanbit.train.trackers.write_json", slow_for_the_first)
+    monkeypatch.setattr("hanbit.train.trackers.start_wandb", lambda *_: boards[0])
+    monkeypatch.setattr("hanbit.train.trackers.start_mlflow", lambda *_: boards[1])
+    logging_of_both = ["logging.wandb.project=p", "logging.mlflow={experiment: e, tracking_uri: x}"]
+    recipe = load_recipe("llama/base", [*tiny_run(tmp_path), *logging_of_both]).recipe
+    close_trackers(start_trackers(recipe, RunFolder(tmp_path), 0))
+    assert json.loads(RunFolder(tmp_path).trackers.read_text()) == {"wandb": "board-1", "mlflow": "board-1"}
 
 
 def test_one_that_hangs_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
