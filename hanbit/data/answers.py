@@ -6,6 +6,7 @@ asked (`add_generation_prompt`) is a prefix of the whole, and so are its tokens.
 length; a row holds one conversation, or with packing several that do not attend to one another.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class Sample:
 
 
 def encode(conversation: Conversation, tokenizer: Tokenizer) -> Sample:
-    """Raises DataError where the template refuses the conversation, or changes what it has said before."""
+    """Raises DataError where the template refuses the conversation, leaves its answers out, or changes what it has said
+    before."""
     messages, place = conversation.messages, conversation.place
     whole = _rendered(tokenizer, messages, place, is_asked=False)
     tokens = tokenizer.encode(whole, add_special_tokens=False)
@@ -51,6 +53,11 @@ def encode(conversation: Conversation, tokenizer: Tokenizer) -> Sample:
             )
         first, last = (_common(tokenizer.encode(text, add_special_tokens=False), tokens) for text in (asked, answered))
         is_answer[first:last] = True
+    if not is_answer.any():
+        raise DataError(
+            f"{place}: the chat template of {tokenizer.source} writes nothing of the answer, so there is nothing to "
+            "learn. Give it a chat_template.jinja that writes what the assistant says"
+        )
     return Sample(np.array(tokens, np.int64), is_answer)
 
 
@@ -68,11 +75,17 @@ def _common(part: list[int], whole: list[int]) -> int:
 
 
 def end_of_answers(tokenizer: Tokenizer) -> int | None:
-    """The special token that the chat template writes behind an answer, where it does: no answer goes on after it."""
-    messages = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "1"}]
-    sample = encode(Conversation(messages, tokenizer.source), tokenizer)
-    last = int(sample.tokens[sample.is_answer][-1])
-    return last if last in tokenizer.special_ids else None
+    """The special token that the chat template writes behind an answer, where it does: no answer goes on after it.
+
+    A template may want to be told its part by a system message first.
+    """
+    messages = [{"role": role, "content": "1"} for role in ("system", "user", "assistant")]
+    for asked in (messages[1:], messages):
+        with contextlib.suppress(DataError):
+            sample = encode(Conversation(asked, tokenizer.source), tokenizer)
+            last = int(sample.tokens[sample.is_answer][-1])
+            return last if last in tokenizer.special_ids else None
+    return None
 
 
 class Answers:

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from hanbit.common.errors import DataError
-from hanbit.data.answers import IGNORED, Answers, Sample, encode, open_answers
+from hanbit.data.answers import IGNORED, Answers, Sample, encode, end_of_answers, open_answers
 from hanbit.data.conversations import Conversation
 from hanbit.tokenizers.load import load
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -65,6 +65,29 @@ def test_a_template_that_rewrites_earlier_answers_is_refused(tmp_path: Path, fol
     messages = [{"role": role, "content": content} for role, content in TALKS[2]]
     with pytest.raises(DataError, match=r"talk.jsonl:3: .*writes an earlier message otherwise"):
         encode(Conversation(messages, "talk.jsonl:3"), load(tmp_path))
+
+
+def with_template(path: Path, template: str) -> Tokenizer:
+    write_tokenizer(path)
+    (path / "chat_template.jinja").write_text(template)
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    "template", ["", "hello", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"]
+)
+def test_a_template_that_leaves_answers_out_is_refused(template: str, tmp_path: Path) -> None:
+    messages = [{"role": role, "content": content} for role, content in TALKS[0]]
+    with pytest.raises(DataError, match=r"talk.jsonl:7: the chat template of .* writes nothing of the answer"):
+        encode(Conversation(messages, "talk.jsonl:7"), with_template(tmp_path, template))
+
+
+def test_the_end_of_answers_is_found_where_a_template_wants_a_system_message_first(tmp_path: Path) -> None:
+    """Asked for once the model is trained: what cannot be found must not keep it from being written."""
+    asks = "{% if not messages or messages[0].role != 'system' %}{{ raise_exception('who am I?') }}{% endif %}"
+    tokenizer = with_template(tmp_path, asks + CHATML)
+    assert end_of_answers(tokenizer) == tokenizer.encode("<|im_end|>")[0]
+    assert end_of_answers(with_template(tmp_path, "{{ raise_exception('no') }}")) is None
 
 
 def samples() -> list[Sample]:
