@@ -21,6 +21,7 @@ from hanbit.convert.origin import Origin, Report
 from hanbit.data.sources import find_sources
 from hanbit.tokenizers.extend import extend
 from hanbit.tokenizers.load import TOKENIZER_FILE, copy_tokenizer, load
+from hanbit.tokenizers.train import LARGEST_VOCABULARY
 
 NEW_TOKENS = 8192
 _GROWING = ("embedding.weight", "output.weight")
@@ -103,7 +104,8 @@ class _Grown(Mapping[str, torch.Tensor]):
 def extended(origin: Origin, corpus: str | None, new_tokens: int | None) -> Origin:
     """`origin` with a larger vocabulary, or as it is where no corpus is named.
 
-    Raises ConfigError on a count without a corpus or of less than a letter, FormatError where it is no model folder.
+    Raises ConfigError on a count without a corpus, of less than a letter or of more than a vocabulary, FormatError where
+    it is no model folder.
     """
     if corpus is None and new_tokens is None:
         return origin
@@ -112,6 +114,8 @@ def extended(origin: Origin, corpus: str | None, new_tokens: int | None) -> Orig
     count = NEW_TOKENS if new_tokens is None else new_tokens
     if count < 4:
         raise ConfigError(f"--new-tokens {count} is too few to make a letter and a word of. Use 4 or more")
+    if count > LARGEST_VOCABULARY:
+        raise ConfigError(f"--new-tokens {count} is more than any model has. Use at most {LARGEST_VOCABULARY}")
     if not isinstance(origin, FolderOrigin):
         raise FormatError(f"{origin.path} is no model folder. Convert it first, then extend the folder")
     return ExtendedOrigin(origin, corpus, count)

@@ -18,6 +18,9 @@ from hanbit.tokenizers.load import CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE
 END_TOKEN = "<|endoftext|>"
 SPECIAL_TOKENS = (END_TOKEN, "<|im_start|>", "<|im_end|>")  # ids 0, 1, 2; the last two wait for chat tuning
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+LARGEST_VOCABULARY = (
+    2**20
+)  # four times any model's; the library takes memory for all at once, and aborts for lack of it
 
 # How a text is cut into words; tokenizers/cut.py reads it too.
 WORDS = (
@@ -46,7 +49,9 @@ def untrained() -> Tokenizer:
 
 
 def check_vocabulary(vocabulary: int) -> None:
-    """Raises ConfigError if there is no room for the bytes and the special tokens."""
+    """Raises ConfigError if there is no room for the bytes and the special tokens, or more than any text fills."""
+    if vocabulary > LARGEST_VOCABULARY:
+        raise ConfigError(f"vocabulary={vocabulary} is more than any model has. Use at most {LARGEST_VOCABULARY}")
     if vocabulary < SMALLEST_VOCABULARY:
         raise ConfigError(
             f"vocabulary={vocabulary} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special tokens need "

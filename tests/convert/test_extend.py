@@ -94,6 +94,7 @@ def test_padding_that_is_left_stays(base: Path, corpus: Path, tmp_path: Path) ->
     [
         (None, 60, ConfigError, "needs --extend-vocabulary"),
         ("{corpus}", 1, ConfigError, "too few"),
+        ("{corpus}", 2**40, ConfigError, "at most 1048576"),
         ("nowhere.txt", None, DataError, "nowhere.txt"),
         ("{english}", None, DataError, "no letters beyond ASCII"),
     ],

@@ -102,3 +102,8 @@ def test_transformers_reads_the_folder_and_agrees(folder: Path, tokenizer: Token
 def test_too_small_a_vocabulary_is_refused_with_the_smallest() -> None:
     with pytest.raises(ConfigError, match=r"vocabulary=100 .* 259"):
         train.train(["abc"], 100)
+
+
+def test_too_large_a_vocabulary_is_refused_before_the_library_aborts() -> None:
+    with pytest.raises(ConfigError, match=r"vocabulary=1099511627776 .* at most 1048576"):
+        train.train(["abc"], 2**40)
