@@ -62,7 +62,9 @@ def convert(
     _check(to, dtype)
     began, report = time.perf_counter(), progress or _silent
     report("reading the source", 0.0)
-    origin, folder = extended(open_source(source), extend_vocabulary, new_tokens), Path(target)
+    opened, folder = open_source(source), Path(target)
+    _check_apart(opened, folder)
+    origin = extended(opened, extend_vocabulary, new_tokens)
     kind = origin.dtype if dtype == "auto" else DTYPES[dtype]
     facts = _facts(origin, kind, keep_blocks)
     there = _manifest_if_whole(folder, facts)
@@ -82,6 +84,12 @@ def _check(to: str, dtype: str) -> None:
         raise ConfigError(f"--to {to} is not built. It writes {', '.join(FORMATS)}")
     if dtype != "auto" and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype} must be auto, {', '.join(DTYPES)}")
+
+
+def _check_apart(origin: Origin, folder: Path) -> None:
+    """A source that is replaced by what was made of it is lost, and the same command would go on from there."""
+    if folder.resolve() == origin.path.resolve():
+        raise ConfigError(f"the target {folder} is the source itself, which would be lost. Name a new folder")
 
 
 def _facts(origin: Origin, dtype: torch.dtype, keep_blocks: bool) -> dict[str, Any]:

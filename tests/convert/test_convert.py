@@ -86,6 +86,14 @@ def test_a_folder_of_other_things_is_not_replaced(source: Path, tmp_path: Path) 
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 
+def test_a_source_does_not_take_its_own_place(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "model")
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="is the source itself"):
+        convert(tmp_path / "model", tmp_path / "x/../model", dtype="float16")
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize("fault", ["one number", "rows of query in the file's order"])
 def test_the_proof_finds_a_conversion_that_went_wrong_and_keeps_what_was_there(
     fault: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
