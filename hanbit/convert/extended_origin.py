@@ -104,8 +104,8 @@ class _Grown(Mapping[str, torch.Tensor]):
 def extended(origin: Origin, corpus: str | None, new_tokens: int | None) -> Origin:
     """`origin` with a larger vocabulary, or as it is where no corpus is named.
 
-    Raises ConfigError on a count without a corpus, of less than a letter or of more than a vocabulary, FormatError where
-    it is no model folder.
+    Raises ConfigError on a count without a corpus, of less than a letter or of more than a vocabulary, FormatError
+    where it is no model folder.
     """
     if corpus is None and new_tokens is None:
         return origin
