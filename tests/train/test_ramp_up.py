@@ -22,7 +22,9 @@ from tests.processes.group import run_in_group
 SIZES = [4, 6, 8, 8, 8]  # by hand: 8 samples hold two growths of 2; 0 of 8, then 4 of 8, then 10
 LAYOUTS = {
     "data 2": ["parallel.data=2"],
+    "moments sharded": ["parallel.data=2", "parallel.shard=1"],
     "parameters sharded": ["parallel.data=2", "parallel.shard=3"],
+    "gradients sharded and offloaded": ["parallel.data=2", "parallel.shard=2", "parallel.offload=true"],
     "tensor 2": ["parallel.tensor=2"],
 }
 
@@ -102,12 +104,29 @@ def test_a_run_in_two_parts_goes_on_with_the_sizes_and_ends_with_the_same_bits(f
 
 @pytest.fixture(scope="module")
 def on_two(folder: Path) -> dict[str, Measured]:
-    return run_in_group(2, all_layouts, {"ramp": str(folder / "recipe.yaml")}, 2, LAYOUTS, False)[0]
+    return run_in_group(2, layouts_and_a_part, str(folder / "recipe.yaml"))[0]
+
+
+def layouts_and_a_part(path: str) -> dict[str, Measured]:
+    """Also two steps of a run that one process will go on with."""
+    found = all_layouts({"ramp": path}, 2, LAYOUTS, False)
+    train(path, ["name=moved", "training.steps=2", "parallel.data=2", "parallel.shard=1"])
+    return found
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_processes_equal_one(layout: str, folder: Path, on_two: dict[str, Measured]) -> None:
     assert_same(on_two[f"ramp, {layout}"], measured(str(folder / "recipe.yaml"), 1, []))
+
+
+def test_one_process_goes_on_with_the_sizes_of_two(folder: Path, on_two: dict[str, Measured]) -> None:
+    rows, wanted = (
+        [row for row in read_metrics(train(folder / "recipe.yaml", [name]).folder.metrics) if "loss" in row]
+        for name in ("name=moved", "name=unmoved")
+    )
+    assert [row["global_batch"] for row in rows] == SIZES
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in wanted]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in wanted], rel=1e-5)
 
 
 @pytest.mark.parametrize(
