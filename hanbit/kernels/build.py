@@ -35,21 +35,24 @@ _SETS_OF_X86 = {"avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mav
 
 
 class BuildError(Exception):
-    """No compiler, or it refused; the message says what it said."""
+    """No compiler, one that refused, or no place for what it makes; the message says which."""
 
 
 def digest() -> str:
     """SHA-256 of the sources and of how they are compiled: a library of others is not used."""
     found = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(SOURCES.iterdir()):
+    for path in sorted((*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h"))):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 
 
 def compiler() -> list[str] | None:
-    """The command of the C++ compiler: $CXX, or the first that is found."""
-    if named := os.environ.get("CXX"):
-        return shlex.split(named)
+    """The command of the C++ compiler: $CXX, or the first that is found. Raises BuildError if $CXX is no command."""
+    if named := os.environ.get("CXX", "").strip():
+        try:
+            return shlex.split(named)
+        except ValueError as problem:
+            raise BuildError(f"CXX={named} is no command ({problem}). Give a compiler, such as g++") from None
     return next(([found] for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
 
 
@@ -58,13 +61,22 @@ def build(library: Path = LIBRARY) -> None:
     command = compiler()
     if command is None:
         raise BuildError("there is no C++ compiler (Debian: apt install g++)")
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        parts = _parts(Path(folder))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda part: _run([*command, *_FLAGS, *part]), parts))
-        made = Path(folder) / library.name
-        _run([*command, "-shared", "-pthread", "-o", str(made), *map(str, sorted(Path(folder).glob("*.o")))])
-        made.replace(library)
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            _compile(command, Path(folder)).replace(library)
+    except OSError as problem:
+        raise BuildError(f"{library} cannot be written: {problem.strerror}. Build as its owner, with room") from None
+
+
+def _compile(command: list[str], folder: Path) -> Path:
+    """The library, in `folder`."""
+    parts, made = _parts(folder), folder / LIBRARY.name
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda part: _run([*command, *_FLAGS, *part]), parts))
+    _run([*command, "-shared", "-pthread", "-o", str(made), *map(str, sorted(folder.glob("*.o")))])
+    if not made.exists():
+        raise BuildError(f"{shlex.join(command)} ended well and made nothing. CXX names the compiler")
+    return made
 
 
 def _parts(folder: Path) -> list[list[str]]:
@@ -93,4 +105,7 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    build()
+    try:
+        build()
+    except BuildError as problem:
+        sys.exit(f"error: {problem}")

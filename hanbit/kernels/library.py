@@ -74,12 +74,12 @@ def load(path: Path, instruction_set: str | None = None) -> Native:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    kernels = library.hanbit_kernels(instruction_set and instruction_set.encode())
+    kernels = library.hanbit_kernels(instruction_set and os.fsencode(instruction_set))
     if kernels is None:
         has = ", ".join(name for name in _SETS if library.hanbit_kernels(name.encode()))
         raise ConfigError(
-            f"HANBIT_NATIVE={instruction_set} is not here: this processor has {has}. Leave it away for the best, "
-            "or give 0 for PyTorch alone"
+            f"HANBIT_NATIVE={ascii(instruction_set)[1:-1]} is not here: this processor has {has}. Leave it "
+            "away for the best, or give 0 for PyTorch alone"
         )
     return Native(library, kernels, library.hanbit_name(kernels).decode())
 

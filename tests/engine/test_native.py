@@ -142,6 +142,27 @@ has_begun.wait()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads how much memory a process has from Linux")
+def test_threads_that_the_machine_refuses_are_done_without(folder: Path) -> None:
+    code = """
+import resource, sys
+import torch
+from hanbit.checkpoint.model_folder import load_model
+from hanbit.engine.fuse import fuse
+from hanbit.engine.runner import Runner
+
+runner = Runner(fuse(load_model(sys.argv[1])), 1, 8)
+alone = runner.decode([1], [0])
+torch.get_num_threads = lambda: 64
+with open("/proc/self/statm") as file:
+    room = int(file.read().split()[0]) * resource.getpagesize() + (30 << 20)  # for three threads' stacks
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+assert torch.equal(runner.decode([1], [0]), alone)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_greedy_tokens_without_the_kernels_are_the_same(folder: Path, llm: LLM) -> None:
     code = """
 import sys

@@ -1,5 +1,8 @@
 """When the kernels are used, and what is said when they are not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +67,13 @@ def test_environment_turns_them_off_or_asks_for_a_set(
 
 
 @pytest.mark.parametrize(
-    ("command", "says"), [("false", "ended with 1"), ("no-such-compiler", "no-such-compiler cannot be run")]
+    ("command", "says"),
+    [
+        ("false", "ended with 1"),
+        ("no-such-compiler", "no-such-compiler cannot be run"),
+        ("true", "ended well and made nothing"),
+        ("g++ '-O2", "is no command .*Give a compiler"),
+    ],
 )
 def test_compiler_that_refuses_leaves_no_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, says: str
@@ -73,3 +82,23 @@ def test_compiler_that_refuses_leaves_no_library(
     with pytest.raises(build.BuildError, match=says):
         build.build(tmp_path / "native.so")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        build.BuildError, match=r"absent/native\.so cannot be written: No such file .*Build as its owner"
+    ):
+        build.build(tmp_path / "absent" / "native.so")
+
+
+def test_build_that_fails_says_so_in_one_line() -> None:
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    command = [sys.executable, "-m", "hanbit.kernels.build"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: no-such-compiler cannot be run")
+
+
+def test_set_whose_name_is_no_text_is_refused(request: pytest.FixtureRequest) -> None:
+    with pytest.raises(ConfigError, match=r"HANBIT_NATIVE=\\udcff is not here"):
+        library.load(request.getfixturevalue("library"), "\udcff")

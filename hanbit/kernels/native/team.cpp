@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <chrono>
+#include <system_error>
 #include <thread>
 
 namespace hanbit {
@@ -57,7 +58,10 @@ void Team::run(Work& work, int num_threads) {
 
 void Team::open(Work& work, int num_threads) {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (; num_workers_ < num_threads - 1; ++num_workers_) std::thread(&Team::worker, this, num_workers_).detach();
+    try {
+        for (; num_workers_ < num_threads - 1; ++num_workers_) std::thread(&Team::worker, this, num_workers_).detach();
+    } catch (const std::system_error&) {  // no more threads are to be had: those that are here do all
+    }
     num_ended_ = 0;
     num_wanted_ = num_threads - 1;
     work_ = &work;
