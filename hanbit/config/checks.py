@@ -256,6 +256,14 @@ def _offload(recipe: Recipe) -> Iterator[Problem]:
             f"parallel.offload=true with parallel.expert=parallel.data={parallel.expert}: experts are not sharded then"
         )
         yield Problem("parallel.offload", rule, "Use a smaller parallel.expert, or leave it out")
+    unproven = {
+        "training.compile=true": recipe.training.compile,
+        "training.precision=fp16": recipe.training.precision == "fp16",
+        f"parallel.schedule={parallel.schedule}": parallel.pipeline > 1 and parallel.schedule != "1f1b",
+    }
+    for setting in [setting for setting, is_set in unproven.items() if is_set]:
+        rule = f"parallel.offload=true together with {setting} is not proven equal to one process"
+        yield Problem("parallel.offload", rule, "Leave one of them out")
 
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:
@@ -327,7 +335,8 @@ def _expert(recipe: Recipe) -> Iterator[Problem]:
 def _fp8(recipe: Recipe) -> Iterator[Problem]:
     """Layouts in which torchao's layers are not proven beside ours."""
     parallel = recipe.parallel
-    beside = [f"parallel.{key}={getattr(parallel, key)}" for key in _FP8_ALONE if getattr(parallel, key) > 1]
+    sizes = {key: getattr(parallel, key) for key in _FP8_ALONE}
+    beside = [f"parallel.{key}={size}" for key, size in sizes.items() if size > (0 if key == "shard" else 1)]
     beside += [] if recipe.tuning is None else ["tuning"]
     if recipe.training.precision == "fp8" and beside:
         rule = f"training.precision=fp8 together with {' and '.join(beside)} is not proven equal to one process"

@@ -204,6 +204,28 @@ def test_what_is_whole_cannot_be_offloaded(parallel: dict[str, Any], told: str) 
         resolved(recipe(parallel=parallel), world_size=2)
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"training": {"compile": True}}, "training.compile=true"),
+        ({"training": {"precision": "fp16"}}, "training.precision=fp16"),
+        ({"parallel": {"pipeline": 2, "schedule": "zero_bubble"}}, "parallel.schedule=zero_bubble"),
+    ],
+)
+def test_what_is_offloaded_is_not_trained_in_ways_that_are_not_proven(
+    sections: dict[str, dict[str, Any]], told: str
+) -> None:
+    parallel = {"data": 2, "shard": 2, "offload": True, **sections.get("parallel", {})}
+    with pytest.raises(ConfigError, match=f"offload=true together with {told} is not proven"):
+        resolved(recipe(**{**sections, "parallel": parallel}), world_size=2 * parallel.get("pipeline", 1))
+
+
+def test_fp8_is_not_trained_with_moments_shared_out() -> None:
+    one = recipe(parallel={"data": 2, "shard": 1}, training={"precision": "fp8"})
+    with pytest.raises(ConfigError, match=r"precision=fp8 together with parallel\.shard=1 is not proven"):
+        resolved(one, world_size=2)
+
+
 def test_experts_are_not_recomputed_selectively() -> None:
     mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
     one = recipe(model={**mixture, "experts": 4, "vocabulary": 9}, training={"recompute": "selective"})
