@@ -99,7 +99,7 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
 def _unknown(key: str, document: Document) -> str:
     if key in known_keys():
         family = document.data["model"].get("family")
-        others = " or ".join(name for name in families() if name != family)
+        others = " or ".join(families(key.split(".")[1]))
         return f"{key} is a key of model.family={others}, this model's family is {family}. Remove it"
     alias = ALIASES.get(key.rsplit(".", 1)[-1])
     if alias is not None and alias != key:

@@ -25,9 +25,9 @@ def section_names() -> frozenset[str]:
 
 
 @cache
-def families() -> tuple[str, ...]:
-    """The words that model.family takes."""
-    sections = sections_of(Recipe.model_fields["model"].annotation)
+def families(word: str = "family") -> tuple[str, ...]:
+    """The words that model.family takes; of those only whose section `model` has the key `word`."""
+    sections = [one for one in sections_of(Recipe.model_fields["model"].annotation) if word in one.model_fields]
     return tuple(get_args(section.model_fields["family"].annotation)[0] for section in sections)
 
 

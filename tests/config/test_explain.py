@@ -113,7 +113,7 @@ def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
 def test_a_key_of_another_family_is_told_so(tmp_path: Path) -> None:
     overrides = ["model.family=gpt", "model.layers=2", "model.hidden=8", "model.heads=2", "model.key_value_heads=2"]
     assert refused(tmp_path, "", *overrides) == (
-        "command line: model.key_value_heads is a key of model.family=llama or mixture or bert or t5, "
+        "command line: model.key_value_heads is a key of model.family=llama or mixture, "
         "this model's family is gpt. Remove it"
     )
 
