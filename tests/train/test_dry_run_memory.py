@@ -75,7 +75,11 @@ def test_the_last_of_4096_ranks_is_looked_at_alone_and_leaves_nothing_behind() -
         (1, {"training": {"recompute": "full", "recompute_layers": 2, "recompute_every": 2}, "batch": SHORT}),
         (1, {"model": MIXTURE, "batch": SHORT}),
         (2, {"model": T5, "batch": SHORT, "parallel": {"pipeline": 2, "layers_per_stage": [5, 5]}}),
-        (2, {"parallel": {"pipeline": 2, "schedule": "gpipe", "layers_per_stage": [3, 3]}, "batch": LONG}),
+        pytest.param(
+            2,
+            {"parallel": {"pipeline": 2, "schedule": "gpipe", "layers_per_stage": [3, 3]}, "batch": LONG},
+            marks=pytest.mark.slow,
+        ),
         (2, {"parallel": {"pipeline": 2, "virtual": 2}, "batch": LONG}),
         pytest.param(
             2, {"parallel": {"pipeline": 2, "schedule": "zero_bubble"}, "batch": LONG}, marks=pytest.mark.slow
