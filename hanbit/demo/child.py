@@ -61,13 +61,16 @@ class Child:
     def wait_for(self, sign: str, seconds: float) -> bool:
         """True as soon as a line with `sign` has come; False if the child ended or the time is over before."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if any(sign in line for line in list(self.lines)):
+        while time.monotonic() < deadline and self.is_running:
+            if self._has_said(sign):
                 return True
-            if not self.is_running:
-                return False
             time.sleep(0.05)
-        return False
+        if not self.is_running:
+            self._reader.join(timeout=5)  # what it said last is still on its way
+        return self._has_said(sign)
+
+    def _has_said(self, sign: str) -> bool:
+        return any(sign in line for line in list(self.lines))
 
     def stop(self) -> int:
         """Ask it to end, insist after a while; the exit code."""
