@@ -18,7 +18,7 @@ from hanbit.server.run import Server
 from tests.engine.folders import VOCABULARY, write_tokenizer
 from tests.models.shapes import CONFIGS, shake
 
-CONTEXT = 4096  # room for an answer that is still being made when its client leaves
+CONTEXT = 16384  # room for an answer that is still being made when its client leaves
 
 
 def write_long_folder(path: Path) -> Path:

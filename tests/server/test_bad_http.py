@@ -107,10 +107,10 @@ WRONG: dict[str, tuple[str, Any, int, str]] = {
     "nothing in a list": (GENERATE, {"text_input": []}, 400, "shape [0]; expected [1]"),
     "pieces where one answer fits": (GENERATE, {"text_input": "The", "stream": True}, 400, "through a stream"),
     "a hundred stop texts": (GENERATE, {"text_input": "The", "stop": ["x"] * 100}, 400, "at most 64 stop texts"),
-    "a prompt over the context": (GENERATE, {"text_input": "q1" * 3000}, 400, "Shorten it by at least"),
+    "a prompt over the context": (GENERATE, {"text_input": "q1" * 12_000}, 400, "Shorten it by at least"),
     "a prompt far over the context": (GENERATE, {"text_input": "q1" * 3_000_000}, 400, "Shorten it"),
     "loading without leave": ("/v2/repository/models/small/load", {}, 400, "--model-control-mode explicit"),
-    "an error before a stream": ("/v2/models/small/generate_stream", {"text_input": "q1" * 3000}, 400, "Shorten it"),
+    "an error before a stream": ("/v2/models/small/generate_stream", {"text_input": "q1" * 12_000}, 400, "Shorten it"),
 }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def test_a_wrong_method_is_405_in_the_same_shape(served: Served) -> None:
 @pytest.mark.parametrize("path", ["generate_stream", "generate"])
 def test_a_client_that_leaves_ends_the_work(path: str, served: Served) -> None:
     connection = http.client.HTTPConnection(served.http, timeout=30)
-    body = json.dumps({"text_input": "The", "max_tokens": 4000, "ignore_eos": True})
+    body = json.dumps({"text_input": "The", "max_tokens": 16000, "ignore_eos": True})
     connection.request("POST", f"/v2/models/small/{path}", body)
     if path == "generate_stream":
         assert connection.getresponse().readline().startswith(b"data: ")

@@ -152,7 +152,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         lambda r: r.inputs[0].contents.bytes_contents.__setitem__(0, b"\xff"), "INVALID_ARGUMENT", "not UTF-8"
     ),
     "over the context": (
-        lambda r: r.inputs[0].contents.bytes_contents.__setitem__(0, b"q1" * 4000), "INVALID_ARGUMENT", "context holds"
+        lambda r: r.inputs[0].contents.bytes_contents.__setitem__(0, b"q1" * 16000), "INVALID_ARGUMENT", "context holds"
     ),
     "two pieces in a unary call": (
         lambda r: setattr(r.parameters["stream"], "bool_param", True), "INVALID_ARGUMENT", "through a stream"
@@ -196,7 +196,7 @@ def test_the_standard_health_check_answers(served: Served) -> None:
 def test_a_cancelled_stream_ends_the_work(served: Served, triton: client.InferenceServerClient) -> None:
     answers: queue.Queue[Answer] = queue.Queue()
     triton.start_stream(callback=lambda result, error: answers.put((result, error)))
-    triton.async_stream_infer("small", inputs(client, max_tokens=4000, ignore_eos=True, stream=True))
+    triton.async_stream_infer("small", inputs(client, max_tokens=16000, ignore_eos=True, stream=True))
     answers.get(timeout=30)
     assert served.running() == 1
     triton.stop_stream(cancel_requests=True)
@@ -205,7 +205,7 @@ def test_a_cancelled_stream_ends_the_work(served: Served, triton: client.Inferen
 
 def test_a_cancelled_unary_call_ends_the_work(served: Served, triton: client.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="Deadline"):
-        triton.infer("small", inputs(client, max_tokens=4000, ignore_eos=True), client_timeout=0.3)
+        triton.infer("small", inputs(client, max_tokens=16000, ignore_eos=True), client_timeout=0.3)
     served.wait_until_idle()
 
 

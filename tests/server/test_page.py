@@ -193,7 +193,7 @@ def test_the_chosen_model_and_the_settings_are_used_and_remembered(page: Page, c
 
 @needs_chromium
 def test_stopping_ends_the_work_in_the_server(page: Page, chat_served: Served) -> None:
-    set_fields(page, max_tokens="4000")
+    set_fields(page, max_tokens="16000")
     say(page, "fox")
     page.wait(f"{TALKING}.querySelector('.text').textContent.length > 3")
     assert chat_served.running() == 1

@@ -64,7 +64,7 @@ def test_what_the_model_cannot_take_is_a_failure(openai: OpenAI, since: Counts) 
 
 def test_an_answer_that_nobody_waits_for_is_a_departure(served: Served, openai: OpenAI, since: Counts) -> None:
     stream = openai.completions.create(
-        model="small", prompt="The", max_tokens=4000, stream=True, extra_body={"ignore_eos": True}
+        model="small", prompt="The", max_tokens=16000, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     stream.close()
