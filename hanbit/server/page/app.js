@@ -277,6 +277,9 @@ function hear(chunk, answer) {
   if (choice?.finish_reason === 'length') answer.ended = 'length'
 }
 
+// What came at once, out of one read of the network, has no speed
+const LEAST_SECONDS_OF_A_SPEED = 0.1
+
 const PROBLEMS = { context_length_exceeded: 'too_long', rate_limit_exceeded: 'busy' }
 
 function problemOf(body) {
@@ -327,7 +330,7 @@ function figuresOf(answer) {
   if (answer.first !== null) {
     figure(`${number(Math.round(answer.first - answer.began))} ms`, word('first_token'))
     const seconds = (answer.last - answer.first) / 1000
-    if (answer.tokens > 1 && seconds > 0) figure(number((answer.tokens - 1) / seconds, { maximumFractionDigits: 1 }), word('speed'))
+    if (answer.tokens > 1 && seconds > LEAST_SECONDS_OF_A_SPEED) figure(number((answer.tokens - 1) / seconds, { maximumFractionDigits: 1 }), word('speed'))
     figure(number(answer.tokens), word('tokens'))
   }
   if (answer.ended) found.push(make('span', '', word('ended_' + answer.ended)))
