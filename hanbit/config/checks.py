@@ -13,7 +13,7 @@ from hanbit.config.data_checks import data_problems
 from hanbit.config.logging_checks import logging_problems
 from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
 from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
-from hanbit.config.problem import Problem
+from hanbit.config.problem import Problem, unproven
 from hanbit.config.ramp_up import ramp_problems
 from hanbit.config.recipe import Recipe
 
@@ -256,14 +256,13 @@ def _offload(recipe: Recipe) -> Iterator[Problem]:
             f"parallel.offload=true with parallel.expert=parallel.data={parallel.expert}: experts are not sharded then"
         )
         yield Problem("parallel.offload", rule, "Use a smaller parallel.expert, or leave it out")
-    unproven = {
+    beside = {
         "training.compile=true": recipe.training.compile,
         "training.precision=fp16": recipe.training.precision == "fp16",
         f"parallel.schedule={parallel.schedule}": parallel.pipeline > 1 and parallel.schedule != "1f1b",
     }
-    for setting in [setting for setting, is_set in unproven.items() if is_set]:
-        rule = f"parallel.offload=true together with {setting} is not proven equal to one process"
-        yield Problem("parallel.offload", rule, "Leave one of them out")
+    rule = "parallel.offload=true together with {} is not proven equal to one process"
+    yield from unproven("parallel.offload", rule, beside)
 
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from hanbit.config.data import sources
 from hanbit.config.model import BertConfig, MixtureConfig, T5Config
-from hanbit.config.problem import Problem
+from hanbit.config.problem import Problem, unproven
 from hanbit.config.recipe import Recipe
 
 
@@ -33,25 +33,20 @@ def data_problems(recipe: Recipe) -> Iterator[Problem]:
 def _beside_conversations(recipe: Recipe) -> Iterator[Problem]:
     """Training all weights on answers: with what it was not compared with one process, or a plain loop."""
     parallel, training = recipe.parallel, recipe.training
-    unproven = {
+    beside = {
         f"model.family={recipe.model.family}": isinstance(recipe.model, BertConfig | T5Config | MixtureConfig),
         "training.compile=true": training.compile,
         "training.precision=fp8": training.precision == "fp8",
         f"parallel.schedule={parallel.schedule}": parallel.pipeline > 1 and parallel.schedule not in ("auto", "1f1b"),
     }
-    for setting, is_set in unproven.items():
-        if is_set:
-            yield Problem("data.kind", f"conversations are not proven with {setting}", "Leave one of them out")
+    yield from unproven("data.kind", "conversations are not proven with {}", beside)
 
 
 def _beside_packing(recipe: Recipe) -> Iterator[Problem]:
     parallel, family = recipe.parallel, recipe.model.family
-    unproven = {
+    beside = {
         f"model.family={family}": isinstance(recipe.model, BertConfig | T5Config | MixtureConfig),
         "training.compile=true": recipe.training.compile,
         f"parallel.schedule={parallel.schedule}": parallel.schedule not in ("auto", "1f1b"),
     }
-    for setting, is_set in unproven.items():
-        if is_set:
-            rule = f"data.packing={recipe.data.packing} is not proven with {setting}"
-            yield Problem("data.packing", rule, "Leave one of them out")
+    yield from unproven("data.packing", f"data.packing={recipe.data.packing} is not proven with {{}}", beside)

@@ -6,7 +6,7 @@ Samples decide, not steps: a run that resumes, on as many processes as it likes,
 from collections.abc import Iterator
 
 from hanbit.config.model import GPTConfig, LlamaConfig
-from hanbit.config.problem import Problem
+from hanbit.config.problem import Problem, unproven
 from hanbit.config.recipe import BatchSection, Recipe
 
 
@@ -65,11 +65,10 @@ def ramp_problems(recipe: Recipe) -> Iterator[Problem]:
             f"batch.micro_batch={micro_batch}"
         )
         yield Problem(key, rule, f"Use multiples of {data * micro_batch} for start and increment")
-    unproven = {
+    beside = {
         f"model.family={recipe.model.family}": type(recipe.model) not in (GPTConfig, LlamaConfig),
         f"parallel.pipeline={recipe.parallel.pipeline}": recipe.parallel.pipeline > 1,
         f"parallel.context={recipe.parallel.context}": recipe.parallel.context > 1,
         "tuning": recipe.tuning is not None,
     }
-    for setting in [setting for setting, is_set in unproven.items() if is_set]:
-        yield Problem(key, f"batch.ramp_up together with {setting} is not proven", "Leave one of them out")
+    yield from unproven(key, "batch.ramp_up together with {} is not proven", beside)
