@@ -118,16 +118,19 @@ def _pattern_by(steps: Sequence[dict[str, Any]]) -> re.Pattern[str] | None:
     """By the steps of a tokenizer.json's pre_tokenizer: one that cuts words, beside steps that cut them further."""
     if any(step["type"] == "ByteLevel" for step in steps[:-1]):
         return None  # what comes after it sees a letter in the place of a blank
-    found = [_known(step) for step in steps]
-    words = [pattern for pattern in found if isinstance(pattern, re.Pattern)]
-    return words[0] if len(words) == 1 and "unknown" not in found else None
+    found = [pattern for step in steps if (pattern := _cuts_words(step)) is not None]
+    is_known = all(_cuts_words(step) or _cuts_further(step) for step in steps)
+    return found[0] if is_known and len(found) == 1 else None
 
 
-def _known(step: dict[str, Any]) -> re.Pattern[str] | str:
-    if step["type"] == "ByteLevel" and not step["add_prefix_space"]:
-        return _BY_GPT2 if step["use_regex"] else "further"
-    if step["type"] == "Digits":
-        return "further"
-    if step["type"] == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
-        return _BY_WORDS if step["pattern"].get("Regex") in _KNOWN_PATTERNS else "unknown"
-    return "unknown"
+def _cuts_words(step: dict[str, Any]) -> re.Pattern[str] | None:
+    if step["type"] == "ByteLevel" and step["use_regex"] and not step["add_prefix_space"]:
+        return _BY_GPT2
+    is_split = step["type"] == "Split" and step["behavior"] == "Isolated" and not step["invert"]
+    return _BY_WORDS if is_split and step["pattern"].get("Regex") in _KNOWN_PATTERNS else None
+
+
+def _cuts_further(step: dict[str, Any]) -> bool:
+    """Inside words alone."""
+    plain_bytes = step["type"] == "ByteLevel" and not step["use_regex"] and not step["add_prefix_space"]
+    return plain_bytes or step["type"] == "Digits"
