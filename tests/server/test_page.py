@@ -202,7 +202,8 @@ def test_stopping_ends_the_work_in_the_server(page: Page, chat_served: Served, m
     assert chat_served.running() == 1
     page.evaluate("document.getElementById('stop').click()")
     wait_for_answer(page)
-    assert page.evaluate(f"{TALKING}.querySelector('footer').textContent").endswith("stopped")
+    figures = page.evaluate(f"{TALKING}.querySelector('footer').textContent")
+    assert re.search(r"first token[\d,.]+ tokens/s[\d,]+ tokensstopped$", figures), figures
     chat_served.wait_until_idle()
     assert page.evaluate("document.getElementById('stop').hidden")
 
