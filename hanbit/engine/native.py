@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hanbit.kernels import structs
+from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import MOST_ROWS, native
 
 _LINE = 16  # float32 in a line of a processor's cache
@@ -46,7 +47,12 @@ class NativeLinear(nn.Module):
 
 def struct_of(linear: NativeLinear) -> structs.Linear:
     bias = None if linear.bias is None else linear.bias.data_ptr()
-    return structs.Linear(linear.weight.data_ptr(), bias, linear.weight.shape[1], linear.out_features)
+    return structs.linear(linear.weight.shape[1], [matrix_of(linear.weight)], bias)
+
+
+def matrix_of(weight: torch.Tensor) -> structs.Matrix:
+    """weight [out, in] float32."""
+    return structs.Matrix(weight.data_ptr(), Kind.FLOAT32, len(weight))
 
 
 def gather(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from hanbit.engine.fuse import JoinedBlock, JoinedGatedMLP
 from hanbit.engine.kv_cache import KVCache
-from hanbit.engine.native import NativeLinear, struct_of
+from hanbit.engine.native import NativeLinear, matrix_of, struct_of
 from hanbit.engine.quick import QuickRMSNorm
 from hanbit.kernels import structs
 from hanbit.kernels.library import MOST_ROWS, native
@@ -107,7 +107,7 @@ def _decoder(model: Decoder, cache: KVCache, layers: "ctypes.Array[structs.Layer
         inner=down.weight.shape[1],
         capacity=cache.capacity,
         epsilon=norm.epsilon,
-        embedding=model.embedding.weight.data_ptr(),
+        embedding=matrix_of(model.embedding.weight),
         layers=layers,
         norm=norm.weight.data_ptr(),
         head=struct_of(output),

@@ -29,9 +29,14 @@ _FLAGS = (
     "-Wall",
     "-Wextra",
 )
-_BY_SET = "kernels.cpp"
+_BY_SET = ("kernels.cpp", "blocks.cpp")
 _SETS = {"baseline": ()}  # namespace: flags; NEON is part of every 64-bit ARM
-_SETS_OF_X86 = {"avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_SETS_OF_X86 = {
+    "avx2": _AVX2,
+    "avx512": (*_AVX2, "-mavx512f"),
+    "avx512vnni": (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+}
 
 
 class BuildError(Exception):
@@ -84,12 +89,13 @@ def _parts(folder: Path) -> list[list[str]]:
     parts = [
         ["-c", str(path), "-o", str(folder / f"{path.stem}.o"), f'-DHANBIT_SOURCES="{digest()}"']
         for path in sorted(SOURCES.glob("*.cpp"))
-        if path.name != _BY_SET
+        if path.name not in _BY_SET
     ]
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     for name, flags in {**_SETS, **(_SETS_OF_X86 if is_x86 else {})}.items():
-        output = str(folder / f"kernels_{name}.o")
-        parts.append(["-c", str(SOURCES / _BY_SET), "-o", output, f"-DHANBIT_SET=set_{name}", *flags])
+        for source in _BY_SET:
+            output = str(folder / f"{Path(source).stem}_{name}.o")
+            parts.append(["-c", str(SOURCES / source), "-o", output, f"-DHANBIT_SET=set_{name}", *flags])
     return parts
 
 

@@ -1,6 +1,6 @@
 """The compiled kernels, loaded: `native()` gives them, or None and `why_not()` the reason. No torch.
 
-HANBIT_NATIVE=0 turns them off; HANBIT_NATIVE=portable, avx2 or avx512 asks for one instruction set.
+HANBIT_NATIVE=0 turns them off; HANBIT_NATIVE=portable, avx2, avx512 or avx512vnni asks for one instruction set.
 A call lets go of Python's lock while it computes. Every address that is handed over must stay valid for the call, and
 those in a Decoder for as long as its step lives.
 """
@@ -13,18 +13,20 @@ from pathlib import Path
 
 from hanbit.common.errors import ConfigError
 from hanbit.kernels.build import LIBRARY, digest
-from hanbit.kernels.structs import Address, Count, Decoder, Linear
+from hanbit.kernels.structs import Address, Count, Decoder, Linear, Matrix
 
-MOST_ROWS = 8  # of one call, as in native/kernels.h
+MOST_ROWS = 8  # of one product of floats, as in native/kernels.h
 _BUILD = "python -m hanbit.kernels.build"
-_SETS = ("portable", "avx2", "avx512", "neon")
+_SETS = ("portable", "avx2", "avx512", "avx512vnni", "neon")
 
 _INT, _FLOAT = ctypes.c_int32, ctypes.c_float
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_sources": (ctypes.c_char_p, ()),
     "hanbit_kernels": (Address, (ctypes.c_char_p,)),
     "hanbit_name": (ctypes.c_char_p, (Address,)),
-    "hanbit_linear": (None, (Address, ctypes.POINTER(Linear), Address, _INT, Address, _INT)),
+    "hanbit_linear": (None, (Address, ctypes.POINTER(Linear), Address, Count, Address, _INT)),
+    "hanbit_take_rows": (None, (Address, ctypes.POINTER(Matrix), Count, Address, Count, Address)),
+    "hanbit_quantise": (None, (Address, Address, Count, Address)),
     "hanbit_step_new": (Address, (Address, ctypes.POINTER(Decoder))),
     "hanbit_step_run": (None, (Address, Address, Address, _INT, _INT, Address, _INT)),
     "hanbit_step_free": (None, (Address,)),

@@ -1,15 +1,37 @@
 """The structs of native/*.h as ctypes sees them. Pointers are addresses: whoever fills one keeps its memory alive."""
 
 import ctypes
+from collections.abc import Sequence
 
 Address = ctypes.c_void_p
 Count = ctypes.c_int64
 
 
-class Linear(ctypes.Structure):
-    """weight [out, in]; bias [out] or None."""
+MOST_MATRICES = 3  # of one layer
 
-    _fields_ = [("weight", Address), ("bias", Address), ("inputs", Count), ("outputs", Count)]
+
+class Matrix(ctypes.Structure):
+    """weight: float32 [out, in], or panels of blocks as `kind` says (blocks.py)."""
+
+    _fields_ = [("weight", Address), ("kind", Count), ("outputs", Count)]
+
+
+class Linear(ctypes.Structure):
+    """Matrices side by side; bias [outputs] or None."""
+
+    _fields_ = [
+        ("matrices", Matrix * MOST_MATRICES),
+        ("num_matrices", Count),
+        ("bias", Address),
+        ("inputs", Count),
+        ("outputs", Count),
+    ]
+
+
+def linear(inputs: int, matrices: Sequence[Matrix], bias: int | None = None) -> Linear:
+    """`bias` is its address."""
+    outputs = sum(matrix.outputs for matrix in matrices)
+    return Linear((Matrix * MOST_MATRICES)(*matrices), len(matrices), bias, inputs, outputs)
 
 
 class Layer(ctypes.Structure):
@@ -41,7 +63,7 @@ class Decoder(ctypes.Structure):
         ("rotated", Count),
         ("cosines", Address),
         ("sines", Address),
-        ("embedding", Address),
+        ("embedding", Matrix),
         ("layers", ctypes.POINTER(Layer)),
         ("norm", Address),
         ("head", Linear),

@@ -21,7 +21,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SETS = ["portable", "avx2", "avx512"] if platform.machine().lower() in ("x86_64", "amd64") else ["portable", "neon"]
+SETS = (
+    ["portable", "avx2", "avx512", "avx512vnni"]
+    if platform.machine().lower() in ("x86_64", "amd64")
+    else ["portable", "neon"]
+)
 
 
 @pytest.fixture(scope="session", params=SETS)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import MOST_ROWS, Native
-from hanbit.kernels.structs import Linear
+from hanbit.kernels.structs import Matrix, linear
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -22,9 +23,10 @@ def product(
     native: Native, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, threads: int = 1
 ) -> torch.Tensor:
     output = torch.full((len(hidden), len(weight)), float("nan"))
-    linear = Linear(weight.data_ptr(), None if bias is None else bias.data_ptr(), weight.shape[1], len(weight))
+    matrix = Matrix(weight.data_ptr(), Kind.FLOAT32, len(weight))
+    layer = linear(weight.shape[1], [matrix], None if bias is None else bias.data_ptr())
     native.library.hanbit_linear(
-        native.kernels, ctypes.byref(linear), hidden.data_ptr(), len(hidden), output.data_ptr(), threads
+        native.kernels, ctypes.byref(layer), hidden.data_ptr(), len(hidden), output.data_ptr(), threads
     )
     return output
 

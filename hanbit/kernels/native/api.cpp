@@ -19,10 +19,17 @@ HANBIT_EXPORT const char* hanbit_sources() { return HANBIT_SOURCES; }
 HANBIT_EXPORT const Kernels* hanbit_kernels(const char* name) { return hanbit::find_kernels(name); }
 HANBIT_EXPORT const char* hanbit_name(const Kernels* kernels) { return kernels->name; }
 
-HANBIT_EXPORT void hanbit_linear(const Kernels* kernels, const HanbitLinear* linear, const float* input, int32_t rows,
+HANBIT_EXPORT void hanbit_linear(const Kernels* kernels, const HanbitLinear* linear, const float* input, int64_t rows,
                                  float* output, int32_t num_threads) {
     hanbit::LinearWork work(*kernels, *linear, input, rows, output);
     hanbit::Team::instance().run(work, num_threads);
+}
+
+// Rows of a matrix, [count, in]
+HANBIT_EXPORT void hanbit_take_rows(const Kernels* kernels, const HanbitMatrix* matrix, int64_t in,
+                                    const int64_t* indices, int64_t count, float* output) {
+    for (int64_t row = 0; row < count; ++row)
+        hanbit::take_row(*kernels, *matrix, in, indices[row], output + row * in);
 }
 
 HANBIT_EXPORT hanbit::Step* hanbit_step_new(const Kernels* kernels, const HanbitDecoder* decoder) {
@@ -50,6 +57,10 @@ HANBIT_EXPORT void hanbit_use_huge_pages(void* memory, int64_t num_bytes) {
 }
 
 // Single kernels, for rows that lie one after another
+
+HANBIT_EXPORT void hanbit_quantise(const Kernels* kernels, const float* input, int64_t in, uint8_t* output) {
+    kernels->quantise(input, in, output);
+}
 
 HANBIT_EXPORT void hanbit_rms_norm(const Kernels* kernels, const float* input, const float* weight, float epsilon,
                                    int64_t width, float* output) {

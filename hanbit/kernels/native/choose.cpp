@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels.h"
 
 #define DECLARE(set)                       \
@@ -12,16 +16,32 @@ DECLARE(set_baseline)
 #if defined(__x86_64__)
 DECLARE(set_avx2)
 DECLARE(set_avx512)
+DECLARE(set_avx512vnni)
 #endif
 
 namespace hanbit {
+namespace {
+
+#if defined(__x86_64__)
+// Compilers of some years do not know this one by name
+bool has_f16c() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29));
+}
+#endif
+
+}  // namespace
 
 const Kernels* find_kernels(const char* name) {
     const auto is_wanted = [name](const Kernels& kernels) { return name == nullptr || !strcmp(name, kernels.name); };
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (has_avx2 && __builtin_cpu_supports("avx512f") && is_wanted(set_avx512::TABLE)) return &set_avx512::TABLE;
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f");
+    const bool has_vnni = has_avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512vnni");
+    if (has_vnni && is_wanted(set_avx512vnni::TABLE)) return &set_avx512vnni::TABLE;
+    if (has_avx512 && is_wanted(set_avx512::TABLE)) return &set_avx512::TABLE;
     if (has_avx2 && is_wanted(set_avx2::TABLE)) return &set_avx2::TABLE;
 #endif
     return is_wanted(set_baseline::TABLE) ? &set_baseline::TABLE : nullptr;

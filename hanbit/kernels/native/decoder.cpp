@@ -28,7 +28,7 @@ void Step::run(const int64_t* tokens, const int64_t* positions, int first_row, i
     num_parts_ = static_cast<int>((longest + part_length_ - 1) / part_length_);
     make_room();
     embed(tokens);
-    norm(decoder_.layers[0].attention_norm);
+    norm(decoder_.layers[0].attention_norm, decoder_.layers[0].projection);
     Team::instance().run(*this, num_threads);
 }
 
@@ -41,6 +41,7 @@ void Step::make_room() {
     attended_.resize(rows_ * d.heads * d.head_dim);
     gate_up_.resize(rows_ * 2 * d.inner);
     inner_.resize(rows_ * d.inner);
+    quantised_.resize_bytes(rows_ * quantised_bytes(std::max({d.hidden, d.heads * d.head_dim, d.inner})));
     seen_.resize(rows_ * d.heads * num_parts_ * (d.head_dim + sizeof(Seen) / sizeof(float)));
 }
 
@@ -59,14 +60,14 @@ int Step::num_chunks(int phase) const {
 }
 
 void Step::chunk(int phase, int index) {
-    if (is_head(phase)) return do_chunk(kernels_, decoder_.head, normed_.data(), rows_, index, logits_);
+    if (is_head(phase)) return do_chunk(kernels_, decoder_.head, rows_of(normed_), index, logits_);
     const HanbitLayer& layer = layer_of(phase);
     switch (phase % KINDS) {
-        case PROJECTION: return do_chunk(kernels_, layer.projection, normed_.data(), rows_, index, joined_.data());
+        case PROJECTION: return do_chunk(kernels_, layer.projection, rows_of(normed_), index, joined_.data());
         case ATTENTION: return attend(layer, index);
-        case OUTPUT: return do_chunk(kernels_, layer.output, attended_.data(), rows_, index, added_.data());
-        case GATE_UP: return do_chunk(kernels_, layer.gate_up, normed_.data(), rows_, index, gate_up_.data());
-        default: return do_chunk(kernels_, layer.down, inner_.data(), rows_, index, added_.data());
+        case OUTPUT: return do_chunk(kernels_, layer.output, rows_of(attended_), index, added_.data());
+        case GATE_UP: return do_chunk(kernels_, layer.gate_up, rows_of(normed_), index, gate_up_.data());
+        default: return do_chunk(kernels_, layer.down, rows_of(inner_), index, added_.data());
     }
 }
 
@@ -76,37 +77,47 @@ void Step::finish(int phase) {
     const bool is_last = phase / KINDS + 1 == decoder_.num_layers;
     switch (phase % KINDS) {
         case PROJECTION: return take_heads(layer);
-        case ATTENTION: return merge_parts();
-        case OUTPUT: return add_and_norm(layer.mlp_norm);
-        case GATE_UP: return activate();
-        default: return add_and_norm(is_last ? decoder_.norm : (&layer + 1)->attention_norm);
+        case ATTENTION: return merge_parts(layer.output);
+        case OUTPUT: return add_and_norm(layer.mlp_norm, layer.gate_up);
+        case GATE_UP: return activate(layer.down);
+        default:
+            if (is_last) return add_and_norm(decoder_.norm, decoder_.head);
+            return add_and_norm((&layer + 1)->attention_norm, (&layer + 1)->projection);
     }
 }
 
 void Step::embed(const int64_t* tokens) {
     const int64_t hidden = decoder_.hidden;
     for (int row = 0; row < rows_; ++row)
-        memcpy(&residual_[row * hidden], decoder_.embedding + tokens[row] * hidden, hidden * sizeof(float));
+        take_row(kernels_, decoder_.embedding, hidden, tokens[row], &residual_[row * hidden]);
 }
 
-void Step::norm(const float* weight) {
+void Step::quantise(const HanbitLinear& next, Buffer& floats) {
+    if (!takes_blocks(next)) return;
+    for (int row = 0; row < rows_; ++row)
+        kernels_.quantise(&floats[row * next.in], next.in, quantised_.bytes() + row * quantised_bytes(next.in));
+}
+
+void Step::norm(const float* weight, const HanbitLinear& next) {
     const int64_t hidden = decoder_.hidden;
     for (int row = 0; row < rows_; ++row)
         kernels_.rms_norm(&residual_[row * hidden], weight, decoder_.epsilon, hidden, &normed_[row * hidden]);
+    quantise(next, normed_);
 }
 
-void Step::add_and_norm(const float* weight) {
+void Step::add_and_norm(const float* weight, const HanbitLinear& next) {
     float *residual = residual_.data(), *added = added_.data();
     for (int64_t i = 0; i < rows_ * decoder_.hidden; ++i) residual[i] += added[i];
-    norm(weight);
+    norm(weight, next);
 }
 
-void Step::activate() {
+void Step::activate(const HanbitLinear& next) {
     const int64_t inner = decoder_.inner;
     for (int row = 0; row < rows_; ++row) {
         const float* gate = &gate_up_[row * 2 * inner];
         kernels_.swiglu(gate, gate + inner, inner, &inner_[row * inner]);
     }
+    quantise(next, inner_);
 }
 
 // Query and key heads are turned where they are; keys and values go to the cache.
@@ -162,9 +173,10 @@ void Step::attend(const HanbitLayer& layer, int index) {
     }
 }
 
-void Step::merge_parts() {
+void Step::merge_parts(const HanbitLinear& next) {
     for (int row = 0; row < rows_; ++row)
         for (int64_t head = 0; head < decoder_.heads; ++head) merge_head(row, head);
+    quantise(next, attended_);
 }
 
 void Step::merge_head(int row, int64_t head) {

@@ -6,8 +6,7 @@
 
 #include <stdint.h>
 
-#include <vector>
-
+#include "buffer.h"
 #include "linear.h"
 
 extern "C" {
@@ -30,7 +29,7 @@ struct HanbitDecoder {
     float epsilon;
     int64_t rotated;                              // features of a head that turn: pairs (i, i + rotated / 2)
     const float *cosines, *sines;                 // [capacity, rotated / 2]
-    const float* embedding;                       // [vocabulary, hidden]
+    HanbitMatrix embedding;                       // [vocabulary, hidden]
     const HanbitLayer* layers;
     const float* norm;                            // [hidden]
     HanbitLinear head;
@@ -38,21 +37,6 @@ struct HanbitDecoder {
 }
 
 namespace hanbit {
-
-// Numbers that begin at a line of the cache, as vectors want them: a product of 8 rows is a fifth faster for it.
-class Buffer {
-  public:
-    void resize(size_t count) { lines_.resize((count + LINE - 1) / LINE); }
-    float* data() { return lines_.data()->numbers; }
-    float& operator[](size_t index) { return data()[index]; }
-
-  private:
-    static constexpr size_t LINE = 16;
-    struct alignas(64) Line {
-        float numbers[LINE];
-    };
-    std::vector<Line> lines_;
-};
 
 class Step : public Work {
   public:
@@ -72,14 +56,17 @@ class Step : public Work {
 
     void make_room();
     void embed(const int64_t* tokens);
-    void norm(const float* weight);
-    void add_and_norm(const float* weight);
+    // For the product that takes it
+    void norm(const float* weight, const HanbitLinear& next);
+    void add_and_norm(const float* weight, const HanbitLinear& next);
+    void quantise(const HanbitLinear& next, Buffer& floats);
+    Rows rows_of(Buffer& floats) { return {floats.data(), quantised_.bytes(), rows_}; }
     void take_heads(const HanbitLayer& layer);
     void take_head(float* head, const float* weight, int64_t position);
     void attend(const HanbitLayer& layer, int index);
-    void merge_parts();
+    void merge_parts(const HanbitLinear& next);
     void merge_head(int row, int64_t head);
-    void activate();
+    void activate(const HanbitLinear& next);
     // Floats from the beginning of a layer's cache to a position of one of the step's rows
     int64_t place_of(int row, int64_t position) const;
     Seen* seen(int row, int64_t head, int part);
@@ -95,6 +82,7 @@ class Step : public Work {
     float* logits_ = nullptr;
     // [rows, ...]; joined_: query, key and value; gate_up_: gate and up
     Buffer residual_, normed_, joined_, attended_, gate_up_, inner_, added_, seen_;
+    Buffer quantised_;  // the input of the product at hand, where it has matrices of blocks
 };
 
 }  // namespace hanbit

@@ -1,9 +1,9 @@
 // float32 kernels. Compiled once for each instruction set: HANBIT_SET is the name of a namespace for it (build.py).
 
-#include "kernels.h"
-
 #include <math.h>
 
+#include "blocks.h"
+#include "kernels.h"
 #include "vector.h"
 
 namespace HANBIT_SET {
@@ -163,6 +163,8 @@ int64_t largest(const float* numbers, int64_t count) {
 
 #if defined(__ARM_NEON)
 constexpr const char* NAME = "neon";
+#elif defined(__AVX512VNNI__)
+constexpr const char* NAME = "avx512vnni";
 #elif defined(__AVX512F__)
 constexpr const char* NAME = "avx512";
 #elif defined(__AVX2__)
@@ -174,6 +176,7 @@ constexpr const char* NAME = "portable";
 }  // namespace
 
 extern const hanbit::Kernels TABLE;
-const hanbit::Kernels TABLE = {NAME, product, swiglu, rms_norm, rotate, attend, largest};
+const hanbit::Kernels TABLE = {NAME,     product, quantise, block_product, block_row, swiglu,
+                                rms_norm, rotate, attend, largest};
 
 }  // namespace HANBIT_SET

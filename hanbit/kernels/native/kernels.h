@@ -5,7 +5,19 @@
 
 namespace hanbit {
 
-constexpr int MOST_ROWS = 8;  // rows of one product; more are a matter for a matrix library
+constexpr int MOST_ROWS = 8;  // rows of one product of floats; more are a matter for a matrix library
+
+// How the numbers of a matrix lie. Blocks are ggml's, 32 inputs each, in panels of 16 outputs (kernels/blocks.py).
+enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, NUM_KINDS };
+constexpr int64_t BLOCK = 32, PANEL = 16;
+
+// Of a block of a quantised input, after all of a row's numbers (int8): number i is about scale numbers[i]. `sum` is
+// of the numbers; the zero of Q4_0's weights is 8.
+struct Side {
+    float scale, scaled_sum;
+    int32_t minus_8_sums, pad;
+};
+constexpr int64_t quantised_bytes(int64_t in) { return in + in / BLOCK * static_cast<int64_t>(sizeof(Side)); }
 
 // What attention keeps of the positions it has seen: softmax's largest score, its sum, and the sum of values so far.
 // The two numbers are followed in memory by `head_dim` floats.
@@ -19,6 +31,13 @@ struct Kernels {
     // output[row][out] = sum over i of input[row][i] weight[out][i] for `outs` rows of a weight [.., in]
     void (*product)(const float* input, int64_t input_stride, int rows, const float* weight, int64_t in, int64_t outs,
                     float* output, int64_t output_stride);
+    // A row of `in` floats, whole blocks, as int8 numbers and their sides; NaN or infinity makes its block's scale NaN
+    void (*quantise)(const float* input, int64_t in, uint8_t* output);
+    // As `product`, for blocks: input is quantised rows, as many as one likes; weight begins with a panel
+    void (*block_product)(Kind kind, const uint8_t* input, int64_t rows, const uint8_t* weight, int64_t in,
+                          int64_t outs, float* output, int64_t output_stride);
+    // Row `out` of a weight of blocks, as floats [in]
+    void (*block_row)(Kind kind, const uint8_t* weight, int64_t in, int64_t out, float* output);
     // output[i] = silu(gate[i]) up[i]
     void (*swiglu)(const float* gate, const float* up, int64_t count, float* output);
     // output = input / sqrt(mean(input^2) + epsilon) weight
@@ -31,6 +50,11 @@ struct Kernels {
     // The first of the largest numbers, or -1 where one is not finite (-inf is: it forbids a token)
     int64_t (*largest)(const float* numbers, int64_t count);
 };
+
+// Bytes of one block of all outputs of a panel: numbers, then fp16 scales and, of Q4_1, least numbers
+constexpr int64_t panel_block_bytes(Kind kind) {
+    return kind == Q4_0 ? PANEL * 18 : kind == Q4_1 ? PANEL * 20 : PANEL * 34;
+}
 
 // The widest set of instructions that this processor has (`name` null), or the one of that name; null: not here.
 const Kernels* find_kernels(const char* name);

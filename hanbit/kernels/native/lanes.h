@@ -1,0 +1,224 @@
+// A few outputs side by side, each in a lane: what blocks.cpp needs of an instruction set to multiply integers.
+//
+// Of a panel's 16 outputs a vector holds LANES. Weights lie in chunks of 64 bytes, 4 inputs of each output; `weights`
+// points at the bytes of the first lane in the first chunk of a block.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace HANBIT_SET {
+namespace {
+
+constexpr int CHUNK = 64;  // bytes
+
+inline float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, exponent = half >> 10 & 31, rest = half & 0x3ff;
+    uint32_t bits = sign | (exponent + 112) << 23 | rest << 13;
+    if (exponent == 31) bits = sign | 0x7f800000 | rest << 13;
+    if (exponent == 0) {  // below the normal numbers: rest 2^-24
+        const float small = static_cast<float>(rest) * 5.9604644775390625e-8f;
+        memcpy(&bits, &small, sizeof bits);
+        bits |= sign;
+    }
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+inline int32_t four(const int8_t* input) {
+    int32_t bytes;
+    memcpy(&bytes, input, sizeof bytes);
+    return bytes;
+}
+
+#if defined(__AVX512VNNI__)
+
+constexpr int LANES = 16;
+typedef __m512i Ints;
+typedef __m512 Floats;
+
+inline Ints same(int32_t number) { return _mm512_set1_epi32(number); }
+inline Floats same(float number) { return _mm512_set1_ps(number); }
+// With a mask of all lanes: GCC 12 warns of the plain ones, which leave a register undefined on purpose
+inline Floats floats(Ints ints) { return _mm512_maskz_cvtepi32_ps(0xffff, ints); }
+inline Floats halves(const uint8_t* from) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline Floats times(Floats left, Floats right) { return _mm512_mul_ps(left, right); }
+inline Floats add_product(Floats sum, Floats left, Floats right) { return _mm512_fmadd_ps(left, right, sum); }
+inline void store(float* to, Floats numbers) { _mm512_storeu_ps(to, numbers); }
+
+template <int ROWS>
+inline void dot_nibbles(const uint8_t* weights, const int8_t* const* input, Ints* dots) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    for (int chunk = 0; chunk < 4; ++chunk) {
+        const __m512i both = _mm512_loadu_si512(weights + chunk * CHUNK);
+        const __m512i low = _mm512_and_si512(both, mask), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+        for (int row = 0; row < ROWS; ++row) {
+            dots[row] = _mm512_dpbusd_epi32(dots[row], low, same(four(input[row] + 4 * chunk)));
+            dots[row] = _mm512_dpbusd_epi32(dots[row], high, same(four(input[row] + 16 + 4 * chunk)));
+        }
+    }
+}
+
+// This instruction takes unsigned numbers by signed ones: 128 is added to each weight, and taken off at the start.
+template <int ROWS>
+inline void dot_bytes(const uint8_t* weights, const int8_t* const* input, const int32_t* minus_8_sums, Ints* dots) {
+    const __m512i flip = _mm512_set1_epi8(-128);
+    for (int row = 0; row < ROWS; ++row) dots[row] = same(minus_8_sums[row] * 16);
+    for (int chunk = 0; chunk < 8; ++chunk) {
+        const __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(weights + chunk * CHUNK), flip);
+        for (int row = 0; row < ROWS; ++row)
+            dots[row] = _mm512_dpbusd_epi32(dots[row], bytes, same(four(input[row] + 4 * chunk)));
+    }
+}
+
+#elif defined(__AVX2__)
+
+constexpr int LANES = 8;
+typedef __m256i Ints;
+typedef __m256 Floats;
+
+inline Ints same(int32_t number) { return _mm256_set1_epi32(number); }
+inline Floats same(float number) { return _mm256_set1_ps(number); }
+inline Floats floats(Ints ints) { return _mm256_cvtepi32_ps(ints); }
+inline Floats halves(const uint8_t* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline Floats times(Floats left, Floats right) { return _mm256_mul_ps(left, right); }
+inline Floats add_product(Floats sum, Floats left, Floats right) { return _mm256_fmadd_ps(left, right, sum); }
+inline void store(float* to, Floats numbers) { _mm256_storeu_ps(to, numbers); }
+inline __m256i bytes_of(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+
+// Sums of two products, at most 2 x 15 x 127; eight of them fit into 16 bits.
+template <int ROWS>
+inline void dot_nibbles(const uint8_t* weights, const int8_t* const* input, Ints* dots) {
+    const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i pairs[ROWS];
+    for (int row = 0; row < ROWS; ++row) pairs[row] = _mm256_setzero_si256();
+    for (int chunk = 0; chunk < 4; ++chunk) {
+        const __m256i both = bytes_of(weights + chunk * CHUNK);
+        const __m256i low = _mm256_and_si256(both, mask), high = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+        for (int row = 0; row < ROWS; ++row) {
+            const Ints first = same(four(input[row] + 4 * chunk)), second = same(four(input[row] + 16 + 4 * chunk));
+            pairs[row] = _mm256_add_epi16(pairs[row], _mm256_maddubs_epi16(low, first));
+            pairs[row] = _mm256_add_epi16(pairs[row], _mm256_maddubs_epi16(high, second));
+        }
+    }
+    for (int row = 0; row < ROWS; ++row)
+        dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(pairs[row], ones));
+}
+
+// The sign of a weight goes to the input: |weight| <= 128 by 127, twice, fits into 16 bits.
+template <int ROWS>
+inline void dot_bytes(const uint8_t* weights, const int8_t* const* input, const int32_t*, Ints* dots) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int row = 0; row < ROWS; ++row) dots[row] = _mm256_setzero_si256();
+    for (int chunk = 0; chunk < 8; ++chunk) {
+        const __m256i bytes = bytes_of(weights + chunk * CHUNK), size = _mm256_abs_epi8(bytes);
+        for (int row = 0; row < ROWS; ++row) {
+            const __m256i turned = _mm256_sign_epi8(same(four(input[row] + 4 * chunk)), bytes);
+            const __m256i pairs = _mm256_maddubs_epi16(size, turned);
+            dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+}
+
+#elif defined(__ARM_NEON)
+
+constexpr int LANES = 4;
+typedef int32x4_t Ints;
+typedef float32x4_t Floats;
+
+inline Ints same(int32_t number) { return vdupq_n_s32(number); }
+inline Floats same(float number) { return vdupq_n_f32(number); }
+inline Floats floats(Ints ints) { return vcvtq_f32_s32(ints); }
+inline Floats halves(const uint8_t* from) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from)));
+}
+inline Floats times(Floats left, Floats right) { return vmulq_f32(left, right); }
+inline Floats add_product(Floats sum, Floats left, Floats right) { return vfmaq_f32(sum, left, right); }
+inline void store(float* to, Floats numbers) { vst1q_f32(to, numbers); }
+
+inline Ints add_dots(Ints sum, int8x16_t weights, int8x16_t input) {
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, weights, input);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(input));
+    const int16x8_t high = vmull_s8(vget_high_s8(weights), vget_high_s8(input));
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+
+inline int8x16_t four_of(const int8_t* input) { return vreinterpretq_s8_s32(same(four(input))); }
+
+template <int ROWS>
+inline void dot_nibbles(const uint8_t* weights, const int8_t* const* input, Ints* dots) {
+    for (int chunk = 0; chunk < 4; ++chunk) {
+        const uint8x16_t both = vld1q_u8(weights + chunk * CHUNK);
+        const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
+        const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+        for (int row = 0; row < ROWS; ++row) {
+            dots[row] = add_dots(dots[row], low, four_of(input[row] + 4 * chunk));
+            dots[row] = add_dots(dots[row], high, four_of(input[row] + 16 + 4 * chunk));
+        }
+    }
+}
+
+template <int ROWS>
+inline void dot_bytes(const uint8_t* weights, const int8_t* const* input, const int32_t*, Ints* dots) {
+    for (int row = 0; row < ROWS; ++row) dots[row] = same(0);
+    for (int chunk = 0; chunk < 8; ++chunk) {
+        const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(weights + chunk * CHUNK));
+        for (int row = 0; row < ROWS; ++row)
+            dots[row] = add_dots(dots[row], bytes, four_of(input[row] + 4 * chunk));
+    }
+}
+
+#else
+
+constexpr int LANES = 1;
+typedef int32_t Ints;
+typedef float Floats;
+
+inline Ints same(int32_t number) { return number; }
+inline Floats same(float number) { return number; }
+inline Floats floats(Ints ints) { return static_cast<float>(ints); }
+inline Floats halves(const uint8_t* from) {
+    uint16_t half;
+    memcpy(&half, from, sizeof half);
+    return half_to_float(half);
+}
+inline Floats times(Floats left, Floats right) { return left * right; }
+inline Floats add_product(Floats sum, Floats left, Floats right) { return sum + left * right; }
+inline void store(float* to, Floats number) { *to = number; }
+
+template <int ROWS>
+inline void dot_nibbles(const uint8_t* weights, const int8_t* const* input, Ints* dots) {
+    for (int row = 0; row < ROWS; ++row)
+        for (int i = 0; i < 16; ++i) {
+            const int both = weights[i / 4 * CHUNK + i % 4];
+            dots[row] += (both & 15) * input[row][i] + (both >> 4) * input[row][16 + i];
+        }
+}
+
+template <int ROWS>
+inline void dot_bytes(const uint8_t* weights, const int8_t* const* input, const int32_t*, Ints* dots) {
+    for (int row = 0; row < ROWS; ++row) {
+        dots[row] = 0;
+        for (int i = 0; i < 32; ++i)
+            dots[row] += static_cast<int8_t>(weights[i / 4 * CHUNK + i % 4]) * input[row][i];
+    }
+}
+
+#endif
+
+}  // namespace
+}  // namespace HANBIT_SET
