@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 
 from hanbit.data.sources import Source
+from hanbit.kernels.library import native
 from hanbit.tokenizers.tokenizer import Tokenizer
 from hanbit.tokenizers.words import Encoder
 
@@ -89,7 +90,7 @@ def encoded(found: Iterable[Batch], tokenizer: Tokenizer, dtype: np.dtype, worke
 
 
 def _encoder(core: tokenizers.Tokenizer, end: int, dtype: np.dtype) -> Callable[[Batch], Encoded]:
-    encoder, closing = Encoder(core, dtype), np.array([end], dtype)
+    encoder, closing = Encoder(core, dtype, native()), np.array([end], dtype)
 
     def encode(batch: Batch) -> Encoded:
         found = encoder.encode(batch.texts)

@@ -11,6 +11,7 @@ from hanbit.data import partial
 from hanbit.data.megatron import token_dtype
 from hanbit.data.samples import KIND
 from hanbit.data.sources import Source, find_sources
+from hanbit.kernels.library import native
 from hanbit.tokenizers import train
 from hanbit.tokenizers.load import load
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -46,6 +47,7 @@ def check(
         raise ConfigError(
             f"tokenizer={tokenizer} has its own vocabulary, vocabulary={vocabulary} is for training one. Leave one out"
         )
+    native()  # a HANBIT_NATIVE that cannot be had is told now
     size = DEFAULT_VOCABULARY if vocabulary is None else vocabulary
     if tokenizer is None:
         train.check_vocabulary(size)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hanbit.common.errors import ConfigError
 from hanbit.kernels.build import LIBRARY, digest
-from hanbit.kernels.structs import Address, Count, Decoder, Linear, Matrix
+from hanbit.kernels.structs import Address, Count, Decoder, Linear, Matrix, Reading
 
 MOST_ROWS = 8  # of one product of floats, as in native/kernels.h
 _BUILD = "python -m hanbit.kernels.build"
@@ -36,6 +36,11 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_swiglu": (None, (Address, Address, Address, Count, Address)),
     "hanbit_attend": (None, (Address, Address, Address, Address, Count, Count, Count, _FLOAT, Address)),
     "hanbit_largest": (Count, (Address, Address, Count)),
+    "hanbit_words_new": (Address, (ctypes.c_bool, Count)),
+    "hanbit_words_free": (None, (Address,)),
+    "hanbit_words_read": (ctypes.POINTER(Reading), (Address, ctypes.c_char_p, Address, Address, Count)),
+    "hanbit_words_learn": (None, (Address, ctypes.POINTER(Reading), Address, Address)),
+    "hanbit_reading_free": (None, (ctypes.POINTER(Reading),)),
 }
 
 

@@ -68,3 +68,15 @@ class Decoder(ctypes.Structure):
         ("norm", Address),
         ("head", Linear),
     ]
+
+
+class Reading(ctypes.Structure):
+    """Of HanbitReading: what a batch of texts holds of new words, and, once they are learnt, all ids."""
+
+    _fields_ = [
+        ("new_words", ctypes.POINTER(Count)),  # [num_new, 2] bytes: begin, end
+        ("num_new", Count),
+        ("ids", Address),  # [num_ids] int32
+        ("ends", ctypes.POINTER(Count)),
+        ("num_ids", Count),
+    ]

@@ -22,7 +22,7 @@ LARGEST_VOCABULARY = (
     2**20
 )  # four times any model's; the library takes memory for all at once, and aborts for lack of it
 
-# How a text is cut into words; tokenizers/cut.py reads it too.
+# How a text is cut into words; tokenizers/words.py reads it too.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"

@@ -1,8 +1,7 @@
 """Texts to the ids that the tokenizers library gives, faster: what a text repeats is encoded once.
 
 A corpus of 3 M tokens has 100,000 different words, with the blanks and signs before them. Each goes to the library when
-it is first met; then it is a look-up, which costs a tenth of the library's work (2 cores, SmolLM2's tokenizer: 1.2 to
-2 times its tokens per second).
+it is first met; then it is a look-up, natively (native_words.py) or, without the native library, in a dict.
 
 That is exact where the tokenizer first cuts texts by one of the patterns below, because a cut of ours is one of
 theirs and none of them looks back: a word of letters ends before ASCII that is no letter; whatever is no whitespace
@@ -13,13 +12,17 @@ merge over spaces) get whole texts.
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from hanbit.kernels.library import Native
+from hanbit.tokenizers.native_words import MOST_WORDS, NativeWords
 from hanbit.tokenizers.train import WORDS
 
 _KEPT_CHARACTERS = 1 << 21  # of the words that are remembered: about 250,000 of them, 60 MB
@@ -34,7 +37,8 @@ _END = r"(?=[\x00-@\[-`{-\x7f]|\Z)"  # of a word of letters: ASCII that is no le
 _WORD = rf"[^{_BLANKS}{_LETTERS}]*+[{_LETTERS}]++{_END}"
 _RUN = rf"[^{_BLANKS}]++"
 
-# GPT-2's pattern: whatever is no whitespace ends before any whitespace.
+# Both patterns stand in kernels/native/words.cpp once more; tests/tokenizers/test_words.py compares them.
+# GPT-2's: whatever is no whitespace ends before any whitespace.
 _BY_GPT2 = re.compile(rf"{_INDENT}|[{_BLANKS}]*+(?:{_WORD}|{_RUN})|[{_BLANKS}]+")
 # The others: line breaks belong to the signs before them, so what is neither sign nor known letter takes the next line.
 _BY_WORDS = re.compile(
@@ -53,16 +57,26 @@ _KNOWN_PATTERNS = {
 
 
 class Encoder:
-    """Ids of many texts by one tokenizer, which reads special tokens as text. Threads may share it."""
+    """Ids of many texts by one tokenizer, which reads special tokens as text. Threads may share it.
 
-    def __init__(self, core: tokenizers.Tokenizer, dtype: np.dtype) -> None:
+    kernels: None cuts and looks up in Python, which holds its lock meanwhile.
+    """
+
+    def __init__(self, core: tokenizers.Tokenizer, dtype: np.dtype, kernels: Native | None) -> None:
         self._core, self._dtype = core, dtype
         self._parts = parts_of(core)
+        self._native = None
+        if kernels is not None and self._parts.pattern is not None:
+            by_gpt2 = self._parts.pattern is _BY_GPT2
+            self._native = NativeWords(kernels.library, by_gpt2, partial(_ids_of, core), MOST_WORDS)
         self._known: dict[str, bytes] = {}
         self._characters = 0
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """For each text its ids [tokens], without those that a template adds."""
+        if self._native is not None and texts:
+            tokens, ends = self._native.encode(texts, list(map(self._parts.are_of, texts)))
+            return np.split(tokens.astype(self._dtype), ends[:-1])
         parts = [self._parts(text) for text in texts]
         known = self._learned(set(chain.from_iterable(parts)))
         return [np.frombuffer(b"".join(map(known.__getitem__, of_text)), self._dtype) for of_text in parts]
@@ -73,31 +87,44 @@ class Encoder:
             self._known, self._characters = {}, 0
         known = self._known
         new = [part for part in parts if part not in known]
-        for part, encoding in zip(new, self._core.encode_batch_fast(new, add_special_tokens=False), strict=True):
-            known[part] = np.array(encoding.ids, self._dtype).tobytes()
+        ids = _ids_of(self._core, new)
+        content = np.fromiter(chain.from_iterable(ids), self._dtype).tobytes()
+        ends = accumulate((len(of_part) * self._dtype.itemsize for of_part in ids), initial=0)
+        for part, (begin, end) in zip(new, pairwise(ends), strict=True):
+            known[part] = content[begin:end]
         self._characters += sum(map(len, new))
         return known
 
 
-def parts_of(core: tokenizers.Tokenizer) -> Callable[[str], list[str]]:
-    """What cuts a text into parts that `core` encodes alone as it does in the text; the parts joined are the text."""
-    pattern = _pattern_of(core)
-    if pattern is None:
-        return _whole
+def _ids_of(core: tokenizers.Tokenizer, parts: list[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in core.encode_batch_fast(parts, add_special_tokens=False)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Cuts a text into parts that a tokenizer encodes alone as it does in the text; the parts joined are the text."""
+
+    pattern: re.Pattern[str] | None  # None: texts stay whole
+    tag: re.Pattern[str] | None  # and so does a text with one of these
+
+    def __call__(self, text: str) -> list[str]:
+        return self.pattern.findall(text) if self.pattern is not None and self.are_of(text) else [text]
+
+    def are_of(self, text: str) -> bool:
+        """Is this text cut?"""
+        return self.pattern is not None and (self.tag is None or not any(map(self.tag.search, _forms(text))))
+
+
+def parts_of(core: tokenizers.Tokenizer) -> Parts:
+    """What is known to be safe for `core`."""
     added = [token.content for token in core.get_added_tokens_decoder().values() if not token.special]
-    if not added:
-        return pattern.findall
-    tag = re.compile("|".join(re.escape(form) for token in added for form in _forms(token)))
-    return lambda text: _whole(text) if any(map(tag.search, _forms(text))) else pattern.findall(text)
+    tag = "|".join(re.escape(form) for token in added for form in _forms(token))
+    return Parts(_pattern_of(core), re.compile(tag) if tag else None)
 
 
 def _forms(text: str) -> set[str]:
     """As it is and, where that differs, as NFC has it: the library looks for added tokens in either."""
     return {text, unicodedata.normalize("NFC", text)}
-
-
-def _whole(text: str) -> list[str]:
-    return [text]
 
 
 def _pattern_of(core: tokenizers.Tokenizer) -> re.Pattern[str] | None:

@@ -18,6 +18,7 @@ from hanbit.data import encode, partial
 from hanbit.data.megatron import open_token_file
 from hanbit.data.prepare import Prepared, prepare
 from hanbit.data.samples import open_samples
+from hanbit.kernels import library
 from hanbit.tokenizers import train
 from hanbit.tokenizers.load import load
 
@@ -331,6 +332,27 @@ def test_arguments_that_contradict_each_other_are_refused(tmp_path: Path, source
     with pytest.raises(ConfigError, match="vocabulary=10"):
         prepare(sources, tmp_path / "out", vocabulary=10)
     assert not (tmp_path / "out").exists()
+
+
+def test_kernels_that_cannot_be_had_are_refused_before_work_starts(
+    tmp_path: Path, sources: list[str], tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library.why_not():
+        pytest.skip("no native library")
+    library.native.cache_clear()
+    monkeypatch.setenv("HANBIT_NATIVE", "sse9")
+    with pytest.raises(ConfigError, match="HANBIT_NATIVE=sse9 is not here"):
+        prepare(sources, tmp_path / "out", tokenizer)
+    assert not (tmp_path / "out").exists()
+
+
+def test_native_words_change_no_byte(
+    tmp_path: Path, sources: list[str], tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(sources, tmp_path / "native", tokenizer)
+    monkeypatch.setattr(encode, "native", lambda: None)
+    prepare(sources, tmp_path / "python", tokenizer)
+    assert content_of(tmp_path / "native") == content_of(tmp_path / "python")
 
 
 def _peak_memory(arguments: list, results: multiprocessing.Queue) -> None:

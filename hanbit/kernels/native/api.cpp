@@ -7,6 +7,7 @@
 #endif
 
 #include "decoder.h"
+#include "words.h"
 
 #define HANBIT_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -85,3 +86,23 @@ HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, const float* query, con
 HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {
     return kernels->largest(numbers, count);
 }
+
+// Texts to token ids by their words (words.h)
+
+HANBIT_EXPORT hanbit::Words* hanbit_words_new(bool by_gpt2, int64_t most_words) {
+    return new hanbit::Words(by_gpt2, most_words);
+}
+
+HANBIT_EXPORT void hanbit_words_free(hanbit::Words* words) { delete words; }
+
+HANBIT_EXPORT HanbitReading* hanbit_words_read(hanbit::Words* words, const char* texts, const int64_t* ends,
+                                               const bool* cut, int64_t num_texts) {
+    return words->read(texts, ends, cut, num_texts);
+}
+
+HANBIT_EXPORT void hanbit_words_learn(hanbit::Words* words, HanbitReading* reading, const int32_t* ids,
+                                      const int64_t* ends) {
+    words->learn(*static_cast<hanbit::Reading*>(reading), ids, ends);
+}
+
+HANBIT_EXPORT void hanbit_reading_free(HanbitReading* reading) { delete static_cast<hanbit::Reading*>(reading); }
