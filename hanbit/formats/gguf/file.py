@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType
-from gguf.quants import dequantize, quant_shape_to_byte_shape
+from gguf.quants import quant_shape_to_byte_shape
 
 from hanbit.common.errors import FormatError
+from hanbit.formats.gguf import dequantise
 from hanbit.formats.gguf.header import Place, Value, read_header
 
 
@@ -41,7 +42,7 @@ def numbers_of(blocks: np.ndarray, type: GGMLQuantizationType, what: str) -> np.
     """Blocks, uint8 [..., bytes of a row], as float32. `what` is what an error calls them."""
     try:
         with np.errstate(all="ignore"):  # scales of a damaged file may be anything; who uses them checks the numbers
-            return dequantize(blocks, type)
+            return dequantise.numbers(blocks, type)
     except NotImplementedError:
         raise FormatError(f"{what} is {type.name}, which has no float32 reading here") from None
 
