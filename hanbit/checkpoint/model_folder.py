@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from hanbit.checkpoint.model_card import model_card
 from hanbit.checkpoint.model_json import read_json
 from hanbit.checkpoint.model_weights import INDEX, FolderTensors, empty_model, weight_files, write_weights
+from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
-from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest
+from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest_with
 from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
 from hanbit.models.registry import adapter_of, family_of
 from hanbit.tokenizers.load import copy_tokenizer
@@ -78,7 +79,8 @@ def save_model(
 ) -> None:
     """Write a folder that `transformers` loads. An earlier model in its place is kept until the new one is whole.
 
-    tensors: whole, by our names, of one dtype; read one shard at a time, so a lazy mapping needs memory for one shard.
+    tensors: whole, by our names, of one dtype; read one at a time, so a lazy mapping needs memory for one, or for those
+    that lie in the file as one.
     `facts` go into hanbit.json. `finish` is called with the folder that is about to take the place, all but hanbit.json
     in it: it may add files, gives more facts, and by raising keeps what was there. Raises ModelError where no
     architecture can say what `config` says, where a name or shape is not the model's, where `folder` holds anything but
@@ -87,15 +89,16 @@ def save_model(
     target = Path(folder).resolve()
     described = family_of(config).huggingface.config_to(config)
     _refuse_others(target)
-    with _temporary(target) as temporary:
-        dtype = write_weights(temporary, config, tensors)
+    with _temporary(target) as temporary, WeightFiles(temporary) as files:
+        dtype = write_weights(files, config, tensors)
         ends = _copy_tokenizer(temporary, tokenizer_folder)
         write_json(temporary / _CONFIG, {**described, "dtype": dtype, "torch_dtype": dtype, **ends})
         begins = {key: described[key] for key in _GENERATION_KEYS if described.get(key) is not None}
         write_json(temporary / "generation_config.json", {"_from_model_config": True, **begins, **ends})
         write_text(temporary / "README.md", model_card(target, config, facts))
         facts = {**facts, **(finish(temporary) if finish else {})}
-        write_manifest(temporary, KIND, sorted(path.name for path in temporary.iterdir()), **facts)
+        names = sorted(path.name for path in temporary.iterdir())
+        write_manifest_with(temporary, KIND, names, files.digests(), facts)
 
 
 def _adapter_for(config: dict[str, Any]) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from hanbit.checkpoint.model_json import read_json
+from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import ModelError
 from hanbit.config.model import ModelConfig
@@ -164,8 +164,8 @@ def _places(files: dict[Path, Any], current_name: Callable[[str], str]) -> dict[
     return places
 
 
-def write_weights(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Write `tensors`, whole, by our names, and read from the mapping one shard at a time; returns their dtype's name.
+def write_weights(files: WeightFiles, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write `tensors`, whole, by our names, and read from the mapping one after another; returns their dtype's name.
 
     Raises ModelError on a name, shape or dtype that is not the model's, before anything is written where it can.
     """
@@ -183,31 +183,29 @@ def write_weights(folder: Path, config: ModelConfig, tensors: Mapping[str, torch
         places = {
             stored: file
             for file, shard in zip(names, shards, strict=True)
-            for parts in shard.values()
-            for stored in _file_names(parts, shapes)
+            for parts in shard
+            for stored in _shapes_in_file(parts, shapes)
         }
         total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        write_json(files.folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     for file, shard in zip(names, shards, strict=True):
-        found: dict[str, torch.Tensor] = {}
-        for parts in shard.values():
-            joined = _joined(parts, tensors, shapes, dtype)
-            stored = _file_names(parts, shapes)
-            found |= zip(stored, joined.unbind() if parts[0][1].is_stack else [joined], strict=True)
-        save_file(found, folder / file, metadata={"format": "pt"})
+        stored_shapes = {name: shape for parts in shard for name, shape in _shapes_in_file(parts, shapes).items()}
+        files.write(file, stored_shapes, dtype, _in_file(shard, tensors, shapes, dtype))
     return str(dtype).removeprefix("torch.")
 
 
 Parts = list[tuple[str, Source]]  # our tensors of one of theirs, or of one stack of them
 
 
-def _file_names(parts: Parts, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+def _shapes_in_file(parts: Parts, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """By the name in the file; of a stack, those of its tensors."""
     name, source = parts[0]
-    return [one.name for one in source.each(shapes[name])]
+    own = shapes[name][1:] if source.is_stack else shapes[name]
+    return {one.name: source.shape_in_file(own) for one in source.each(shapes[name])}
 
 
-def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes: int) -> list[dict[str, Parts]]:
-    """Which tensors, by Hugging Face's names, go into which shard."""
+def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes: int) -> list[list[Parts]]:
+    """Which tensors go into which shard, in the order of their Hugging Face names there: as they lie in the file."""
     source_of = family_of(config).huggingface.source_of
     stored: dict[str, Parts] = {}
     for name in shapes:
@@ -222,7 +220,17 @@ def _planned(config: ModelConfig, shapes: dict[str, tuple[int, ...]], item_bytes
             room_bytes = SHARD_BYTES
         shards[-1][stored_name] = sorted(parts, key=lambda part: part[1].part)
         room_bytes -= size_bytes
-    return shards
+    return [[parts for _, parts in sorted(shard.items())] for shard in shards]
+
+
+def _in_file(
+    shard: list[Parts], tensors: Mapping[str, torch.Tensor], shapes: dict[str, tuple[int, ...]], dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name in the file, and the tensor as it lies there."""
+    for parts in shard:
+        joined = _joined(parts, tensors, shapes, dtype)
+        stacked = joined.unbind() if parts[0][1].is_stack else [joined]
+        yield from zip(_shapes_in_file(parts, shapes), stacked, strict=True)
 
 
 def _joined(

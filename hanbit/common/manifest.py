@@ -6,6 +6,7 @@ before they believe a byte. The manifest itself is data: it is parsed as JSON an
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,17 @@ def sha256_of(path: Path) -> str:
 
 def write_manifest(folder: Path, kind: str, files: list[str], **facts: Any) -> None:
     """Write `folder/hanbit.json` over `files` (paths relative to `folder`). `facts` must be JSON values."""
+    write_manifest_with(folder, kind, files, {}, facts)
+
+
+def write_manifest_with(
+    folder: Path, kind: str, files: list[str], digests: Mapping[str, str], facts: dict[str, Any]
+) -> None:
+    """`digests`: file -> SHA-256, of those that were hashed while they were written."""
     entries = {}
     for name in sorted(files):
         path = folder / name
-        entries[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        entries[name] = {"bytes": path.stat().st_size, "sha256": digests.get(name) or sha256_of(path)}
     write_json(folder / NAME, {"kind": kind, "format_version": FORMAT_VERSION, **facts, "files": entries})
 
 

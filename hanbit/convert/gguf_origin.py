@@ -15,11 +15,10 @@ from hanbit.common.units import readable_count
 from hanbit.config.model import ModelConfig
 from hanbit.convert.gguf import GGUFModel, gguf_name
 from hanbit.convert.gguf_proof import prove
-from hanbit.convert.gguf_tokenizer import end_ids, write_tokenizer
+from hanbit.convert.gguf_tokenizer import end_ids, role_ids, write_tokenizer
 from hanbit.convert.origin import Report
 from hanbit.formats.gguf.blocks import Blocks, is_quantised, kept, write_blocks
 from hanbit.models.registry import family_of
-from hanbit.tokenizers.load import load as load_tokenizer
 
 
 class GGUFOrigin:
@@ -60,11 +59,11 @@ class GGUFOrigin:
 
     def _write_generation(self, folder: Path) -> None:
         """All tokens that end an answer; GGUF says nothing of how to sample."""
-        tokenizer, ends = load_tokenizer(folder), end_ids(self._model.metadata)
-        values: dict[str, Any] = {"_from_model_config": True, "bos_token_id": tokenizer.begin_id}
+        roles, ends = role_ids(self._model.metadata), end_ids(self._model.metadata)
+        values: dict[str, Any] = {"_from_model_config": True, "bos_token_id": roles["bos"]}
         values["eos_token_id"] = ends if len(ends) > 1 else next(iter(ends), None)
-        if tokenizer.pad_id is not None:
-            values["pad_token_id"] = tokenizer.pad_id
+        if roles["pad"] is not None:
+            values["pad_token_id"] = roles["pad"]
         write_json(folder / "generation_config.json", values)
 
     def _blocks(self) -> dict[str, Blocks]:

@@ -80,6 +80,12 @@ def end_ids(metadata: Metadata) -> list[int]:
     return list(dict.fromkeys(id for id in found if id is not None))
 
 
+def role_ids(metadata: Metadata) -> dict[str, int | None]:
+    """Role, as the written files call it -> id."""
+    num_tokens = len(metadata.texts(f"{_KEYS}.tokens"))
+    return {role: metadata.index(f"{_KEYS}.{key}_token_id", num_tokens) for role, key in _ROLES.items()}
+
+
 def _cut(metadata: Metadata) -> str:
     kind = metadata.text(f"{_KEYS}.model")
     if kind != "gpt2":
@@ -123,8 +129,7 @@ def _added(metadata: Metadata, tokens: Sequence[str]) -> list[dict[str, Any]]:
 
 def _roles(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:
     """Names of tokenizer_config.json -> token."""
-    ids = {role: metadata.index(f"{_KEYS}.{key}_token_id", len(tokens)) for role, key in _ROLES.items()}
-    return {f"{role}_token": tokens[id] for role, id in ids.items() if id is not None}
+    return {f"{role}_token": tokens[id] for role, id in role_ids(metadata).items() if id is not None}
 
 
 def _ends(metadata: Metadata, cut: str, tokens: Sequence[str], roles: dict[str, str]) -> dict[str, Any] | None:

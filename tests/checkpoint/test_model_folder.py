@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from hanbit.checkpoint import model_weights
+from hanbit.checkpoint import model_weights, weight_file
 from hanbit.checkpoint.model_folder import load_model, read_config, read_tensors, save_model
+from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import read_manifest, verify
 from hanbit.config.model import ModelConfig
@@ -66,13 +67,13 @@ def test_shards_are_read_one_at_a_time_and_load_as_one_file_does(
 ) -> None:
     monkeypatch.setattr(model_weights, "SHARD_BYTES", 4000)
     read_before_shard, lazy = [], Lazy(numbers(config))
-    save_file = model_weights.save_file
+    write = WeightFiles.write
 
-    def counted(*arguments, **keywords) -> None:
+    def counted(*arguments) -> None:
         read_before_shard.append(lazy.read)
-        save_file(*arguments, **keywords)
+        write(*arguments)
 
-    monkeypatch.setattr(model_weights, "save_file", counted)
+    monkeypatch.setattr(WeightFiles, "write", counted)
     save_model(tmp_path / "m", config, lazy, None, facts={})
     assert len(read_before_shard) > 2
     assert read_before_shard == sorted(set(read_before_shard))
@@ -110,13 +111,16 @@ def test_tensors_of_another_model_are_not_saved(tmp_path: Path, fault: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_keeps_the_former_model_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("refusing", ["pwrite", "fsync"])
+def test_full_disk_keeps_the_former_model_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch, refusing: str
+) -> None:
     save_model(tmp_path / "m", LLAMA, numbers(LLAMA), None, facts={})
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_weights, "save_file", full)
+    monkeypatch.setattr(weight_file.os, refusing, full)
     with pytest.raises(ModelError, match=r"No space left.*What was there before is kept"):
         save_model(tmp_path / "m", GPT, numbers(GPT), None, facts={})
     assert read_config(tmp_path / "m") == LLAMA
@@ -209,6 +213,6 @@ def test_names_without_their_prefix_and_old_constants_are_read(tmp_path: Path, c
     prefix = "model." if config is LLAMA else "transformer."
     constant = "layers.0.self_attn.rotary_emb.inv_freq" if config is LLAMA else "h.0.attn.bias"
     stored = {name.removeprefix(prefix): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
-    model_weights.save_file({**stored, constant: torch.zeros(2)}, folder / "model.safetensors")
+    save_file({**stored, constant: torch.zeros(2)}, folder / "model.safetensors")
     found = read_tensors(folder)
     assert all(torch.equal(found[name], tensor) for name, tensor in numbers(config).items())

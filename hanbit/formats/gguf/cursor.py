@@ -59,8 +59,8 @@ class Cursor:
         return found + [self.text(what, longest_bytes) for _ in range(num_texts - len(found))]
 
     def _plain_texts(self, num_texts: int, longest_bytes: int) -> list[str]:
-        """Those before the first with anything wrong, which `text` then refuses: a tokenizer has a hundred thousand, and
-        a call and a slice for each question took ten times as long."""
+        """Those before the first with anything wrong, which `text` then refuses. A tokenizer has a hundred thousand;
+        with calls for each question they took ten times as long."""
         buffer, layout, found = self.buffer, _LAYOUTS["Q"], []
         num_bytes, last = len(buffer), len(buffer) - layout.size
         for _ in range(num_texts):
