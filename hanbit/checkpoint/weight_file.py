@@ -104,7 +104,7 @@ def _laid_out(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> tupl
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_all(handle: int, content: memoryview, offset: int) -> None:
