@@ -60,7 +60,7 @@ class Cursor:
 
     def _plain_texts(self, num_texts: int, longest_bytes: int) -> list[str]:
         """Those before the first with anything wrong, which `text` then refuses. A tokenizer has a hundred thousand;
-        with calls for each question they took ten times as long."""
+        with calls for each question they took twice as long."""
         buffer, layout, found = self.buffer, _LAYOUTS["Q"], []
         num_bytes, last = len(buffer), len(buffer) - layout.size
         for _ in range(num_texts):
