@@ -5,6 +5,7 @@ loop; what callers want of the thread (join, leave, end) crosses back under one 
 """
 
 import asyncio
+import atexit
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from hanbit.engine.sequence import Sequence
 # Tokens of a prompt read between two steps of running answers: what they wait is near a step of their own, and the
 # matrices are still read for enough tokens to be worth it.
 _PATIENCE = 128
+_SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Counts:
 
 
 class Service:
-    """One model answering many callers at once, on a thread of its own, until `close`.
+    """One model answering many callers at once, on a thread of its own, until `close` or the end of the process.
 
     `max_sequences` are answered at the same time, `max_waiting` more may wait.
     """
@@ -54,6 +56,7 @@ class Service:
         self._totals = Counts()
         self._thread = threading.Thread(target=self._run, name="hanbit-engine", daemon=True)
         self._thread.start()
+        atexit.register(self._end)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, adapter: str | None = None) -> "Answer":
         """One answer, piece by piece, for the running event loop.
@@ -93,10 +96,16 @@ class Service:
 
     def close(self) -> None:
         """End the thread; whoever waits for an answer gets GenerationError. Waits for the step being made."""
+        self._end(None)
+        atexit.unregister(self._end)
+
+    def _end(self, patience_seconds: float | None = _SECONDS_FOR_A_STEP) -> None:
+        """Also called when the process ends with a service open: a thread that comes back from torch while the
+        interpreter is taken down aborts the process. The callers' loops are closed by then, which `_deliver` minds."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(patience_seconds)
 
     def cancel(self, sequence: Sequence) -> None:
         """Nobody waits for it any more; nothing if it has ended."""

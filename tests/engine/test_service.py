@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -223,3 +227,42 @@ def test_an_idle_service_uses_no_processor_time(service: Service) -> None:
     before = time.process_time()
     time.sleep(0.3)
     assert time.process_time() - before < 0.1
+
+
+LEAVES_WITHOUT_CLOSING = """
+import asyncio, sys, torch
+from hanbit.engine.llm import LLM
+from hanbit.engine.runner import Runner
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.service import Service
+
+matrix, decode = torch.ones(300, 300), Runner.decode
+
+def in_torch_nearly_always(*arguments):
+    for _ in range(100):
+        matrix @ matrix
+    return decode(*arguments)
+
+Runner.decode = in_torch_nearly_always
+
+async def leave():
+    kept.append(service.stream("The", SamplingParams(max_tokens=40, ignore_eos=True)))
+    await anext(kept[0])
+
+kept, service = [], Service(LLM(sys.argv[1]))
+asyncio.run(leave())
+print("left in the midst of an answer")
+"""
+
+
+@pytest.mark.parametrize("kernels", ["0", ""], ids=["torch", "native"])
+def test_a_process_that_ends_without_closing_ends_well(folder: Path, kernels: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_WITHOUT_CLOSING, folder],
+        env={**os.environ, "HANBIT_NATIVE": kernels},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout == "left in the midst of an answer\n"
