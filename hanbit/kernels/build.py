@@ -4,6 +4,8 @@ Some sources are compiled once for each instruction set; which one is used is de
 that a wheel runs on any processor of its family.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +32,7 @@ _FLAGS = (
     "-Wall",
     "-Wextra",
 )
+_UNFINISHED = "native.so-"  # temporary folders beside the library
 _BY_SET = ("kernels.cpp", "blocks.cpp")
 _SETS = {"baseline": ()}  # namespace: flags; NEON is part of every 64-bit ARM
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
@@ -67,10 +71,27 @@ def build(library: Path = LIBRARY) -> None:
     if command is None:
         raise BuildError("there is no C++ compiler (Debian: apt install g++)")
     try:
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        with (
+            _alone(library.parent),
+            tempfile.TemporaryDirectory(dir=library.parent, prefix=_UNFINISHED) as folder,
+        ):
             _compile(command, Path(folder)).replace(library)
     except OSError as problem:
         raise BuildError(f"{library} cannot be written: {problem.strerror}. Build as its owner, with room") from None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One build at a time, so that what an earlier one has left there, killed, can be told and removed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folders: the remains stay
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for left in folder.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _compile(command: list[str], folder: Path) -> Path:
