@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hanbit.common.capability import Processor
+from hanbit.common.errors import ConfigError
 from hanbit.common.units import readable_bytes
 from hanbit.kernels.library import native, why_not
 
@@ -66,8 +67,11 @@ def machine() -> dict[str, Any]:
 
 
 def native_kernels() -> str:
-    """Which instruction set the engine's own kernels use, or why there are none."""
-    found = native()
+    """Which instruction set the engine's own kernels use, or why there are none: a wrong HANBIT_NATIVE, too."""
+    try:
+        found = native()
+    except ConfigError as problem:
+        return f"none: {problem}"
     return f"built, {found.instruction_set}" if found else f"none: {why_not()}"
 
 

@@ -1,13 +1,16 @@
 """When the kernels are used, and what is said when they are not."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hanbit.cli.doctor import native_kernels
 from hanbit.common.errors import ConfigError
 from hanbit.kernels import build, library
 
@@ -82,6 +85,37 @@ def test_compiler_that_refuses_leaves_no_library(
     with pytest.raises(build.BuildError, match=says):
         build.build(tmp_path / "native.so")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_has_left_is_removed_by_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.chmod(0o755)
+    made = tmp_path / "made"
+    script = "import pathlib, sys; from hanbit.kernels import build; build.build(pathlib.Path(sys.argv[1]))"
+    made.mkdir()
+    environment = {**os.environ, "CXX": str(compiler)}
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, made / "native.so"], env=environment, start_new_session=True
+    )
+    while not list(made.iterdir()):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert len(list(made.iterdir())) == 1, "nobody was left to remove it"
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(build.BuildError):
+        build.build(made / "native.so")
+    assert list(made.iterdir()) == []
+
+
+def test_doctor_says_what_is_wrong_with_the_environment(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(library, "LIBRARY", request.getfixturevalue("library"))
+    monkeypatch.setenv("HANBIT_NATIVE", "sse9")
+    assert native_kernels().startswith("none: HANBIT_NATIVE=sse9 is not here: this processor has ")
 
 
 def test_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
