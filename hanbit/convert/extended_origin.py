@@ -111,6 +111,8 @@ def extended(origin: Origin, corpus: str | None, new_tokens: int | None) -> Orig
         return origin
     if corpus is None:
         raise ConfigError(f"--new-tokens {new_tokens} needs --extend-vocabulary CORPUS, the text to learn them from")
+    if not corpus.strip():
+        raise ConfigError("--extend-vocabulary is empty. Name the text to learn from: a file, a folder or a corpus")
     count = NEW_TOKENS if new_tokens is None else new_tokens
     if count < 4:
         raise ConfigError(f"--new-tokens {count} is too few to make a letter and a word of. Use 4 or more")

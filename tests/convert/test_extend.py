@@ -93,6 +93,8 @@ def test_padding_that_is_left_stays(base: Path, corpus: Path, tmp_path: Path) ->
     ("text", "count", "error", "words"),
     [
         (None, 60, ConfigError, "needs --extend-vocabulary"),
+        ("", None, ConfigError, "--extend-vocabulary is empty"),
+        (" ", 60, ConfigError, "--extend-vocabulary is empty"),
         ("{corpus}", 1, ConfigError, "too few"),
         ("{corpus}", 2**40, ConfigError, "at most 1048576"),
         ("nowhere.txt", None, DataError, "nowhere.txt"),
