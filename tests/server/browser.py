@@ -1,6 +1,7 @@
 """Headless Chromium, driven through the DevTools protocol over a pipe: no port, no driver, no further package."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -110,10 +111,13 @@ def browser(profile: Path) -> Iterator[Page]:
     assert CHROMIUM is not None
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
+    # In a fresh process the pipes may be 3 to 6 themselves: the first dup2 would then take the place of the second's
+    # source, and one onto itself would leave the end closed in the browser.
+    free = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (their_input, their_output)]
 
     def as_3_and_4() -> None:
-        os.dup2(their_input, 3)
-        os.dup2(their_output, 4)
+        for end, place in zip(free, (3, 4), strict=True):
+            os.dup2(end, place)
 
     process = subprocess.Popen(
         [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"],
@@ -123,8 +127,8 @@ def browser(profile: Path) -> Iterator[Page]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    os.close(their_input)
-    os.close(their_output)
+    for end in (their_input, their_output, *free):
+        os.close(end)
     try:
         with os.fdopen(our_input, "rb") as incoming, os.fdopen(our_output, "wb") as outgoing:
             yield Page(incoming, outgoing)
