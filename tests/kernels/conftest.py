@@ -12,7 +12,7 @@ from hanbit.kernels.library import Native, load, why_not
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not why_not():
+    if not why_not.__wrapped__():  # not kept: another library is asked for in this process
         return LIBRARY
     if compiler() is None:
         pytest.skip("no C++ compiler")
