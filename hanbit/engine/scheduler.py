@@ -1,0 +1,270 @@
+"""Which tokens of which sequences are fed in a step, and who has room in the cache. No torch, no clock but the given.
+
+A step feeds the next token of every answer and, up to a budget of tokens, parts of prompts that are still to be read.
+Who comes first: the smaller `priority`, then the earlier arrival. When blocks run out, the last of those who are being
+worked on gives its own up and waits again; it is read anew later, from what others have not overwritten meanwhile.
+The first is never sent away, so everybody ends.
+"""
+
+import bisect
+import time
+from array import array
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from hanbit.common.errors import GenerationError
+from hanbit.engine.blocks import Blocks, Key, extend_keys
+
+
+class Request(Protocol):
+    """What a scheduler needs to know of a sequence (sequence.py)."""
+
+    @property
+    def tokens(self) -> Items[int]:
+        """Prompt and answer so far; grows by the newest token when a step has fed all of them."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens it has in the cache at most."""
+
+    @property
+    def priority(self) -> int:
+        """Smaller ones come first."""
+
+    @property
+    def deadline(self) -> float | None:
+        """In seconds of the scheduler's clock, when nobody waits for it any more."""
+
+    @property
+    def root(self) -> Key:
+        """What its keys and values depend on besides tokens: sequences with another root share no blocks."""
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`sequences` are worked on at the same time; `step_tokens` are fed in a step at most, and of prompts at most
+    `patience` while an answer waits for its next token (a step feeds every answer's token in any case)."""
+
+    sequences: int
+    step_tokens: int = 1024
+    patience: int = 1024
+
+
+@dataclass(frozen=True)
+class Part(Generic[R]):
+    """Positions start..end of a request are to be fed. `blocks`: of its positions from 0 on, to be read and written."""
+
+    request: R
+    start: int
+    end: int
+    blocks: "array[int]"
+
+
+@dataclass
+class Counts:
+    """Totals since the start. `cached_tokens` of the `read_tokens` were found in the cache and not computed."""
+
+    preempted: int = 0
+    read_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Ticket(Generic[R]):
+    request: R
+    rank: tuple[int, int]  # priority, arrival
+    blocks: "array[int]" = field(default_factory=lambda: array("i"))
+    num_fed: int = 0  # tokens whose keys and values are in the blocks
+    keys: list[Key] = field(default_factory=list)  # of full blocks of its tokens, from the first on
+
+    @property
+    def num_left(self) -> int:
+        return len(self.request.tokens) - self.num_fed
+
+
+class Scheduler(Generic[R]):
+    """Not safe between threads. A caller does: plan; feed the parts; `fed` for each; let requests grow; plan again."""
+
+    def __init__(
+        self, blocks: Blocks, limits: Limits, shares: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.blocks, self.limits, self.counts = blocks, limits, Counts()
+        self._shares, self._clock = shares, clock
+        self._num_arrived = 0
+        self._tickets: dict[R, _Ticket[R]] = {}
+        self._waiting: list[_Ticket[R]] = []  # both by rank
+        self._running: list[_Ticket[R]] = []
+        self._coming: dict[Key, _Ticket[R]] = {}  # blocks that one of the running is about to fill
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: R) -> None:
+        """It waits from now on. Raises GenerationError if it is larger than all blocks together."""
+        check_size(request.longest, self.blocks.num_tokens)
+        self._num_arrived += 1
+        self._tickets[request] = ticket = _Ticket(request, (request.priority, self._num_arrived))
+        bisect.insort(self._waiting, ticket, key=_rank)
+
+    def remove(self, request: R, spoiled: bool = False) -> list[int]:
+        """It has ended, or nobody wants it any more; nothing if it is not here. Its blocks are free from now on.
+
+        `spoiled`: what it has fed may be no numbers, so nobody finds it any more. The blocks that were its own alone.
+        """
+        ticket = self._tickets.pop(request, None)
+        if ticket is None:
+            return []
+        if ticket not in self._running:
+            self._waiting.remove(ticket)
+            return []
+        self._running.remove(ticket)
+        blocks = list(ticket.blocks)
+        if spoiled:
+            self.blocks.forget(blocks)
+        self._release(ticket)
+        return [block for block in blocks if self.blocks.num_free_among([block])]
+
+    def late(self) -> list[R]:
+        """Those whose deadline has passed, first come first; they are still here."""
+        timed = [one for one in self._tickets.values() if one.request.deadline is not None]
+        if not timed:
+            return []
+        now = self._clock()
+        return [one.request for one in timed if one.request.deadline is not None and one.request.deadline <= now]
+
+    def plan(self) -> list[Part[R]]:
+        """What to feed in the next step; empty only if nobody is here."""
+        num_growing = sum(ticket.num_left == 1 for ticket in self._running)
+        budget = self.limits.step_tokens - num_growing
+        budget = min(budget, self.limits.patience) if num_growing else budget
+        parts: list[Part[R]] = []
+        preempted = self.counts.preempted
+        for ticket in list(self._running):
+            if ticket not in self._running:  # it has made room for one before it
+                continue
+            tokens = 1 if ticket.num_left == 1 else min(ticket.num_left, budget)
+            if tokens > 0 and self._grow(ticket, ticket.num_fed + tokens):
+                budget -= tokens if ticket.num_left > 1 else 0
+                parts.append(_part(ticket, tokens))
+        if self.counts.preempted == preempted:  # else who was just sent away would come back at once
+            parts += self._admit(budget)
+        parts = [part for part in parts if self._tickets[part.request] in self._running]  # admitting sends away, too
+        assert parts or not self._tickets
+        return parts
+
+    def fed(self, part: Part[R]) -> None:
+        """The part's keys and values are in the cache, and are numbers."""
+        ticket = self._tickets[part.request]
+        before, ticket.num_fed = ticket.num_fed, part.end
+        size = self.blocks.block_size
+        if self._shares and part.end // size > before // size:
+            extend_keys(ticket.keys, part.request.root, part.request.tokens, size)
+            for index in range(before // size, part.end // size):
+                self.blocks.know(ticket.blocks[index], ticket.keys[index])
+                self._coming.pop(ticket.keys[index], None)
+
+    def _grow(self, ticket: _Ticket[R], tokens: int) -> bool:
+        """Room for so many tokens of it, if need be instead of those behind it; False: it had to leave itself."""
+        while self.blocks.needed(tokens) - len(ticket.blocks) > self.blocks.num_free:
+            last = self._running[-1]
+            self._preempt(last)
+            if last is ticket:
+                return False
+        self._extend(ticket, tokens)
+        return True
+
+    def _extend(self, ticket: _Ticket[R], tokens: int) -> None:
+        for _ in range(self.blocks.needed(tokens) - len(ticket.blocks)):
+            ticket.blocks.append(self.blocks.take())
+
+    def _admit(self, budget: int) -> list[Part[R]]:
+        """Those who wait, in their order, as long as there is room for all that they have to read."""
+        parts: list[Part[R]] = []
+        for ticket in list(self._waiting):
+            if budget <= 0:
+                break
+            shared = self._shared(ticket)
+            if shared is None:
+                continue
+            if not self._make_way(ticket, shared):
+                break
+            self._start(ticket, shared)
+            tokens = min(ticket.num_left, budget)
+            budget -= tokens
+            parts.append(_part(ticket, tokens))
+        return parts
+
+    def _shared(self, ticket: _Ticket[R]) -> list[int] | None:
+        """Blocks that hold its beginning already; None if the next one is just being filled by another."""
+        if not self._shares:
+            return []
+        size, tokens = self.blocks.block_size, ticket.request.tokens
+        extend_keys(ticket.keys, ticket.request.root, tokens, size)
+        keys = ticket.keys[: (len(tokens) - 1) // size]  # the last token is fed in any case: its logits are wanted
+        found = self.blocks.find(keys)
+        return None if len(found) < len(keys) and keys[len(found)] in self._coming else found
+
+    def _make_way(self, ticket: _Ticket[R], shared: list[int]) -> bool:
+        """Is there a seat and room for it, if need be those of one with a larger priority?"""
+        while not self._has_room(ticket, shared):
+            if not self._running or self._running[-1].rank[0] <= ticket.rank[0]:
+                return False
+            self._preempt(self._running[-1])
+        return True
+
+    def _has_room(self, ticket: _Ticket[R], shared: list[int]) -> bool:
+        needed = self.blocks.needed(len(ticket.request.tokens)) - len(shared)
+        free = self.blocks.num_free - self.blocks.num_free_among(shared)
+        return len(self._running) < self.limits.sequences and needed <= free
+
+    def _start(self, ticket: _Ticket[R], shared: list[int]) -> None:
+        self._waiting.remove(ticket)
+        bisect.insort(self._running, ticket, key=_rank)
+        for block in shared:
+            self.blocks.share(block)
+        ticket.blocks = array("i", shared)
+        ticket.num_fed = len(shared) * self.blocks.block_size
+        self._extend(ticket, len(ticket.request.tokens))  # all of them: nobody is read halfway and sent away
+        self.counts.read_tokens += len(ticket.request.tokens)
+        self.counts.cached_tokens += ticket.num_fed
+        self._coming.update(dict.fromkeys(ticket.keys[len(shared) :], ticket))
+
+    def _preempt(self, ticket: _Ticket[R]) -> None:
+        self.counts.preempted += 1
+        self._running.remove(ticket)
+        self._release(ticket)
+        bisect.insort(self._waiting, ticket, key=_rank)
+
+    def _release(self, ticket: _Ticket[R]) -> None:
+        self.blocks.release(ticket.blocks)
+        ticket.blocks, ticket.num_fed = array("i"), 0
+        for key in ticket.keys:
+            if self._coming.get(key) is ticket:
+                del self._coming[key]
+
+
+def check_size(longest: int, num_tokens: int, name: str = "the prompt") -> None:
+    """Raises GenerationError for what no amount of waiting makes fit."""
+    if longest > num_tokens:
+        raise GenerationError(
+            f"{name} and its answer take {longest} tokens of the key-value cache, which holds {num_tokens}. "
+            "Shorten it, lower max_tokens, or give the engine more: num_blocks, kv_cache_gb"
+        )
+
+
+def _rank(ticket: _Ticket[R]) -> tuple[int, int]:
+    return ticket.rank
+
+
+def _part(ticket: _Ticket[R], tokens: int) -> Part[R]:
+    return Part(ticket.request, ticket.num_fed, ticket.num_fed + tokens, ticket.blocks)
