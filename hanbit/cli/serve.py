@@ -38,8 +38,18 @@ def command(
         list[str] | None, typer.Option(help="With explicit: load this at the start; * is all.")
     ] = None,
     exit_on_error: Annotated[bool, typer.Option(help="End if a model cannot be loaded.")] = True,
-    max_sequences: Annotated[int, typer.Option(help="Prompts answered at the same time, per engine.")] = 8,
+    max_sequences: Annotated[
+        int, typer.Option("--max-sequences", "--max-num-seqs", help="Prompts answered at the same time, per engine.")
+    ] = 8,
     max_waiting: Annotated[int, typer.Option(help="Prompts that may wait; more are refused.")] = 256,
+    kv_cache_gb: Annotated[
+        float | None,
+        typer.Option(help="Gigabytes of the key-value cache, per engine.", show_default="what the contexts take, to 4"),
+    ] = None,
+    num_blocks: Annotated[int | None, typer.Option(help="Its size in blocks, instead.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens of a block.")] = 16,
+    max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens fed in a step, at most.")] = 1024,
+    enable_prefix_caching: Annotated[bool, typer.Option(help="Prompts share what they begin with.")] = True,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
 ) -> None:
@@ -73,7 +83,17 @@ def command(
         fail_if_a_model_fails=exit_on_error,
         api_key=api_key,
         insecure=insecure,
-        engines=EngineOptions(dtype, device, max_sequences, max_waiting),
+        engines=EngineOptions(
+            dtype,
+            device,
+            max_sequences,
+            max_waiting,
+            block_size=block_size,
+            num_blocks=num_blocks,
+            kv_cache_gb=kv_cache_gb,
+            max_num_batched_tokens=max_num_batched_tokens,
+            enable_prefix_caching=enable_prefix_caching,
+        ),
     )
     options.check()
 

@@ -49,6 +49,10 @@ class EngineBusy(GenerationError):
     """As many prompts wait for the engine as may; come again later."""
 
 
+class DeadlinePassed(GenerationError):
+    """The time that an answer was given is up."""
+
+
 class RepositoryError(HanbitError):
     """A model repository, or a config.pbtxt in it, is missing or wrong."""
 

@@ -4,14 +4,16 @@ An adapter's pairs (A [rank, in], B [out, rank]) per matrix become pairs per joi
 same input is one product, down [in, ranks], up [ranks, out], with zeros where a part's ranks do not reach.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from hanbit.formats.peft import Adapter
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,14 @@ class Place:
 
 @dataclass(frozen=True)
 class JoinedAdapter:
-    """By layer index: place of a joined matrix -> (down [in, ranks], up [ranks, out]), the scale inside `up`."""
+    """By layer index: place of a joined matrix -> (down [in, ranks], up [ranks, out]), the scale inside `up`.
+
+    `root`: no other adapter's, not even of the same name: what is cached with one is not found with another.
+    """
 
     name: str
     layers: tuple[Mapping[str, Pair], ...]
+    root: bytes = field(default_factory=lambda: next(_NUMBERS).to_bytes(8))
 
 
 class StepAdapters:

@@ -1,7 +1,10 @@
 """How the engine attends: write this step's keys and values into the cache, look at all that are visible.
 
+A step's tokens come flat, [tokens, 1, ..], part by part (scheduler.py), so that prompts and growing answers share every
+product. Here they come apart: a prompt's part looks at its own sequence; single tokens look at theirs in one call.
+
 The model asks `attend(index)` for each layer's function (docs/models.md); what the layers share in a step is set once,
-by `prefill` or `decode`, before the trunk runs. The same functions bring the step's adapters to the layers.
+by `begin`, before the trunk runs. The same functions bring the step's adapters to the layers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,18 +16,22 @@ from torch.nn import functional as F
 
 from hanbit.engine.adapters import NO_ADAPTERS, StepAdapters
 from hanbit.engine.kv_cache import KVCache
+from hanbit.engine.scheduler import Part
 
 
 @dataclass(frozen=True)
 class View:
-    """What a step's queries see: these rows and positions of the cache, all or as `mask` and `is_causal` say."""
+    """What some of a step's tokens see: of the blocks in `table` [sequences, blocks] the positions in `seen`, all or as
+    `mask` says; or only one another, causally, where there is no table. `rows`: those tokens' places in the step."""
 
-    seen: tuple[slice, slice]
+    rows: slice | torch.Tensor
+    sequences: int
+    table: torch.Tensor | None = None
+    seen: slice | None = None
     mask: torch.Tensor | None = None
-    is_causal: bool = False
 
 
-class CachedAttend:
+class PagedAttend:
     """`windows`: those of the model's layers, tokens a query looks back, itself included; None for all."""
 
     def __init__(self, cache: KVCache, windows: Iterable[int | None]) -> None:
@@ -32,42 +39,63 @@ class CachedAttend:
         self.windows = frozenset(windows)
         self.dtype, self.device = cache.keys[0].dtype, cache.keys[0].device
         self.slots = torch.empty(0, dtype=torch.int64)  # where this step's tokens are written, [tokens]
-        self.views: dict[int | None, View] = {}  # by window
+        self.views: dict[int | None, list[View]] = {}  # by window
         self.adapters: StepAdapters = NO_ADAPTERS
         self._functions = [LayerFunction(self, index) for index in range(len(cache.keys))]
 
     def __call__(self, index: int) -> "LayerFunction":
         return self._functions[index]
 
-    def prefill(self, row: int, start: int, end: int) -> None:
-        """Positions start..end of one sequence are fed, after those before start."""
-        self.cache.written(row, end)
-        first = row * self.cache.capacity
-        self.slots = torch.arange(first + start, first + end, device=self.device)
-        self.views = {window: self._view_of_prompt(row, start, end, window) for window in self.windows}
+    def begin(self, parts: Sequence[Part[Any]]) -> None:
+        """These parts are fed, one after another."""
+        size = self.cache.block_size
+        slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, part.end)]
+        self.slots = torch.tensor(slots, device=self.device)
+        self.views = {window: self._views(parts, window) for window in self.windows}
 
-    def decode(self, positions: Sequence[int]) -> None:
-        """One token of each of the first rows is fed, at these positions."""
-        self.cache.clean(len(positions), max(positions) + 1)
-        places = torch.tensor(positions, device=self.device)
-        self.slots = places + torch.arange(len(positions), device=self.device) * self.cache.capacity
-        self.views = {window: self._view_of_tokens(positions, places, window) for window in self.windows}
+    def _views(self, parts: Sequence[Part[Any]], window: int | None) -> list[View]:
+        views, first = [], 0
+        single, rows = [], []
+        for part in parts:
+            end = first + part.end - part.start
+            if end - first == 1:
+                single.append(part)
+                rows.append(first)
+            else:
+                views.append(self._view_of_prompt(part, slice(first, end), window))
+            first = end
+        if single:
+            places = slice(rows[0], rows[-1] + 1) if len(rows) == rows[-1] + 1 - rows[0] else self._tensor(rows)
+            views.append(self._view_of_tokens(single, places, window))
+        return views
 
-    def _view_of_prompt(self, row: int, start: int, end: int, window: int | None) -> View:
-        begin = 0 if window is None else max(0, start + 1 - window)
-        seen = (slice(row, row + 1), slice(begin, end))
-        if start == 0 and (window is None or end <= window):
-            return View(seen, is_causal=True)  # the kernel's own triangle needs no mask
-        queries = torch.arange(start, end, device=self.device).unsqueeze(1)
-        return View(seen, self._mask(queries, begin, end, window))
+    def _view_of_prompt(self, part: Part[Any], rows: slice, window: int | None) -> View:
+        if part.start == 0 and (window is None or part.end <= window):
+            return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
+        begin = 0 if window is None else max(0, part.start + 1 - window)
+        queries = torch.arange(part.start, part.end, device=self.device).unsqueeze(1)
+        table, before = self._table([part], begin, part.end)
+        seen = slice(begin - before, part.end - before)
+        return View(rows, 1, table, seen, self._mask(queries, begin, part.end, window))
 
-    def _view_of_tokens(self, positions: Sequence[int], places: torch.Tensor, window: int | None) -> View:
-        end = max(positions) + 1
-        begin = 0 if window is None else max(0, min(positions) + 1 - window)
-        seen = (slice(len(positions)), slice(begin, end))
+    def _view_of_tokens(self, parts: Sequence[Part[Any]], rows: slice | torch.Tensor, window: int | None) -> View:
+        positions = [part.start for part in parts]
+        begin, end = 0 if window is None else max(0, min(positions) + 1 - window), max(positions) + 1
+        table, before = self._table(parts, begin, end)
+        seen = slice(begin - before, end - before)
         if min(positions) == max(positions):
-            return View(seen)
-        return View(seen, self._mask(places.view(-1, 1, 1, 1), begin, end, window))
+            return View(rows, len(parts), table, seen)
+        mask = self._mask(self._tensor(positions).view(-1, 1, 1, 1), begin, end, window)
+        return View(rows, len(parts), table, seen, mask)
+
+    def _table(self, parts: Sequence[Part[Any]], begin: int, end: int) -> tuple[torch.Tensor, int]:
+        """The blocks of positions begin..end of each, and where the first begins. Behind a shorter one: any."""
+        first, last = begin // self.cache.block_size, -(-end // self.cache.block_size)
+        rows = [list(part.blocks[first:last]) for part in parts]
+        return self._tensor([row + [0] * (last - first - len(row)) for row in rows]), first * self.cache.block_size
+
+    def _tensor(self, numbers: list[Any]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self.device)
 
     def _mask(self, queries: torch.Tensor, begin: int, end: int, window: int | None) -> torch.Tensor:
         """0 where a query position sees a key position, -inf elsewhere. Every layer would make this of a bool mask."""
@@ -79,7 +107,7 @@ class CachedAttend:
 class LayerFunction:
     """One layer's function: called with q, k and v it attends, `adapt` adds what the step's adapters change."""
 
-    def __init__(self, attend: CachedAttend, index: int) -> None:
+    def __init__(self, attend: PagedAttend, index: int) -> None:
         self._attend, self._index = attend, index
         self._keys, self._values = attend.cache.keys[index], attend.cache.values[index]
         self._flat_keys, self._flat_values = self._keys.flatten(0, 1), self._values.flatten(0, 1)  # views, by slot
@@ -90,19 +118,33 @@ class LayerFunction:
         return adapters.add(self._index, place, hidden, output) if adapters.parts else output
 
     def __call__(self, layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """q [rows, tokens, heads, head_dim], k and v with key_value_heads; gives as q."""
-        self._flat_keys.index_copy_(0, self._attend.slots, k.flatten(0, 1))
-        self._flat_values.index_copy_(0, self._attend.slots, v.flatten(0, 1))
-        view = self._attend.views[layer.sliding_window]
+        """q [tokens, 1, heads, head_dim], k and v with key_value_heads; gives as q."""
+        self._flat_keys.index_copy_(0, self._attend.slots, k.squeeze(1))
+        self._flat_values.index_copy_(0, self._attend.slots, v.squeeze(1))
+        views = self._attend.views[layer.sliding_window]
+        if len(views) == 1:  # all tokens, in their order
+            return self._look(layer, views[0], q, k, v)
+        output = torch.empty_like(q)
+        for view in views:
+            output[view.rows] = self._look(layer, view, q[view.rows], k[view.rows], v[view.rows])
+        return output
+
+    def _look(self, layer: Any, view: View, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """q of the view's tokens; gives as q."""
+        shape = (view.sequences, -1, *k.shape[2:])
+        if view.table is None or view.seen is None:
+            k, v = k.view(shape), v.view(shape)
+        else:
+            k, v = (slab[view.table].flatten(1, 2)[:, view.seen] for slab in (self._keys, self._values))
         # Groups of query heads share a key head inside the kernel, which is faster than repeating the key heads
         # (14 times) and than folding the group into the rows of the query (1.1 to 1.9 times).
         output = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            self._keys[view.seen].transpose(1, 2),  # [rows, key_value_heads, positions, head_dim]
-            self._values[view.seen].transpose(1, 2),
+            q.reshape(view.sequences, -1, *q.shape[2:]).transpose(1, 2),
+            k.transpose(1, 2),  # [sequences, key_value_heads, positions, head_dim]
+            v.transpose(1, 2),
             attn_mask=view.mask,
-            is_causal=view.is_causal,
+            is_causal=view.table is None,
             scale=layer.scale,
             enable_gqa=q.shape[2] != k.shape[2],
         )
-        return output.transpose(1, 2)
+        return output.transpose(1, 2).reshape(q.shape)

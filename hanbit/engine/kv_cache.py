@@ -1,54 +1,95 @@
-"""Keys and values of every token fed so far: for each layer a slab of rows, one sequence a row.
+"""Keys and values of every token fed so far: for each layer a slab of blocks, whose owners scheduler.py knows.
 
-A token's place is a slot, `row * capacity + position`, so that prompts and single tokens of many rows are written by
-the same call. On a CPU memory is taken only as it is touched, so a large capacity costs nothing until it is used.
+A token's place in a slab is a slot, `block * block_size + position % block_size`, so that tokens of many sequences are
+written by the same call. On a CPU memory is taken only as it is touched: a large cache costs nothing until it is used.
 """
 
 import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from hanbit.common.errors import GenerationError
 from hanbit.common.units import readable_bytes
 
-_CLEANED_AT_ONCE = 256  # positions
+BLOCK_SIZE = 16  # tokens: what a shared beginning is rounded down to, and half of it lost at a sequence's end
+_AUTO_BYTES = 4 << 30  # of a cache whose size nobody has given; and at most
+_AUTO_SHARE = 0.25  # of all memory
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What the cache keeps of a token: for each layer a key and a value of [key_value_heads, head_dim]."""
+
+    layers: int
+    key_value_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def token_bytes(self) -> int:
+        return 2 * self.layers * self.key_value_heads * self.head_dim * self.dtype.itemsize
 
 
 class KVCache:
-    """`keys[layer]`, `values[layer]`, each of `shape`: (rows, capacity, key_value_heads, head_dim)."""
+    """`keys[layer]`, `values[layer]`, each [num_blocks, block_size, key_value_heads, head_dim]; numbers everywhere.
 
-    def __init__(self, layers: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.rows, self.capacity = shape[:2]
+    Raises GenerationError if the machine has not the memory.
+    """
+
+    def __init__(self, shape: CacheShape, num_blocks: int, block_size: int) -> None:
+        self.num_blocks, self.block_size = num_blocks, block_size
+        needed = num_blocks * block_size * shape.token_bytes
+        most = _total_bytes(shape.device)
+        size = (num_blocks, block_size, shape.key_value_heads, shape.head_dim)
         try:
-            self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-            self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        except RuntimeError as problem:  # torch's one class for every refusal of memory
-            needed = readable_bytes(2 * layers * math.prod(shape) * dtype.itemsize)
+            if needed > most:
+                raise MemoryError
+            self.keys = [_zeros(size, shape) for _ in range(shape.layers)]
+            self.values = [_zeros(size, shape) for _ in range(shape.layers)]
+        except (MemoryError, RuntimeError) as problem:  # torch's one class for every refusal of memory
             raise GenerationError(
-                f"the key-value cache of {self.rows} sequences of {self.capacity} tokens takes {needed}, which "
-                "this machine refuses. Lower max_tokens, or max_sequences of the LLM"
+                f"the key-value cache of {num_blocks} blocks of {block_size} tokens takes {readable_bytes(needed)}, "
+                f"which this machine of {readable_bytes(most)} refuses. Lower num_blocks or kv_cache_gb of the LLM"
             ) from problem
-        self._clean = [0] * self.rows  # positions of each row below this hold numbers
 
-    def clean(self, rows: int, end: int) -> None:
-        """Make positions below `end` of the first rows finite: a masked place still counts if it holds NaN."""
-        for row in range(rows):
-            start = self._clean[row]
-            if start < end:
-                self._clean[row] = min(self.capacity, max(end, start + _CLEANED_AT_ONCE))
-                for slab in (*self.keys, *self.values):
-                    slab[row, start : self._clean[row]] = 0
-
-    def written(self, row: int, end: int) -> None:
-        """A prompt is about to fill `row` up to `end`, from its beginning on."""
-        self._clean[row] = max(self._clean[row], end)
-
-    def spoil(self, row: int) -> None:
-        """What `row` holds may be no numbers."""
-        self._clean[row] = 0
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of row `source` over row `target`."""
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Zeros: a place that nobody looks at still counts if it holds NaN."""
         for slab in (*self.keys, *self.values):
-            slab[target, :length] = slab[source, :length]
-        self._clean[target] = max(self._clean[target], length)
+            slab[list(blocks)] = 0
+
+
+def num_blocks_for(shape: CacheShape, block_size: int, tokens: int, least: int, gigabytes: float | None = None) -> int:
+    """How many blocks a cache gets: room for `tokens` where that fits into `gigabytes`, and for `least` in any case.
+
+    No gigabytes given: 4 GiB, or a quarter of the machine's memory where that is less.
+    """
+    if gigabytes is not None:
+        return max(1, int(gigabytes * 1e9) // (block_size * shape.token_bytes))
+    room = min(_AUTO_BYTES, int(_AUTO_SHARE * _total_bytes(shape.device)))
+    return max(-(-least // block_size), min(-(-tokens // block_size), room // (block_size * shape.token_bytes)))
+
+
+def _zeros(size: tuple[int, ...], shape: CacheShape) -> torch.Tensor:
+    """By numpy on a CPU: the system hands out zeros as they are touched, while torch writes them."""
+    if shape.device.type != "cpu":
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+    try:
+        return torch.from_numpy(np.zeros(math.prod(size) * shape.dtype.itemsize, np.uint8)).view(shape.dtype).view(size)
+    except ValueError as problem:  # more than an address can say
+        raise MemoryError from problem
+
+
+def _total_bytes(device: torch.device) -> int:
+    """Of the device, or what a container is given of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 16 << 30
+    limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.is_file() else ""
+    return min(total, int(limit)) if limit.isdigit() else total

@@ -4,6 +4,7 @@ The face that the command line, the server and notebooks use; how a batch is wor
 """
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from numbers import Integral
@@ -16,13 +17,16 @@ from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
 from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
-from hanbit.engine.batch import Batch
+from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
+from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.output import Output, Piece
-from hanbit.engine.runner import Runner
+from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
+from hanbit.engine.turns import Turns
 from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
 from hanbit.tokenizers import chat
@@ -38,17 +42,40 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class LLM:
     """`folder`: a model folder, a run folder with a `model/` in it, or a hub's `org/name[@revision]`.
 
-    `max_sequences`: how many prompts are answered at the same time; further ones wait for a free row.
+    `max_sequences`: how many prompts are answered at the same time; further ones wait.
+
+    The key-value cache has `num_blocks` of `block_size` tokens, or `kv_cache_gb` gigabytes (1e9 bytes), or what
+    `max_sequences` of the model's context take, in 4 GiB and a quarter of the machine's memory at most, and one context
+    at least. `enable_prefix_caching`: prompts that begin alike share what was computed of it, also in later calls.
+    `max_num_batched_tokens` are fed in a step at most.
 
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
     on a GPU; device "auto" is a GPU where there is one. Raises ModelError, DataError on a folder that is not whole.
     """
 
     def __init__(
-        self, folder: Path | str, *, dtype: str = "auto", device: str = "auto", max_sequences: int = 16
+        self,
+        folder: Path | str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        max_sequences: int = 16,
+        block_size: int = BLOCK_SIZE,
+        num_blocks: int | None = None,
+        kv_cache_gb: float | None = None,
+        max_num_batched_tokens: int = 1024,
+        enable_prefix_caching: bool = True,
     ) -> None:
-        if max_sequences < 1:
-            raise GenerationError(f"max_sequences={max_sequences} must be at least 1")
+        for name, value in (
+            ("max_sequences", max_sequences),
+            ("block_size", block_size),
+            ("num_blocks", num_blocks),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+        ):
+            if value is not None and value < 1:
+                raise GenerationError(f"{name}={value} must be at least 1")
+        if kv_cache_gb is not None and (num_blocks is not None or not 0 < kv_cache_gb < float("inf")):
+            raise GenerationError(f"kv_cache_gb={kv_cache_gb} must be above 0, and stands instead of num_blocks")
         folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = _decoder_config(folder)
         self.tokenizer = load_tokenizer(folder)
@@ -56,13 +83,42 @@ class LLM:
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
         self.model = fuse(load_model(folder, _dtype(dtype, device), device))
-        self.max_sequences = max_sequences
+        self.max_sequences, self.max_num_batched_tokens = max_sequences, max_num_batched_tokens
+        self.block_size, self._num_blocks, self._gigabytes = block_size, num_blocks, kv_cache_gb
+        self.enable_prefix_caching = enable_prefix_caching
         self._adapters: dict[str, JoinedAdapter] = {}
+        self._lock = threading.Lock()
+        self._turns: Turns | None = None
 
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together, at most."""
         return self.config.context
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that one sequence can have in the key-value cache, at most."""
+        return self._blocks_for(1) * self.block_size
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """Of the cache of `generate`, `stream` and `chat`."""
+        return CacheCounts() if self._turns is None else self._turns.cache_counts
+
+    def batch(self, max_sequences: int | None = None, patience: int | None = None) -> Batch:
+        """A batch on this model with a cache of its own. `patience`: tokens of prompts that are read at most in a step
+        in which answers grow. Raises GenerationError if the machine has not the memory."""
+        sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
+        limits = Limits(sequences, tokens, min(patience or tokens, tokens))
+        return Batch(
+            Runner(self.model, self._blocks_for(sequences), self.block_size), limits, self.enable_prefix_caching
+        )
+
+    def _blocks_for(self, sequences: int) -> int:
+        if self._num_blocks is not None:
+            return self._num_blocks
+        shape = cache_shape_of(self.model)
+        return num_blocks_for(shape, self.block_size, sequences * self.context, self.context, self._gigabytes)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -127,8 +183,13 @@ class LLM:
         *,
         adapter: str | None = None,
         name: str = "the prompt",
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> Sequence:
-        """A checked prompt, ready to be answered; `name` is what an error calls it."""
+        """A checked prompt, ready to be answered; `name` is what an error calls it.
+
+        `priority`, `deadline`: as Sequence has them. Without max_tokens the answer gets what context and cache leave.
+        """
         params = self._params(params, 1)[0]
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = tokens or [self._first_token(name)]
@@ -140,11 +201,14 @@ class LLM:
                 f"{name} has {len(tokens)} tokens and the model's context holds {self.context}, the answer included. "
                 f"Shorten it by at least {1 - room}"
             )
-        max_tokens = params.max_tokens or room
+        max_tokens = params.max_tokens or max(1, min(room, self.cache_tokens + 1 - len(tokens)))
         if max_tokens > room:
             log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
+        max_tokens = min(max_tokens, room)
+        check_size(len(tokens) + max_tokens - 1, self.cache_tokens, name)
         found = None if adapter is None else self._adapter(adapter)
-        return Sequence(tokens, params, min(max_tokens, room), self.defaults.end_ids, self.tokenizer, found)
+        ends = self.defaults.end_ids
+        return Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline)
 
     def _adapter(self, name: str) -> JoinedAdapter:
         if name not in self._adapters:
@@ -182,17 +246,9 @@ class LLM:
                 )
 
     def _answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
-        if not sequences:
-            return
-        capacity = max(sequence.longest for sequence in sequences)
-        batch = Batch(Runner(self.model, min(len(sequences), self.max_sequences), capacity))
-        for sequence in sequences:
-            batch.add(sequence)
-        while not batch.is_empty:
-            for _, event in batch.step():
-                if isinstance(event, GenerationError):
-                    raise event
-                yield event
+        with self._lock:
+            self._turns = self._turns or Turns(self.batch())
+        return self._turns.answer(sequences)
 
 
 def _model_folder(folder: Path) -> Path:

@@ -5,6 +5,7 @@ It reads and writes the engine's own cache, so that steps of this kind and of th
 
 import ctypes
 import weakref
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ from hanbit.kernels.library import MOST_ROWS, native
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.model import Llama
 
-# Rows of the cache: two passes over the weights take as long as PyTorch's one from here on, without what lies between
+# Two passes over the weights take as long as PyTorch's one from here on, without what lies between
 MOST_SEQUENCES = 2 * MOST_ROWS
 _FIRST_ANGLES = 1024  # positions
 
@@ -41,34 +42,39 @@ class NativeStep:
         ending = weakref.finalize(self, found.library.hanbit_step_free, self._step)
         ending.atexit = False  # a daemon thread may be in a step when the process ends
 
-    def __call__(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Feed one token to each of the first rows of the cache; logits [rows, vocabulary]."""
-        rows, end = len(tokens), max(positions) + 1
-        assert 0 < rows <= min(MOST_SEQUENCES, self._cache.rows)
-        assert end <= self._cache.capacity
+    def __call__(self, tokens: Sequence[int], positions: Sequence[int], blocks: "Sequence[array[int]]") -> torch.Tensor:
+        """Feed one token to each of some sequences; logits [rows, vocabulary]. `blocks`: of each, of its positions from
+        0 to this one."""
+        rows = len(tokens)
+        assert 0 < rows <= MOST_SEQUENCES
         assert 0 <= min(tokens) <= max(tokens) < self._vocabulary
-        self._turn(end)
-        for row, position in enumerate(positions):
-            self._cache.written(row, position + 1)
+        for position, table in zip(positions, blocks, strict=True):
+            assert table.itemsize == ctypes.sizeof(ctypes.c_int32)
+            assert 0 <= position < len(table) * self._cache.block_size
+            assert 0 <= min(table) <= max(table) < self._cache.num_blocks
+        self._turn(max(positions) + 1)
         logits = torch.empty(rows, self._vocabulary, dtype=torch.float32, device="cpu")  # whatever the defaults are
         for first in range(0, rows, MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
-            self._run(first, tokens[part], positions[part], logits[part])
+            self._run(tokens[part], positions[part], blocks[part], logits[part])
         return logits
 
-    def _run(self, first: int, tokens: Sequence[int], positions: Sequence[int], logits: torch.Tensor) -> None:
-        """For at most MOST_ROWS rows of the cache, from `first` on."""
+    def _run(
+        self, tokens: Sequence[int], positions: Sequence[int], blocks: "Sequence[array[int]]", logits: torch.Tensor
+    ) -> None:
+        """For at most MOST_ROWS sequences."""
         rows, threads = len(tokens), torch.get_num_threads()
-        numbers = ctypes.c_int64 * rows
+        numbers, addresses = ctypes.c_int64 * rows, ctypes.c_void_p * rows
+        tables = addresses(*(table.buffer_info()[0] for table in blocks))
         self._kernels.library.hanbit_step_run(
-            self._step, numbers(*tokens), numbers(*positions), first, rows, logits.data_ptr(), threads
+            self._step, numbers(*tokens), numbers(*positions), tables, rows, logits.data_ptr(), threads
         )
 
     def _turn(self, end: int) -> None:
         """Have the angles of positions below `end`; a long context's are not computed before they are needed."""
         if end <= self._num_angles:
             return
-        self._num_angles = min(max(end, 2 * self._num_angles), max(end, self._cache.capacity))
+        self._num_angles = max(end, 2 * self._num_angles)
         cosines, sines = self._model.rotation(torch.arange(self._num_angles, device="cpu"))  # [positions, 1, rotated]
         half = cosines.shape[-1] // 2
         self._angles = cosines[:, 0, :half].contiguous(), sines[:, 0, :half].contiguous()
@@ -105,7 +111,7 @@ def _decoder(model: Decoder, cache: KVCache, layers: "ctypes.Array[structs.Layer
         key_value_heads=attention.key_value_heads,
         head_dim=attention.head_dim,
         inner=down.weight.shape[1],
-        capacity=cache.capacity,
+        block_size=cache.block_size,
         epsilon=norm.epsilon,
         embedding=matrix_of(model.embedding.weight),
         layers=layers,

@@ -1,59 +1,102 @@
-"""One model and one cache: feed tokens, get logits. Every step runs without autograd."""
+"""One model and one cache: feed parts of sequences, get logits. Every step runs without autograd."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from hanbit.engine.adapters import JoinedAdapter, of_rows
-from hanbit.engine.attend import CachedAttend
+from hanbit.engine.attend import PagedAttend
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
-from hanbit.engine.kv_cache import KVCache
+from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.native_step import MOST_SEQUENCES, NativeStep, fits
+from hanbit.engine.scheduler import Part, Request
 from hanbit.models.layers.decoder import Decoder
 
 
-class Runner:
-    """Made for one batch: `rows` sequences of at most `capacity` tokens. `model` is a fused one (fuse.py)."""
+class Fed(Request, Protocol):
+    """A request as the model needs it."""
 
-    def __init__(self, model: Decoder, rows: int, capacity: int) -> None:
+    @property
+    def adapter(self) -> JoinedAdapter | None: ...
+
+
+class Runner:
+    """`model` is a fused one (fuse.py). Not safe between threads."""
+
+    def __init__(self, model: Decoder, num_blocks: int, block_size: int) -> None:
         self.model = model
-        weight = model.norm.weight
-        assert isinstance(weight, torch.Tensor)
-        self.device = weight.device
-        attentions = [_attention_of(block) for block in model.layers.values()]
-        shape = (rows, capacity, attentions[0].key_value_heads, attentions[0].head_dim)
-        self.cache = KVCache(len(attentions), shape, weight.dtype, self.device)
-        self.attend = CachedAttend(self.cache, (attention.sliding_window for attention in attentions))
+        shape = cache_shape_of(model)
+        self.device = shape.device
+        self.cache = KVCache(shape, num_blocks, block_size)
+        attentions = map(_attention_of, model.layers.values())
+        self.attend = PagedAttend(self.cache, (attention.sliding_window for attention in attentions))
         self.step = NativeStep(model, self.cache) if fits(model) else None
 
     @torch.inference_mode()
-    def prefill(
-        self, row: int, prompt: Sequence[int], start: int, end: int, adapter: JoinedAdapter | None = None
-    ) -> torch.Tensor | None:
-        """Feed positions start..end of a prompt into `row`, after those before; logits [vocabulary] once all is fed."""
-        self.attend.prefill(row, start, end)
-        self.attend.adapters = of_rows([adapter], self.device)
-        positions = torch.arange(start, end, device=self.device).unsqueeze(0)
-        hidden = self._trunk(torch.tensor([prompt[start:end]], device=self.device), positions)
-        return self.model.head(hidden[0, -1:])[0] if end == len(prompt) else None
+    def feed(self, parts: Sequence[Part[Fed]]) -> list[torch.Tensor | None]:
+        """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now."""
+        logits: list[torch.Tensor | None] = [None] * len(parts)
+        native, others = self._apart(parts)
+        if native:
+            for index, row in zip(native, self._decode([parts[index] for index in native]), strict=True):
+                logits[index] = row if _is_whole(parts[index]) else None
+        whole = [index for index in others if _is_whole(parts[index])]
+        if others:
+            for index, row in zip(whole, self._flat([parts[index] for index in others]), strict=True):
+                logits[index] = row
+        return logits
 
-    @torch.inference_mode()
-    def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], adapters: Sequence[JoinedAdapter | None] = ()
-    ) -> torch.Tensor:
-        """Feed one token to each of the first rows; logits [rows, vocabulary]. `adapters`: of each row, or of none."""
-        if self.step is not None and len(tokens) <= MOST_SEQUENCES and not any(adapters):
-            return self.step(tokens, positions)
-        self.attend.decode(positions)
-        self.attend.adapters = of_rows(adapters, self.device)
-        places = torch.tensor(positions, device=self.device).unsqueeze(1)
-        hidden = self._trunk(torch.tensor(tokens, device=self.device).unsqueeze(1), places)
-        return self.model.head(hidden[:, -1])
+    def _apart(self, parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
+        """Which parts a native step takes, and the others."""
+        single = [
+            index
+            for index, part in enumerate(parts)
+            if part.end - part.start == 1 and part.request.adapter is None and self.step is not None
+        ]
+        if len(single) > MOST_SEQUENCES:
+            single = []
+        return single, sorted({*range(len(parts))} - {*single})
 
-    def _trunk(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """tokens, positions [rows, tokens] -> hidden [rows, tokens, hidden]."""
-        hidden = self.model.embed(tokens, positions)
-        return self.model.trunk(hidden, positions, self.attend)
+    def _decode(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
+        assert self.step is not None
+        return self.step(
+            [part.request.tokens[part.start] for part in parts],
+            [part.start for part in parts],
+            [part.blocks for part in parts],
+        )
+
+    def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
+        """Logits [parts that are whole, vocabulary]."""
+        self.attend.begin(parts)
+        self.attend.adapters = of_rows(
+            [part.request.adapter for part in parts for _ in range(part.start, part.end)], self.device
+        )
+        tokens = [token for part in parts for token in part.request.tokens[part.start : part.end]]
+        places = [place for part in parts for place in range(part.start, part.end)]
+        positions = self._column(places)
+        hidden = self.model.trunk(self.model.embed(self._column(tokens), positions), positions, self.attend)
+        last, end = [], 0
+        for part in parts:
+            end += part.end - part.start
+            if _is_whole(part):
+                last.append(end - 1)
+        return self.model.head(hidden[last, 0]) if last else hidden.new_empty(0)
+
+    def _column(self, numbers: list[int]) -> torch.Tensor:
+        """[tokens, 1]"""
+        return torch.tensor(numbers, device=self.device).unsqueeze(1)
+
+
+def cache_shape_of(model: Decoder) -> CacheShape:
+    """Of a fused model."""
+    weight, attention = model.norm.weight, _attention_of(next(iter(model.layers.values())))
+    assert isinstance(weight, torch.Tensor)
+    return CacheShape(len(model.layers), attention.key_value_heads, attention.head_dim, weight.dtype, weight.device)
+
+
+def _is_whole(part: Part[Fed]) -> bool:
+    return part.end == len(part.request.tokens)
 
 
 def _attention_of(block: torch.nn.Module) -> JoinedAttention:

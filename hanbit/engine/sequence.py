@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Sequence:
-    """`max_tokens` is what the context leaves of `params.max_tokens`; `end_ids` are the model's own end tokens."""
+    """`max_tokens` is what the context leaves of `params.max_tokens`; `end_ids` are the model's own end tokens.
+
+    `priority`: smaller ones are answered first; `deadline`: on the clock of time.monotonic, when it is given up.
+    """
 
     def __init__(
         self,
@@ -25,11 +28,16 @@ class Sequence:
         end_ids: frozenset[int],
         tokenizer: Tokenizer,
         adapter: "JoinedAdapter | None" = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> None:
         self.prompt = tuple(prompt)
         self.params = params
         self.max_tokens = max_tokens
         self.adapter = adapter
+        self.priority = priority
+        self.deadline = deadline
+        self.tokens = list(prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._end_ids = frozenset() if params.ignore_eos else end_ids
@@ -45,9 +53,9 @@ class Sequence:
         return len(self.prompt) + self.max_tokens - 1
 
     @property
-    def last_position(self) -> int:
-        """Position of the newest token, which is the next to be fed."""
-        return len(self.prompt) + len(self.answer) - 1
+    def root(self) -> bytes:
+        """Keys and values of the same tokens differ by adapter."""
+        return b"" if self.adapter is None else self.adapter.root
 
     def uniform(self) -> float:
         """The next random number of this sequence alone; greedy answers use none."""
@@ -61,6 +69,7 @@ class Sequence:
     def accept(self, token: int, logprobs: tuple[Logprob, ...] = ()) -> Piece:
         """Take a chosen token: what can be said now, and whether this was the end."""
         self.answer.append(token)
+        self.tokens.append(token)
         self._logprobs += logprobs
         text = self._stop.push(self._text.push(token))
         if self._stop.is_stopped or token in self._end_ids:

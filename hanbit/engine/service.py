@@ -7,14 +7,14 @@ loop; what callers want of the thread (join, leave, end) crosses back under one 
 import asyncio
 import atexit
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from hanbit.common.errors import EngineBusy, GenerationError
-from hanbit.engine.batch import Batch, Event
+from hanbit.engine.batch import CacheCounts, Event
 from hanbit.engine.llm import LLM, Prompt
 from hanbit.engine.output import Piece
-from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
 
@@ -26,8 +26,8 @@ _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 
 @dataclass(frozen=True)
 class Counts:
-    """`running` have a row, `waiting` will get one; the others are totals since the start. Prompt tokens count when an
-    answer is asked for."""
+    """`running` have blocks of the cache, `waiting` will get some; the others are totals since the start. Prompt tokens
+    count when an answer is asked for."""
 
     running: int = 0
     waiting: int = 0
@@ -47,7 +47,7 @@ class Service:
     def __init__(self, llm: LLM, *, max_sequences: int = 8, max_waiting: int = 256) -> None:
         self.llm = llm
         self.max_sequences, self.max_waiting = max_sequences, max_waiting
-        self._batch = Batch(Runner(llm.model, max_sequences, llm.context), _PATIENCE)
+        self._batch = llm.batch(max_sequences, _PATIENCE)
         self._changed = threading.Condition()  # guards all below
         self._callers: dict[Sequence, _Caller] = {}
         self._arrived: list[Sequence] = []
@@ -58,13 +58,23 @@ class Service:
         self._thread.start()
         atexit.register(self._end)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, adapter: str | None = None) -> "Answer":
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        priority: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> "Answer":
         """One answer, piece by piece, for the running event loop.
 
-        Raises GenerationError at once if the prompt cannot be served, EngineBusy if too many wait. Closing the
-        iterator, dropping it, or cancelling the task that waits for it ends the work within two steps.
+        Smaller priorities come first. Raises GenerationError at once if the prompt cannot be served, EngineBusy if too
+        many wait; an answer that is not whole after `timeout_seconds` raises DeadlinePassed. Closing the iterator,
+        dropping it, or cancelling the task that waits for it ends the work within two steps.
         """
-        sequence = self.llm.sequence(prompt, params, adapter=adapter)
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        sequence = self.llm.sequence(prompt, params, adapter=adapter, priority=priority, deadline=deadline)
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
         with self._changed:
             if self._is_closed:
@@ -93,6 +103,11 @@ class Service:
         with self._changed:
             running = self.running
             return replace(self._totals, running=running, waiting=len(self._callers) - running)
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """As they were after the last step."""
+        return self._batch.cache_counts
 
     def close(self) -> None:
         """End the thread; whoever waits for an answer gets GenerationError. Waits for the step being made."""

@@ -58,7 +58,7 @@ class Decoder(ctypes.Structure):
 
     _fields_ = [
         *((name, Count) for name in ("num_layers", "hidden", "heads", "key_value_heads", "head_dim", "inner")),
-        ("capacity", Count),
+        ("block_size", Count),
         ("epsilon", ctypes.c_float),
         ("rotated", Count),
         ("cosines", Address),

@@ -44,5 +44,15 @@ class Engines:
 
     def _load(self, folder: Path) -> Service:
         options = self.options
-        llm = LLM(folder, dtype=options.dtype, device=options.device)
+        llm = LLM(
+            folder,
+            dtype=options.dtype,
+            device=options.device,
+            max_sequences=options.max_sequences,
+            block_size=options.block_size,
+            num_blocks=options.num_blocks,
+            kv_cache_gb=options.kv_cache_gb,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            enable_prefix_caching=options.enable_prefix_caching,
+        )
         return Service(llm, max_sequences=options.max_sequences, max_waiting=options.max_waiting)

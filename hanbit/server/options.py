@@ -10,12 +10,18 @@ from hanbit.common.errors import ConfigError
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """For every engine of a server. `max_waiting`: prompts that may wait beyond those being answered."""
+    """For every engine of a server. `max_waiting`: prompts that may wait beyond those being answered; the cache's
+    options are those of the LLM."""
 
     dtype: str = "auto"
     device: str = "auto"
     max_sequences: int = 8
     max_waiting: int = 256
+    block_size: int = 16
+    num_blocks: int | None = None
+    kv_cache_gb: float | None = None
+    max_num_batched_tokens: int = 1024
+    enable_prefix_caching: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine.llm import LLM
-from hanbit.engine.runner import Runner
 from hanbit.engine.sequence import Sequence
 from tests.engine.conftest import Folder
+from tests.engine.feeding import Rows
 from tests.engine.folders import theirs_of
 from tests.engine.test_llm import GREEDY, prompts_of
 
@@ -58,7 +58,7 @@ def test_logits_and_greedy_tokens_are_those_of_peft(
         wanted = theirs(tokens).logits[0, -1]
         answer = theirs.generate(input_ids=tokens, do_sample=False, max_new_tokens=12)[0, 21:].tolist()
     sequence = adapted.sequence(prompt, adapter=name)
-    found = Runner(adapted.model, 1, 64).prefill(0, prompt, 0, 21, sequence.adapter)
+    found = Rows(adapted.model, 1, 64).prefill(0, prompt, 0, 21, sequence.adapter)
     assert found is not None
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     output = adapted.generate([prompt], GREEDY, adapter=name)[0]
@@ -73,7 +73,7 @@ def test_gpt2_adapts_its_joined_projection(folder_of: Folder, tmp_path: Path) ->
     llm.add_adapter("lora", tmp_path / "lora")
     with torch.no_grad():
         wanted = peft_of(folder, tmp_path / "lora")(torch.tensor([prompt])).logits[0, -1]
-    found = Runner(llm.model, 1, 64).prefill(0, prompt, 0, 9, llm.sequence(prompt, adapter="lora").adapter)
+    found = Rows(llm.model, 1, 64).prefill(0, prompt, 0, 9, llm.sequence(prompt, adapter="lora").adapter)
     assert found is not None
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
@@ -88,9 +88,9 @@ def test_rows_with_different_adapters_and_none_have_the_logits_of_each_alone(ada
 
 def logits_of(llm: LLM, sequences: list[Sequence]) -> torch.Tensor:
     """After the prompts and one more token."""
-    runner = Runner(llm.model, len(sequences), 64)
+    runner = Rows(llm.model, len(sequences), 64)
     for row, sequence in enumerate(sequences):
-        runner.prefill(row, sequence.prompt, 0, len(sequence.prompt), sequence.adapter)
+        runner.prefill(row, list(sequence.prompt), 0, len(sequence.prompt), sequence.adapter)
     places = [len(sequence.prompt) for sequence in sequences]
     return runner.decode([7] * len(sequences), places, [sequence.adapter for sequence in sequences])
 

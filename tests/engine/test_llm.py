@@ -3,18 +3,18 @@
 import gc
 import logging
 import shutil
-import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from hanbit.common.errors import GenerationError, ModelError
-from hanbit.engine import batch as batch_module
-from hanbit.engine import llm as llm_module
 from hanbit.engine import runner
 from hanbit.engine.llm import LLM
+from hanbit.engine.runner import cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.tokenizers import chat
 from tests.engine.conftest import Folder
@@ -48,12 +48,10 @@ def test_prompts_of_mixed_lengths_together_get_the_greedy_tokens_of_transformers
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral window", "mixtral"])
-def test_a_prompt_read_in_chunks_gives_the_same_tokens(
-    name: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_module, "PREFILL_TOKENS", 5)
+def test_a_prompt_read_in_chunks_gives_the_same_tokens(name: str, folder_of: Folder) -> None:
     prompts = prompts_of(33, 12, 5)
-    for prompt, output in zip(prompts, LLM(folder_of(name), device="cpu").generate(prompts, GREEDY), strict=True):
+    llm = LLM(folder_of(name), device="cpu", max_num_batched_tokens=5)
+    for prompt, output in zip(prompts, llm.generate(prompts, GREEDY), strict=True):
         assert output.token_ids == greedy_of_theirs(folder_of(name), prompt, 12)
 
 
@@ -148,22 +146,26 @@ def test_logprobs_come_with_every_token_and_say_what_transformers_says(llm: LLM,
         llm.generate([prompt], SamplingParams(logit_bias={500: 1.0}))
 
 
-def test_closing_a_stream_leaves_nothing_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    caches = []
-
-    class Watched(runner.Runner):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)  # type: ignore[arg-type]
-            caches.append(weakref.ref(self.cache))
-
-    monkeypatch.setattr(llm_module, "Runner", Watched)
+@pytest.mark.parametrize("way", ["close", "drop"])
+def test_leaving_a_stream_leaves_nothing_behind(llm: LLM, way: str) -> None:
     stream = llm.stream("The", GREEDY)
     next(stream)
     next(stream)
-    assert caches[0]() is not None
-    stream.close()  # type: ignore[attr-defined]
-    gc.collect()
-    assert caches[0]() is None
+    assert llm.cache_counts.blocks_used == 1
+    if way == "close":
+        stream.close()  # type: ignore[attr-defined]
+    else:
+        del stream
+        gc.collect()
+    assert llm.cache_counts.blocks_used == 0
+
+
+def test_threads_that_ask_one_model_get_what_each_gets_alone(llm: LLM) -> None:
+    prompts = prompts_of(20, 1, 9, 33, 2, 5)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda prompt: llm.generate([prompt], GREEDY)[0], prompts))
+    assert found == llm.generate(prompts, GREEDY)
+    assert llm.cache_counts.blocks_used == 0
 
 
 def test_two_streams_at_once_do_not_disturb_each_other(llm: LLM) -> None:
@@ -182,7 +184,7 @@ def test_an_empty_prompt_starts_where_documents_do(llm: LLM) -> None:
 def test_a_prompt_longer_than_the_context_is_refused_with_numbers_before_any_work(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.Runner, "prefill", None)  # work would raise another error
+    monkeypatch.setattr(runner.Runner, "feed", None)  # work would raise another error
     with pytest.raises(GenerationError, match=r"prompt 1 has 66 tokens .* holds 64, .* at least 3"):
         llm.generate(prompts_of(5, CONTEXT + 2), GREEDY)
     with pytest.raises(GenerationError, match="the prompt has 64 tokens"):
@@ -276,15 +278,45 @@ def test_a_run_folder_stands_for_its_model_and_another_folder_is_refused(folder:
     assert LLM(tmp_path).generate(["The"], GREEDY) == LLM(folder).generate(["The"], GREEDY)
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"device": "abacus"}, {"max_sequences": 0}])
-def test_unknown_ways_to_run_are_refused(folder: Path, options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "int8"},
+        {"device": "abacus"},
+        {"max_sequences": 0},
+        {"block_size": 0},
+        {"num_blocks": -1},
+        {"max_num_batched_tokens": 0},
+        {"kv_cache_gb": 0.0},
+        {"kv_cache_gb": float("nan")},
+        {"kv_cache_gb": 1.0, "num_blocks": 3},
+    ],
+)
+def test_unknown_ways_to_run_are_refused(folder: Path, options: dict[str, Any]) -> None:
     with pytest.raises(GenerationError, match=next(iter(options))):
-        LLM(folder, **options)  # type: ignore[arg-type]
+        LLM(folder, **options)
 
 
-def test_a_cache_that_the_machine_refuses_is_said_with_its_size(llm: LLM) -> None:
-    with pytest.raises(GenerationError, match=r"key-value cache of 1 sequences .* takes .*PB"):
-        runner.Runner(llm.model, 1, 10**13)
+def test_a_cache_that_the_machine_refuses_is_said_with_its_size(folder: Path) -> None:
+    with pytest.raises(GenerationError, match=r"cache of 10000000000000 blocks of 16 tokens takes .*PB.* Lower"):
+        LLM(folder, num_blocks=10**13).generate(["The"])
+
+
+def test_what_is_larger_than_the_cache_is_refused_by_name_and_what_fits_is_answered(folder: Path) -> None:
+    llm = LLM(folder, num_blocks=3, block_size=8)
+    with pytest.raises(GenerationError, match=r"prompt 1 and its answer take 25 tokens .* holds 24\. .*num_blocks"):
+        llm.generate(prompts_of(4, 14), GREEDY)
+    with pytest.raises(GenerationError, match="the prompt and its answer take 30"):
+        llm.generate(prompts_of(30), SamplingParams(max_tokens=None))
+    output = llm.generate(prompts_of(20), SamplingParams(max_tokens=None, ignore_eos=True))[0]
+    assert len(output.token_ids) == 5  # no max_tokens: what the cache leaves
+
+
+def test_the_cache_is_as_large_as_said_and_else_as_the_context_asks_for(folder: Path) -> None:
+    assert LLM(folder, max_sequences=3).batch().cache_counts.blocks == 3 * CONTEXT // 16
+    llm = LLM(folder, kv_cache_gb=1e-4)
+    token_bytes = cache_shape_of(llm.model).token_bytes
+    assert llm.batch().cache_counts.blocks == int(1e5 / (16 * token_bytes))
 
 
 def test_bfloat16_answers_too(folder: Path) -> None:

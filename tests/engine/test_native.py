@@ -12,10 +12,10 @@ from hanbit.checkpoint.model_folder import load_model
 from hanbit.engine import native_step
 from hanbit.engine.fuse import fuse
 from hanbit.engine.llm import LLM
-from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.kernels.library import MOST_ROWS, native, why_not
 from tests.engine.conftest import Folder
+from tests.engine.feeding import Rows
 from tests.engine.folders import VOCABULARY
 from tests.models.shapes import CONFIGS
 
@@ -28,17 +28,17 @@ def tokens_of(length: int) -> list[int]:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(9)).tolist()
 
 
-def runner_of(folder: Path, rows: int, lengths: list[int], tokens: list[int]) -> Runner:
-    runner = Runner(fuse(load_model(folder)), rows, 64)
+def runner_of(folder: Path, rows: int, lengths: list[int], tokens: list[int]) -> Rows:
+    runner = Rows(fuse(load_model(folder)), rows, 64)
     for row, length in enumerate(lengths):
         runner.prefill(row, tokens[:length], 0, length)
     return runner
 
 
-def by_torch(runner: Runner, tokens: list[int], positions: list[int]) -> torch.Tensor:
-    step, runner.step = runner.step, None
-    logits = runner.decode(tokens, positions)
-    runner.step = step
+def by_torch(rows: Rows, tokens: list[int], positions: list[int]) -> torch.Tensor:
+    step, rows.runner.step = rows.runner.step, None
+    logits = rows.decode(tokens, positions)
+    rows.runner.step = step
     return logits
 
 
@@ -83,7 +83,7 @@ def test_steps_of_both_kinds_follow_each_other_on_one_cache(folder: Path) -> Non
 def test_sequences_longer_than_one_part_and_the_first_angles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_step, "_FIRST_ANGLES", 16)
     model, tokens = fuse(load_model(folder)), tokens_of(320)
-    ours, theirs = Runner(model, 2, 320), Runner(model, 2, 320)
+    ours, theirs = Rows(model, 2, 320), Rows(model, 2, 320)
     for runner in (ours, theirs):
         runner.prefill(0, tokens[:300], 0, 300)
         runner.prefill(1, tokens[:7], 0, 7)
@@ -94,7 +94,7 @@ def test_sequences_longer_than_one_part_and_the_first_angles(folder: Path, monke
 
 def test_every_family_that_is_not_llama_keeps_its_own_step(folder_of: Folder) -> None:
     for name in ("gpt2", "mixtral"):
-        assert Runner(fuse(load_model(folder_of(name))), 1, 8).step is None
+        assert Rows(fuse(load_model(folder_of(name))), 1, 8).runner.step is None
 
 
 def test_tied_embedding_shares_the_memory_of_the_output(folder_of: Folder) -> None:
@@ -105,7 +105,7 @@ def test_tied_embedding_shares_the_memory_of_the_output(folder_of: Folder) -> No
 def test_damaged_weights_give_no_numbers(folder: Path) -> None:
     model = fuse(load_model(folder))
     model.layers["1"].mlp_norm.weight[3] = float("nan")
-    runner = Runner(model, 1, 8)
+    runner = Rows(model, 1, 8)
     runner.prefill(0, [1, 2], 0, 2)
     assert runner.decode([3], [2]).isnan().any()
 
@@ -124,18 +124,21 @@ def test_torchs_default_dtype_changes_nothing(folder: Path) -> None:
 def test_a_process_may_end_while_a_thread_of_it_is_in_a_step(folder: Path) -> None:
     code = """
 import ctypes, sys, threading
+from array import array
 from hanbit.checkpoint.model_folder import load_model
 from hanbit.engine.fuse import fuse
 from hanbit.engine.runner import Runner
 
-step, has_begun = Runner(fuse(load_model(sys.argv[1])), 8, 8192).step, threading.Event()
-logits = step([1] * 8, [8000] * 8)
+step, has_begun = Runner(fuse(load_model(sys.argv[1])), 512, 16).step, threading.Event()
+table = array("i", range(512))
+logits = step([1] * 8, [8000] * 8, [table] * 8)
 numbers = ctypes.c_int64 * 8
 tokens, positions = numbers(*[1] * 8), numbers(*[8000] * 8)
+tables = (ctypes.c_void_p * 8)(*[table.buffer_info()[0]] * 8)
 
 def answer():  # no torch: its own calls do not survive the end of a process in a daemon thread
     while True:
-        step._kernels.library.hanbit_step_run(step._step, tokens, positions, 0, 8, logits.data_ptr(), 1)
+        step._kernels.library.hanbit_step_run(step._step, tokens, positions, tables, 8, logits.data_ptr(), 1)
         has_begun.set()
 
 threading.Thread(target=answer, daemon=True).start()
@@ -152,9 +155,9 @@ import resource, sys
 import torch
 from hanbit.checkpoint.model_folder import load_model
 from hanbit.engine.fuse import fuse
-from hanbit.engine.runner import Runner
+from tests.engine.feeding import Rows
 
-runner = Runner(fuse(load_model(sys.argv[1])), 1, 8)
+runner = Rows(fuse(load_model(sys.argv[1])), 1, 8)
 alone = runner.decode([1], [0])
 torch.get_num_threads = lambda: 64
 with open("/proc/self/statm") as file:

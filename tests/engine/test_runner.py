@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from hanbit.checkpoint.model_folder import load_model
-from hanbit.engine import runner
 from hanbit.engine.fuse import fuse
 from tests.engine.conftest import Folder
+from tests.engine.feeding import Rows
 from tests.engine.folders import VOCABULARY, theirs_of
 from tests.models.shapes import CONFIGS
 
 
-def runner_of(folder: Path, rows: int) -> runner.Runner:
-    return runner.Runner(fuse(load_model(folder)), rows, 64)
+def runner_of(folder: Path, rows: int) -> Rows:
+    return Rows(fuse(load_model(folder)), rows, 64)
 
 
-def fed(ours: runner.Runner, row: int, tokens: list[int], chunk: int) -> torch.Tensor:
+def fed(ours: Rows, row: int, tokens: list[int], chunk: int) -> torch.Tensor:
     """Logits after the last token."""
     for start in range(0, len(tokens), chunk):
         logits = ours.prefill(row, tokens, start, min(start + chunk, len(tokens)))

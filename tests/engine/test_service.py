@@ -17,6 +17,8 @@ from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.scheduler import Part
+from hanbit.engine.sequence import Sequence
 from hanbit.engine.service import Answer, Service
 from tests.engine.test_llm import prompts_of
 
@@ -49,15 +51,15 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.01) -> list[int]:
-    """Each decode step takes at least so long; the rows of every step are in the list."""
-    decode, rows = Runner.decode, []
+    """Each step takes at least so long; how many sequences every step had is in the list."""
+    feed, rows = Runner.feed, []
 
-    def slow(self: Runner, tokens: list[int], *others: object) -> object:
+    def slow(self: Runner, parts: list[Part[Sequence]]) -> object:
         time.sleep(seconds)
-        rows.append(len(tokens))
-        return decode(self, tokens, *others)  # type: ignore[arg-type]
+        rows.append(len(parts))
+        return feed(self, parts)
 
-    monkeypatch.setattr(Runner, "decode", slow)
+    monkeypatch.setattr(Runner, "feed", slow)
     return rows
 
 
@@ -170,14 +172,14 @@ def test_more_than_may_wait_are_refused_until_one_has_ended(service: Service, mo
 
 
 def test_a_step_that_fails_ends_its_answers_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefill = Runner.prefill
+    feed = Runner.feed
 
-    def fails_on_nine(self: Runner, row: int, prompt: list[int], *others: object) -> object:
-        if len(prompt) == 9:
+    def fails_on_nine(self: Runner, parts: list[Part[Sequence]]) -> object:
+        if any(len(part.request.prompt) == 9 for part in parts):
             raise RuntimeError("out of luck")
-        return prefill(self, row, prompt, *others)  # type: ignore[arg-type]
+        return feed(self, parts)
 
-    monkeypatch.setattr(Runner, "prefill", fails_on_nine)
+    monkeypatch.setattr(Runner, "feed", fails_on_nine)
 
     async def work() -> None:
         good = asyncio.create_task(pieces_of(service.stream("The", LONG)))
@@ -236,14 +238,14 @@ from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.service import Service
 
-matrix, decode = torch.ones(300, 300), Runner.decode
+matrix, feed = torch.ones(300, 300), Runner.feed
 
 def in_torch_nearly_always(*arguments):
     for _ in range(100):
         matrix @ matrix
-    return decode(*arguments)
+    return feed(*arguments)
 
-Runner.decode = in_torch_nearly_always
+Runner.feed = in_torch_nearly_always
 
 async def leave():
     kept.append(service.stream("The", SamplingParams(max_tokens=40, ignore_eos=True)))

@@ -79,12 +79,14 @@ def test_gated_silu_is_that_of_torch_up_to_where_it_overflows(kernels: Native, c
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
 def test_attention_carried_on_over_positions_is_that_of_torch(kernels: Native, head_dim: int, count: int) -> None:
     query, cache = numbers(head_dim), numbers(2, count, 3, head_dim, seed=1)
-    keys, values = cache[0, :, 1], cache[1, :, 1]  # one head of three
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(2))  # positions lie anywhere
+    keys, values = cache[0, order, 1], cache[1, order, 1]  # one head of three
+    places = (order * 3 + 1) * head_dim
     seen = torch.zeros(2 + head_dim)
     seen[0] = float("-inf")
     for start, end in ((0, count // 3), (count // 3, count)):
         kernels.library.hanbit_attend(
-            kernels.kernels, query.data_ptr(), keys[start:].data_ptr(), values[start:].data_ptr(), 3 * head_dim,
+            kernels.kernels, query.data_ptr(), cache[0].data_ptr(), cache[1].data_ptr(), places[start:].data_ptr(),
             end - start, head_dim, 0.3, seen.data_ptr(),
         )  # fmt: skip
     wanted = (keys @ query * 0.3).softmax(0) @ values

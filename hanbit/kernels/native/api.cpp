@@ -38,8 +38,8 @@ HANBIT_EXPORT hanbit::Step* hanbit_step_new(const Kernels* kernels, const Hanbit
 }
 
 HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, const int64_t* positions,
-                                   int32_t first_row, int32_t rows, float* logits, int32_t num_threads) {
-    step->run(tokens, positions, first_row, rows, logits, num_threads);
+                                   const int32_t* const* blocks, int32_t rows, float* logits, int32_t num_threads) {
+    step->run(tokens, positions, blocks, rows, logits, num_threads);
 }
 
 HANBIT_EXPORT void hanbit_step_free(hanbit::Step* step) { delete step; }
@@ -79,8 +79,9 @@ HANBIT_EXPORT void hanbit_swiglu(const Kernels* kernels, const float* gate, cons
 }
 
 HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, const float* query, const float* keys, const float* values,
-                                 int64_t stride, int64_t count, int64_t head_dim, float scale, hanbit::Seen* seen) {
-    kernels->attend(query, keys, values, stride, count, head_dim, scale, seen);
+                                 const int64_t* places, int64_t count, int64_t head_dim, float scale,
+                                 hanbit::Seen* seen) {
+    kernels->attend(query, keys, values, places, count, head_dim, scale, seen);
 }
 
 HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {

@@ -10,6 +10,7 @@ namespace {
 
 // Positions that one chunk of attention looks at, at least; a long sequence is cut into at most MOST_PARTS.
 constexpr int64_t SHORTEST_PART = 128, MOST_PARTS = 64;
+constexpr int64_t PLACES = 128;  // positions that are looked up at once; several tiles of the kernel
 
 int64_t first_seen(int64_t position, int64_t window) {
     return window == 0 ? 0 : std::max<int64_t>(0, position + 1 - window);
@@ -17,10 +18,10 @@ int64_t first_seen(int64_t position, int64_t window) {
 
 }  // namespace
 
-void Step::run(const int64_t* tokens, const int64_t* positions, int first_row, int rows, float* logits,
+void Step::run(const int64_t* tokens, const int64_t* positions, const int32_t* const* blocks, int rows, float* logits,
                int num_threads) {
     positions_ = positions;
-    first_row_ = first_row;
+    blocks_ = blocks;
     rows_ = rows;
     logits_ = logits;
     const int64_t longest = *std::max_element(positions, positions + rows) + 1;
@@ -144,8 +145,19 @@ void Step::take_head(float* head, const float* weight, int64_t position) {
 }
 
 int64_t Step::place_of(int row, int64_t position) const {
-    const int64_t width = decoder_.key_value_heads * decoder_.head_dim;
-    return ((first_row_ + row) * decoder_.capacity + position) * width;
+    const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
+    return (blocks_[row][position / size] * size + position % size) * width;
+}
+
+// Those of `count` positions from `begin` on, block by block: a division for each would take as long as its scores.
+void Step::find_places(int row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const {
+    const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
+    for (int64_t done = 0; done < count;) {
+        const int64_t first = place_of(row, begin + done) + offset;
+        const int64_t run = std::min(count - done, size - (begin + done) % size);
+        for (int64_t i = 0; i < run; ++i) places[done + i] = first + i * width;
+        done += run;
+    }
 }
 
 Seen* Step::seen(int row, int64_t head, int part) {
@@ -160,16 +172,19 @@ void Step::attend(const HanbitLayer& layer, int index) {
     const int64_t shared = index / num_parts_ % d.key_value_heads, group = d.heads / d.key_value_heads;
     const int64_t first = std::max(part * part_length_, first_seen(positions_[row], layer.window));
     const int64_t end = std::min((part + 1) * part_length_, positions_[row] + 1);
-    const int64_t stride = d.key_value_heads * d.head_dim;
-    const int64_t place = place_of(row, first) + shared * d.head_dim;
     const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
     for (int64_t head = shared * group; head < (shared + 1) * group; ++head) {
         Seen* state = seen(row, head, part);
         *state = {-INFINITY, 0};
         std::fill_n(state->values(), d.head_dim, 0.0f);
-        if (first < end)
-            kernels_.attend(queries + head * d.head_dim, layer.keys + place, layer.values + place, stride, end - first,
-                            d.head_dim, layer.scale, state);
+    }
+    int64_t places[PLACES];
+    for (int64_t begin = first; begin < end; begin += PLACES) {
+        const int64_t count = std::min(PLACES, end - begin);
+        find_places(row, begin, count, shared * d.head_dim, places);
+        for (int64_t head = shared * group; head < (shared + 1) * group; ++head)
+            kernels_.attend(queries + head * d.head_dim, layer.keys, layer.values, places, count, d.head_dim,
+                            layer.scale, seen(row, head, part));
     }
 }
 

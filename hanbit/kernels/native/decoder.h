@@ -19,16 +19,16 @@ struct HanbitLayer {
     const float* mlp_norm;                        // [hidden]
     HanbitLinear gate_up;                         // gate and up side by side
     HanbitLinear down;
-    float *keys, *values;                         // [rows, capacity, key_value_heads, head_dim]
+    float *keys, *values;                         // [blocks, block_size, key_value_heads, head_dim]
     float scale;                                  // of scores
     int64_t window;                               // tokens a query looks back, itself included; 0: all
 };
 
 struct HanbitDecoder {
-    int64_t num_layers, hidden, heads, key_value_heads, head_dim, inner, capacity;
+    int64_t num_layers, hidden, heads, key_value_heads, head_dim, inner, block_size;
     float epsilon;
     int64_t rotated;                              // features of a head that turn: pairs (i, i + rotated / 2)
-    const float *cosines, *sines;                 // [capacity, rotated / 2]
+    const float *cosines, *sines;                 // [positions, rotated / 2]
     HanbitMatrix embedding;                       // [vocabulary, hidden]
     const HanbitLayer* layers;
     const float* norm;                            // [hidden]
@@ -42,9 +42,10 @@ class Step : public Work {
   public:
     Step(const Kernels& kernels, const HanbitDecoder& decoder) : kernels_(kernels), decoder_(decoder) {}
 
-    // tokens, positions [rows], rows <= MOST_ROWS: row first_row + r of the cache gets its token at positions[r].
-    // logits [rows, vocabulary]
-    void run(const int64_t* tokens, const int64_t* positions, int first_row, int rows, float* logits, int num_threads);
+    // tokens, positions [rows], rows <= MOST_ROWS: a sequence each, which gets its token at positions[row]. blocks[row]:
+    // those of the cache that hold its positions, from 0 to this one. logits [rows, vocabulary]
+    void run(const int64_t* tokens, const int64_t* positions, const int32_t* const* blocks, int rows, float* logits,
+             int num_threads);
 
     int num_phases() const override;
     int num_chunks(int phase) const override;
@@ -69,6 +70,7 @@ class Step : public Work {
     void activate(const HanbitLinear& next);
     // Floats from the beginning of a layer's cache to a position of one of the step's rows
     int64_t place_of(int row, int64_t position) const;
+    void find_places(int row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const;
     Seen* seen(int row, int64_t head, int part);
 
     bool is_head(int phase) const { return phase == decoder_.num_layers * KINDS; }
@@ -77,7 +79,8 @@ class Step : public Work {
     const Kernels& kernels_;
     const HanbitDecoder& decoder_;
     const int64_t* positions_ = nullptr;
-    int first_row_ = 0, rows_ = 0, num_parts_ = 0;
+    const int32_t* const* blocks_ = nullptr;
+    int rows_ = 0, num_parts_ = 0;
     int64_t part_length_ = 0;  // positions
     float* logits_ = nullptr;
     // [rows, ...]; joined_: query, key and value; gate_up_: gate and up

@@ -93,33 +93,33 @@ constexpr int TILE = 64;  // positions between two corrections of the running so
 
 // Vectors of a head, COUNT at a time in registers: into = into factor + sum over positions of weight value
 template <int COUNT>
-inline void add_values(float* into, const float* weights, const float* values, int64_t stride, int64_t count,
+inline void add_values(float* into, const float* weights, const float* values, const int64_t* places, int64_t count,
                        float factor) {
     Vector sums[COUNT];
     for (int i = 0; i < COUNT; ++i) sums[i] = load(into + i * WIDTH) * factor;
     for (int64_t t = 0; t < count; ++t)
-        for (int i = 0; i < COUNT; ++i) sums[i] += weights[t] * load(values + t * stride + i * WIDTH);
+        for (int i = 0; i < COUNT; ++i) sums[i] += weights[t] * load(values + places[t] + i * WIDTH);
     for (int i = 0; i < COUNT; ++i) store(into + i * WIDTH, sums[i]);
 }
 
-void add_head(float* into, const float* weights, const float* values, int64_t stride, int64_t count, int64_t head_dim,
-              float factor) {
+void add_head(float* into, const float* weights, const float* values, const int64_t* places, int64_t count,
+              int64_t head_dim, float factor) {
     int64_t i = 0;
     for (; i + 4 * WIDTH <= head_dim; i += 4 * WIDTH)
-        add_values<4>(into + i, weights, values + i, stride, count, factor);
-    for (; i + WIDTH <= head_dim; i += WIDTH) add_values<1>(into + i, weights, values + i, stride, count, factor);
+        add_values<4>(into + i, weights, values + i, places, count, factor);
+    for (; i + WIDTH <= head_dim; i += WIDTH) add_values<1>(into + i, weights, values + i, places, count, factor);
     for (; i < head_dim; ++i) {
         into[i] *= factor;
-        for (int64_t t = 0; t < count; ++t) into[i] += weights[t] * values[t * stride + i];
+        for (int64_t t = 0; t < count; ++t) into[i] += weights[t] * values[places[t] + i];
     }
 }
 
-void attend_tile(const float* query, const float* keys, const float* values, int64_t stride, int64_t count,
+void attend_tile(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
                  int64_t head_dim, float scale, hanbit::Seen* seen) {
     float scores[TILE];
     float largest = seen->largest;
     for (int64_t t = 0; t < count; ++t) {
-        scores[t] = dot(query, keys + t * stride, head_dim) * scale;
+        scores[t] = dot(query, keys + places[t], head_dim) * scale;
         largest = scores[t] > largest ? scores[t] : largest;
     }
     float factor = scalar_exponential(seen->largest - largest);
@@ -129,14 +129,14 @@ void attend_tile(const float* query, const float* keys, const float* values, int
     for (int64_t t = 0; t < count; ++t) total += scores[t];
     seen->largest = largest;
     seen->sum = seen->sum * factor + total;
-    add_head(seen->values(), scores, values, stride, count, head_dim, factor);
+    add_head(seen->values(), scores, values, places, count, head_dim, factor);
 }
 
-void attend(const float* query, const float* keys, const float* values, int64_t stride, int64_t count,
+void attend(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
             int64_t head_dim, float scale, hanbit::Seen* seen) {
     for (int64_t t = 0; t < count; t += TILE) {
         int64_t tile = count - t < TILE ? count - t : TILE;
-        attend_tile(query, keys + t * stride, values + t * stride, stride, tile, head_dim, scale, seen);
+        attend_tile(query, keys, values, places + t, tile, head_dim, scale, seen);
     }
 }
 

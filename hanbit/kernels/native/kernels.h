@@ -44,8 +44,9 @@ struct Kernels {
     void (*rms_norm)(const float* input, const float* weight, float epsilon, int64_t width, float* output);
     // Pairs (i, i + half) of a head turned by the angles with these cosines and sines
     void (*rotate)(float* head, const float* cosines, const float* sines, int64_t half);
-    // One query [head_dim] looks at `count` keys and values, `stride` floats apart; `seen` is carried on
-    void (*attend)(const float* query, const float* keys, const float* values, int64_t stride, int64_t count,
+    // One query [head_dim] looks at `count` keys and values, which begin `places[..]` floats after `keys` and `values`;
+    // `seen` is carried on
+    void (*attend)(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
                    int64_t head_dim, float scale, Seen* seen);
     // The first of the largest numbers, or -1 where one is not finite (-inf is: it forbids a token)
     int64_t (*largest)(const float* numbers, int64_t count);

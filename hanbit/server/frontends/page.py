@@ -84,7 +84,12 @@ def _model(
 
 def _engine(service: Service) -> dict[str, Any]:
     has_template = service.llm.tokenizer.chat_template is not None
-    return {**asdict(service.counts()), "context": service.llm.context, "can_chat": has_template}
+    return {
+        **asdict(service.counts()),
+        "cache": asdict(service.cache_counts),
+        "context": service.llm.context,
+        "can_chat": has_template,
+    }
 
 
 def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

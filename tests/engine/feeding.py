@@ -1,0 +1,57 @@
+"""Feed a runner by hand: sequences in rows, each with blocks of its own."""
+
+from array import array
+from dataclasses import dataclass
+
+import torch
+
+from hanbit.engine.adapters import JoinedAdapter
+from hanbit.engine.runner import Runner
+from hanbit.engine.scheduler import Part
+from hanbit.models.layers.decoder import Decoder
+
+SIZE = 4  # tokens of a block
+
+
+@dataclass(eq=False)
+class Row:
+    """A sequence as the runner sees it."""
+
+    tokens: list[int]
+    blocks: "array[int]"
+    adapter: JoinedAdapter | None = None
+    longest: int = 0
+    priority: int = 0
+    deadline: float | None = None
+    root: bytes = b""
+
+
+class Rows:
+    """`rows` sequences of at most `capacity` tokens in a cache of just their size, their blocks dealt out in turn."""
+
+    def __init__(self, model: Decoder, rows: int, capacity: int) -> None:
+        per_row = -(-capacity // SIZE)
+        self.runner = Runner(model, rows * per_row, SIZE)
+        self._rows = [Row([], array("i", range(row, rows * per_row, rows))) for row in range(rows)]
+
+    def prefill(
+        self, row: int, prompt: list[int], start: int, end: int, adapter: JoinedAdapter | None = None
+    ) -> torch.Tensor | None:
+        """Positions start..end of a prompt; logits [vocabulary] once all of it is fed."""
+        one = self._rows[row]
+        one.tokens, one.adapter = list(prompt), adapter
+        return self.runner.feed([Part(one, start, end, one.blocks)])[0]
+
+    def decode(
+        self, tokens: list[int], positions: list[int], adapters: list[JoinedAdapter | None] | None = None
+    ) -> torch.Tensor:
+        """One token of each of the first rows; logits [rows, vocabulary]."""
+        parts = []
+        for row, (token, position) in enumerate(zip(tokens, positions, strict=True)):
+            one = self._rows[row]
+            one.adapter = adapters[row] if adapters else None
+            one.tokens = [*one.tokens[:position], *[0] * (position - len(one.tokens)), token]
+            parts.append(Part(one, position, position + 1, one.blocks))
+        logits = [found for found in self.runner.feed(parts) if found is not None]
+        assert len(logits) == len(parts)
+        return torch.stack(logits)
