@@ -40,7 +40,7 @@ class Contestant:
 
 def measure(model: Path, prompt_tokens: int = 32, rounds: int = 15) -> list[Contestant]:
     """The engine first. Raises LaunchError if the server does not start, ModelError on a wrong folder."""
-    service = Service(LLM(model))
+    service = Service(LLM(model, enable_prefix_caching=False))  # else the prompt is read in the first round only
     try:
         prompt = _prompt(service.llm, prompt_tokens)
         with _server(model) as address:
@@ -132,7 +132,15 @@ def _server(model: Path) -> Iterator[str]:
     """host:port of `hanbit serve`; texts go to the model as they are."""
     with TemporaryDirectory(prefix="hanbit-bench-") as repository:
         deploy(model, _MODEL, repository, chat_template="none")
-        arguments = ["--model-repository", repository, "--http-port", "0", "--grpc-port", "0"]
+        arguments = [
+            "--model-repository",
+            repository,
+            "--http-port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--no-enable-prefix-caching",
+        ]
         command = [sys.executable, "-m", "hanbit", "serve", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:

@@ -136,6 +136,30 @@ def generate(
 
 
 @app.command()
+def batch(
+    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
+    sequences: Annotated[list[int] | None, typer.Option(help="Answered together.", show_default="1, 8, 32")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    prefix_tokens: Annotated[int, typer.Option(help="What prompts begin with in common.")] = 1000,
+    requests: Annotated[int, typer.Option(help="Prompts that begin so.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Tokens per second of answers that grow together, and what a shared beginning saves until the first token."""
+    from hanbit.bench.batch import measure, table
+
+    rows = table(measure(model, sequences or [1, 8, 32], prompt_tokens, new_tokens, prefix_tokens, requests, rounds))
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['what']:44} {row['median']:9.1f} {row['unit']}   ({row['lowest']:.1f} to {row['highest']:.1f})"
+        )
+
+
+@app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 32,
