@@ -1,6 +1,7 @@
 """What a request can come to, once for all protocols: a kind, and what HTTP and gRPC call it.
 
-Triton's mapping: not found 404, unavailable 503, unsupported 501, internal 500, everything else 400.
+Triton's mapping: not found 404, unavailable 503, unsupported 501, internal 500, everything else 400; and 504 for an
+answer whose time was up.
 """
 
 import logging
@@ -8,11 +9,13 @@ from typing import Literal
 
 import grpc
 
-from hanbit.common.errors import EngineBusy, HanbitError
+from hanbit.common.errors import DeadlinePassed, EngineBusy, HanbitError
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["invalid", "unauthorized", "not_found", "too_large", "busy", "unavailable", "unsupported", "internal"]
+Kind = Literal[
+    "invalid", "unauthorized", "not_found", "too_large", "busy", "unavailable", "late", "unsupported", "internal"
+]
 
 _HTTP: dict[Kind, int] = {
     "invalid": 400,
@@ -21,6 +24,7 @@ _HTTP: dict[Kind, int] = {
     "too_large": 413,
     "busy": 503,
     "unavailable": 503,
+    "late": 504,
     "unsupported": 501,
     "internal": 500,
 }
@@ -31,6 +35,7 @@ _GRPC: dict[Kind, grpc.StatusCode] = {
     "too_large": grpc.StatusCode.INVALID_ARGUMENT,
     "busy": grpc.StatusCode.UNAVAILABLE,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
+    "late": grpc.StatusCode.DEADLINE_EXCEEDED,
     "unsupported": grpc.StatusCode.UNIMPLEMENTED,
     "internal": grpc.StatusCode.INTERNAL,
 }
@@ -63,6 +68,8 @@ def as_request_error(problem: Exception) -> RequestError:
         return problem
     if isinstance(problem, EngineBusy):
         return RequestError("busy", str(problem))
+    if isinstance(problem, DeadlinePassed):
+        return RequestError("late", str(problem))
     if isinstance(problem, HanbitError):
         return invalid(str(problem))
     log.error("a request failed: %s", problem, exc_info=problem)

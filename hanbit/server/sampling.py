@@ -48,6 +48,14 @@ def wants_stream(request: InferRequest) -> bool:
     return bool(value)
 
 
+def timeout_seconds_of(request: InferRequest) -> float | None:
+    """The protocol's `timeout`: microseconds for the whole answer; none, or 0, is all the time it takes."""
+    value = request.parameters.get("timeout", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise invalid(f"timeout={value!r:.40} must be a number of microseconds, a whole one from 0 on")
+    return value / 1e6 if value else None
+
+
 def _value(request: InferRequest, name: str) -> Any:
     """The tensor's single element, else the parameter, else None."""
     if name in request.inputs:

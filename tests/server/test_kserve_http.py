@@ -122,6 +122,16 @@ def test_streamed_pieces_make_the_whole_answer_and_no_half_character(http: Http,
     assert [event["finish_reason"] for event in events][-2:] == ["", "length"]
 
 
+def test_an_answer_whose_time_is_up_is_a_504_and_a_timeout_that_is_none_a_400(http: Http, llm: LLM) -> None:
+    body = {"text_input": PROMPT, "temperature": 0, "max_tokens": 24}
+    late = http.ask("/v2/models/small/generate", {**body, "timeout": 1})
+    assert late.status == 504
+    assert "time for this answer is up" in late.json()["error"]
+    assert http.ask("/v2/models/small/generate", {**body, "timeout": -1}).status == 400
+    for enough in (0, 60_000_000):  # 0: all the time it takes
+        assert http.ask("/v2/models/small/generate", {**body, "timeout": enough}).json()["text_output"] == whole(llm)
+
+
 def test_steps_of_the_ensemble_can_be_asked_one_by_one(triton: client.InferenceServerClient, llm: LLM) -> None:
     ids = triton.infer("small_tokenize", inputs(client)[:1]).as_numpy("input_ids")
     assert ids.tolist() == llm.tokenizer.encode(PROMPT)

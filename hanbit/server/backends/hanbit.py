@@ -17,7 +17,7 @@ from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import RequestError
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import sampling_of, wants_stream
+from hanbit.server.sampling import sampling_of, timeout_seconds_of, wants_stream
 from hanbit.server.tensors import tensor
 
 
@@ -40,18 +40,21 @@ class Backend:
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         params = sampling_of(request, self.service.llm.defaults.sampling)
-        in_pieces = wants_stream(request)
+        in_pieces, seconds = wants_stream(request), timeout_seconds_of(request)
         token_ids: list[int] = []
-        async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params)) as pieces:
+        async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params, seconds)) as pieces:
             async for piece in pieces:
                 token_ids += piece.token_ids
                 if in_pieces or piece.finish_reason is not None:
                     yield _response(token_ids, piece.finish_reason)
                     token_ids = []
 
-    async def _pieces(self, prompt: list[int], params: SamplingParams) -> AsyncGenerator[Piece]:
+    async def _pieces(
+        self, prompt: list[int], params: SamplingParams, timeout_seconds: float | None
+    ) -> AsyncGenerator[Piece]:
         try:
-            async with aclosing(self.service.stream(prompt, params, adapter=self.adapter)) as answer:
+            stream = self.service.stream(prompt, params, adapter=self.adapter, timeout_seconds=timeout_seconds)
+            async with aclosing(stream) as answer:
                 async for piece in answer:
                     yield piece
         except GenerationError as problem:
