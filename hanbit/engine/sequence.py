@@ -31,13 +31,13 @@ class Sequence:
         priority: int = 0,
         deadline: float | None = None,
     ) -> None:
-        self.prompt = tuple(prompt)
+        self.prompt = tuple(map(int, prompt))  # of whatever kind of integer they are
         self.params = params
         self.max_tokens = max_tokens
         self.adapter = adapter
         self.priority = priority
         self.deadline = deadline
-        self.tokens = list(prompt)  # and the answer behind it
+        self.tokens = list(self.prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._end_ids = frozenset() if params.ignore_eos else end_ids

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -206,6 +207,11 @@ def test_max_tokens_beyond_the_context_become_what_fits_and_that_is_said(
 def test_tokens_outside_the_vocabulary_are_refused(llm: LLM, token: int) -> None:
     with pytest.raises(GenerationError, match=rf"token {token} at place 1, outside .* vocabulary of {VOCABULARY}"):
         llm.generate([[5, token]])
+
+
+def test_tokens_may_be_any_kind_of_integer(llm: LLM) -> None:
+    for prompt in prompts_of(1, 5):
+        assert llm.generate([np.array(prompt)], GREEDY) == llm.generate([prompt], GREEDY)  # type: ignore[list-item]
 
 
 def test_a_bare_prompt_and_a_wrong_number_of_parameters_are_refused(llm: LLM) -> None:
