@@ -1,11 +1,15 @@
 """The tensor-parallel leaves and loss, two or three processes against torch's own layers in one."""
 
+import itertools
+from dataclasses import replace
+from unittest import mock
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from hanbit.parallel.collectives import Purpose, enter, leave
-from hanbit.parallel.grid import make_grid
+from hanbit.parallel.collectives import Purpose, all_reduce, enter, leave
+from hanbit.parallel.grid import Axis, make_grid
 from hanbit.parallel.loss import next_token_loss
 from hanbit.parallel.pieces import share
 from hanbit.parallel.tensor import VocabularyEmbedding
@@ -73,11 +77,17 @@ def test_embedding_cut_by_token_id_equals_the_whole_one() -> None:
     torch.testing.assert_close(torch.cat([gradient for _, gradient in results]), full.grad)
 
 
-def region_on_one_rank(compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def region_inputs(*shape: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    first, second, inputs = torch.randn(8, 6), torch.randn(6, 8), torch.randn(3, 6).requires_grad_()
-    axis = make_grid(1, 1, 2, torch.device("cpu")).tensor
+    return torch.randn(8, 6), torch.randn(6, 8), torch.randn(*shape, 6)
+
+
+def region_on_one_rank(compiled: bool, shape: tuple[int, ...], splits: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """splits: of the second dim of the inputs each process has its half, and so of the outputs."""
+    first, second, inputs = region_inputs(*shape)
+    axis = replace(make_grid(1, 1, 2, torch.device("cpu")).tensor, splits_sequence=splits)
     rows = slice(axis.rank * 4, axis.rank * 4 + 4)
+    inputs = (inputs.chunk(2, 1)[axis.rank] if splits else inputs).clone().requires_grad_()
 
     def region(x: torch.Tensor) -> torch.Tensor:
         x = enter(x, axis, Purpose.REGION_ENTER)
@@ -89,13 +99,50 @@ def region_on_one_rank(compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return output.detach(), inputs.grad
 
 
+REGIONS = list(itertools.product([False, True], [((3,), False), ((1, 4), True), ((3, 4), True)]))
+
+
+def regions_on_one_rank() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [region_on_one_rank(compiled, *of) for compiled, of in REGIONS]
+
+
+@pytest.fixture(scope="module")
+def regions() -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Of each rank all of them, in one group of processes."""
+    return run_in_group(2, regions_on_one_rank)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
-def test_region_equals_the_whole_layers_also_when_compiled(compiled: bool) -> None:
-    results = run_in_group(2, region_on_one_rank, compiled)
-    torch.manual_seed(0)
-    first, second, inputs = torch.randn(8, 6), torch.randn(6, 8), torch.randn(3, 6).requires_grad_()
-    wanted = F.linear(F.silu(F.linear(inputs, first)), second)
-    wanted.square().sum().backward()
-    for output, gradient in results:
-        torch.testing.assert_close(output, wanted)
-        torch.testing.assert_close(gradient, inputs.grad)
+def test_region_equals_the_whole_layers_also_when_compiled(
+    compiled: bool, regions: list[list[tuple[torch.Tensor, torch.Tensor]]]
+) -> None:
+    wanted = whole_region(3)
+    for rank in regions:
+        torch.testing.assert_close(rank[REGIONS.index((compiled, ((3,), False)))], wanted)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_so_it_does_where_each_has_a_part_of_the_sequence(
+    compiled: bool, sequences: int, regions: list[list[tuple[torch.Tensor, torch.Tensor]]]
+) -> None:
+    index = REGIONS.index((compiled, ((sequences, 4), True)))
+    for parts, wanted in zip(
+        zip(*[rank[index] for rank in regions], strict=True), whole_region(sequences, 4), strict=True
+    ):
+        torch.testing.assert_close(torch.cat(parts, 1), wanted)
+
+
+def whole_region(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second, inputs = region_inputs(*shape)
+    inputs.requires_grad_()
+    output = F.linear(F.silu(F.linear(inputs, first)), second)
+    output.square().sum().backward()
+    assert inputs.grad is not None
+    return output.detach(), inputs.grad
+
+
+def test_a_bare_sum_refuses_what_needs_a_gradient() -> None:
+    axis = Axis("tensor", size=2, group=mock.Mock())
+    with pytest.raises(AssertionError, match="gradient would be lost"):
+        all_reduce(torch.ones(2, requires_grad=True), axis, Purpose.ROW_LEAVE)
