@@ -270,6 +270,12 @@ def _recompute(recipe: Recipe) -> Iterator[Problem]:
     if training.recompute == "selective" and recipe.model.family == "mixture":
         rule = "training.recompute=selective together with model.family=mixture is not proven equal to keeping all"
         yield Problem("training.recompute", rule, "Use full or none")
+    if training.recompute == "selective" and recipe.parallel.pipeline > 1 and recipe.parallel.schedule == "zero_bubble":
+        rule = (
+            "training.recompute=selective together with parallel.schedule=zero_bubble: that schedule goes backward "
+            "twice, for a block's input and for its weights, and torch gives out what was kept only once"
+        )
+        yield Problem("training.recompute", rule, "Use full or none, or another parallel.schedule")
     narrowed = {"recompute_layers": training.recompute_layers != "all", "recompute_every": training.recompute_every > 1}
     for name in [name for name, is_set in narrowed.items() if is_set and training.recompute == "none"]:
         rule = f"training.{name}={getattr(training, name)} says which blocks, and training.recompute=none says no block"

@@ -226,6 +226,12 @@ def test_fp8_is_not_trained_with_moments_shared_out() -> None:
         resolved(one, world_size=2)
 
 
+def test_what_goes_backward_twice_is_not_recomputed_selectively() -> None:
+    one = recipe(parallel={"pipeline": 2, "schedule": "zero_bubble"}, training={"recompute": "selective"})
+    with pytest.raises(ConfigError, match=r"selective together with parallel\.schedule=zero_bubble.*Use full or none"):
+        resolved(one, world_size=2)
+
+
 def test_experts_are_not_recomputed_selectively() -> None:
     mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
     one = recipe(model={**mixture, "experts": 4, "vocabulary": 9}, training={"recompute": "selective"})
