@@ -18,6 +18,7 @@ from torch.distributed.pipelining.stage import InferenceMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from hanbit.models.layers.experts import Experts
+from hanbit.parallel import receiving
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.experts import ParallelExperts
 from hanbit.parallel.pieces import local_gradient
@@ -26,13 +27,14 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @contextlib.contextmanager
-def playing(rank: int, size: int, receiving: Context = contextlib.nullcontext) -> Iterator[None]:
-    """Be `rank` of `size` processes that nobody started. `receiving`: entered while a stage makes its buffers."""
+def playing(rank: int, size: int, making_room: Context = contextlib.nullcontext) -> Iterator[None]:
+    """Be `rank` of `size` processes that nobody started. `making_room`: entered while a stage makes room to
+    receive into."""
     assert not dist.is_initialized(), "a process that has joined others cannot play one of them"
     if size > 1:
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
     try:
-        with _stages_agreed(receiving), _experts_used_evenly():
+        with _stages_agreed(making_room), _experts_used_evenly():
             yield
     finally:
         if size > 1:
@@ -79,29 +81,29 @@ def _whole_gradients(module: FSDPModule) -> Iterator[torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _stages_agreed(receiving: Context) -> Iterator[None]:
+def _stages_agreed(making_room: Context) -> Iterator[None]:
     """Stages first vote on whether all were told their shapes; here nobody answers, and ours always are told."""
     module = cast(Any, schedules)
     schedule = module._PipelineSchedule
-    vote, prepare, send = schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p
+    vote, send, make_room = schedule._warmup_p2p, module._batch_p2p, receiving.make_room
 
     def agreed(self: Any, stages: list[Any], *rest: Any) -> None:
         for stage in stages:
             stage._inference_mode = InferenceMode.STATIC
 
-    def prepared(self: Any, *arguments: Any, **named: Any) -> Any:
-        with receiving():
-            return prepare(self, *arguments, **named)
+    def marked(*arguments: Any) -> None:
+        with making_room():
+            make_room(*arguments)
 
     def sent(operations: list[Any], desc: str | None = None) -> list[Any]:
         holding = [_Sent([operation.tensor for operation in operations])] if operations else []
         return [*holding, *send(operations, desc)]
 
-    schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p = agreed, prepared, sent
+    schedule._warmup_p2p, module._batch_p2p, cast(Any, receiving).make_room = agreed, sent, marked
     try:
         yield
     finally:
-        schedule._warmup_p2p, schedule._initialize_pp_stages, module._batch_p2p = vote, prepare, send
+        schedule._warmup_p2p, module._batch_p2p, cast(Any, receiving).make_room = vote, send, make_room
 
 
 @dataclass

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from torch.distributed.pipelining import (
-    PipelineStage,
     Schedule1F1B,
     ScheduleGPipe,
     ScheduleInterleaved1F1B,
@@ -22,6 +21,7 @@ from torch.distributed.pipelining import (
 
 from hanbit.parallel.clock import CLOCK, Phase
 from hanbit.parallel.grid import Axis, Grid
+from hanbit.parallel.receiving import ReceivingStage
 from hanbit.parallel.stage import Stage
 
 ScheduleName = Literal["gpipe", "1f1b", "interleaved", "zero_bubble"]
@@ -94,10 +94,10 @@ def _kind(name: ScheduleName, virtual: int) -> Any:
     return {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved": ScheduleInterleaved1F1B}[name]
 
 
-def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShapes) -> PipelineStage:
+def _pipeline_stage(stage: Stage, grid: Grid, stages: int, carried: CarriedShapes) -> ReceivingStage:
     """Shapes are told beforehand, so that no trial run and no pickled message is needed."""
     loss = torch.empty(1, device="meta", requires_grad=True)
-    made = PipelineStage(
+    made = ReceivingStage(
         stage,
         stage.number,
         stages,

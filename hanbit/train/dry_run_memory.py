@@ -115,7 +115,7 @@ def micro_batches(recipe: Recipe) -> int:
 def trace(recipe: Recipe, rank: int, count: int) -> Moments:
     """Of one rank in a step of `count` micro-batches."""
     recipe, live = _of_few(recipe, count), LiveTensors()
-    with playing(rank, processes_of(recipe), receiving=lambda: live.making(Part.COMMUNICATION)):
+    with playing(rank, processes_of(recipe), making_room=lambda: live.making(Part.COMMUNICATION)):
         grid = grid_of(recipe, torch.device("cpu"))
         cut = build_model(recipe, replace(grid, device=torch.device("meta")))
         with without_numbers(), live:

@@ -112,6 +112,14 @@ def test_a_stage_holds_a_micro_batch_for_every_stage_from_it_on() -> None:
     assert first == pytest.approx(1.5 * middle, rel=0.1)
 
 
+def test_a_stage_has_room_only_for_messages_on_their_way() -> None:
+    """A middle one of three: two micro-batches between forward and backward, and the gradient at work, however many."""
+    layout = {"pipeline": 3, "layers_per_stage": [2, 2, 2]}
+    recipe = recipe_of(3, parallel=layout, batch={"micro_batch": 1, "global_batch": 12, "sequence_length": 64})
+    received = [fullest(trace(with_sizes(recipe), 1, count))[Part.COMMUNICATION] for count in (4, 8)]
+    assert received[0] == received[1] == 3 * 4 * 64 * WIDTH
+
+
 def test_recompute_keeps_the_inputs_of_blocks_alone() -> None:
     kept = memory_of(recipe_of(training={"recompute": "none"}), 0).parts[Part.ACTIVATIONS]
     forgotten = memory_of(recipe_of(training={"recompute": "full"}), 0).parts[Part.ACTIVATIONS]
