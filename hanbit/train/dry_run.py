@@ -24,6 +24,7 @@ from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
 from hanbit.train.data import open_data, tokens_per_step, told
 from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
+from hanbit.train.dry_run_room import Way, traced_stages, ways_to_fit
 from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import build_model, is_conversations, known, open_start
 from hanbit.train.speed import flops_per_step
@@ -34,7 +35,8 @@ _STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two m
 @dataclass(frozen=True)
 class DryRun:
     """`stages`: parameters of one process of a stage before FSDP2 shares them out, by the stage's number from 0: of the
-    first, a middle one, the last; `memory` of the same stages, () where it is not traced.
+    first, a middle one, the last; `memory` of the same stages, () where it is not traced. ways: what would make it fit
+    into cluster.gpu_memory_gb where it does not.
 
     data_missing: the token files that are not here; then tokens are those of full sequences, train_sequences None.
     reached: the step of the newest checkpoint, None where there is none. Bytes and counts are whole numbers.
@@ -46,6 +48,7 @@ class DryRun:
     trained: int
     stages: dict[int, int]
     memory: tuple[RankMemory, ...]
+    ways: tuple[Way, ...]
     flops_per_step: float
     tokens_per_step: int
     train_sequences: int | None
@@ -66,6 +69,16 @@ class DryRun:
     @property
     def steps(self) -> int:
         return known(self.recipe.training.steps)
+
+    @property
+    def fullest(self) -> RankMemory:
+        return max(self.memory, key=lambda one: one.total)
+
+    @property
+    def lacking_bytes(self) -> int | None:
+        """Of the fullest rank, beyond one GPU's memory; 0 where it fits, None where that is not known."""
+        room = room_of(self.recipe)
+        return None if room is None or not self.memory else max(0, self.fullest.total - room)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -91,7 +104,8 @@ def dry_run_of(loaded: Loaded) -> DryRun:
     model = _built(recipe, _place())
     open_start(recipe, model)
     folder = RunFolder(Path(recipe.runs) / recipe.name)
-    stages = _stages(recipe.parallel.pipeline)
+    stages = traced_stages(recipe.parallel.pipeline)
+    memory = tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else ()
     batch = recipe.batch
     return DryRun(
         resolved=resolved,
@@ -99,7 +113,8 @@ def dry_run_of(loaded: Loaded) -> DryRun:
         parameters=_count(model),
         trained=_count(model, trained=True),
         stages={stage: _count(_built(recipe, _place(recipe, stage))) for stage in stages},
-        memory=tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else (),
+        memory=memory,
+        ways=_ways(recipe, memory),
         flops_per_step=flops_per_step(recipe),
         tokens_per_step=batch.global_batch * batch.sequence_length
         if samples is None
@@ -153,8 +168,17 @@ def _count(model: ParallelModel, trained: bool = False) -> int:
     return sum(model.parameters[name].numel() for name in names)
 
 
-def _stages(pipeline: int) -> list[int]:
-    return sorted({0, pipeline // 2, pipeline - 1})
+def room_of(recipe: Recipe) -> int | None:
+    """Bytes of one GPU, where the recipe says them."""
+    size = None if recipe.cluster is None else recipe.cluster.gpu_memory_gb
+    return None if size is None else int(size * 1e9)
+
+
+def _ways(recipe: Recipe, memory: tuple[RankMemory, ...]) -> tuple[Way, ...]:
+    room, fullest = room_of(recipe), max(memory, key=lambda one: one.total, default=None)
+    if room is None or fullest is None or fullest.total <= room:
+        return ()
+    return ways_to_fit(recipe, room, fullest.parts)
 
 
 def _files(recipe: Recipe, folder: RunFolder) -> tuple[str, ...]:

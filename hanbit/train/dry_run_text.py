@@ -48,6 +48,8 @@ def _as_json(run: DryRun) -> dict[str, Any]:
         "trained_parameters": run.trained,
         "stage_parameters": run.stages,
         "memory": [_memory_json(one) for one in run.memory],
+        "lacking_bytes": run.lacking_bytes,
+        "would_fit": [{"settings": list(way.settings), "needed_bytes": way.needed} for way in run.ways],
         "flops_per_step": run.flops_per_step,
         "steps": run.steps,
         "tokens_per_step": run.tokens_per_step,
@@ -110,14 +112,23 @@ def _memory(run: DryRun) -> list[str]:
 
 
 def _room(run: DryRun) -> list[str]:
-    cluster = run.recipe.cluster
-    if cluster is None or cluster.gpu_memory_gb is None:
+    """Does it fit into one GPU, and what would if not?"""
+    cluster, lacking = run.recipe.cluster, run.lacking_bytes
+    if cluster is None or lacking is None:
         return []
-    needed = max(one.total for one in run.memory) / 1e9
-    verdict = (
-        "does not fit" if needed > cluster.gpu_memory_gb else "fits, if kernels and NCCL take no more than the rest"
-    )
-    return [f"the fullest of these ranks needs {needed:.1f} of {cluster.gpu_memory_gb:g} GB: {verdict}"]
+    told = f"the fullest of these ranks needs {run.fullest.total / 1e9:.1f} of {cluster.gpu_memory_gb:g} GB"
+    if not lacking:
+        return [f"{told}: fits, if kernels and NCCL take no more than the rest"]
+    part, size = max(run.fullest.parts.items(), key=lambda one: one[1])
+    told += f": does not fit, by {lacking / 1e9:.1f} GB; {size / 1e9:.1f} of it are {part}"
+    return [told, *_what_would_fit(run)]
+
+
+def _what_would_fit(run: DryRun) -> list[str]:
+    if not run.ways:
+        return ["no recompute, shard, micro-batch, tensor or pipeline over these processes makes it fit: use more"]
+    ways = [f"    {' '.join(way.settings)}  ({way.needed / 1e9:.1f} GB)" for way in run.ways]
+    return ["each of these would fit, on as many processes:", *ways]
 
 
 def _memory_json(one: RankMemory) -> dict[str, Any]:
