@@ -6,6 +6,7 @@ Samples decide, not steps: a run that resumes, on as many processes as it likes,
 from collections.abc import Iterator
 
 from hanbit.config.model import GPTConfig, LlamaConfig
+from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
 from hanbit.config.problem import Problem, unproven
 from hanbit.config.recipe import BatchSection, Recipe
 
@@ -65,10 +66,23 @@ def ramp_problems(recipe: Recipe) -> Iterator[Problem]:
             f"batch.micro_batch={micro_batch}"
         )
         yield Problem(key, rule, f"Use multiples of {data * micro_batch} for start and increment")
+    yield from _too_small_for_the_pipeline(recipe, data * micro_batch)
     beside = {
         f"model.family={recipe.model.family}": type(recipe.model) not in (GPTConfig, LlamaConfig),
-        f"parallel.pipeline={recipe.parallel.pipeline}": recipe.parallel.pipeline > 1,
         f"parallel.context={recipe.parallel.context}": recipe.parallel.context > 1,
         "tuning": recipe.tuning is not None,
     }
     yield from unproven(key, "batch.ramp_up together with {} is not proven", beside)
+
+
+def _too_small_for_the_pipeline(recipe: Recipe, at_once: int) -> Iterator[Problem]:
+    """at_once: sequences of one micro-batch of all replicas."""
+    parallel, smaller = recipe.parallel, sizes_of(recipe.batch)[:-1]  # the last one has its own check
+    unsuited = [size for size in smaller if parallel.pipeline > 1 and not suits_schedule(size // at_once, recipe)]
+    if unsuited:
+        rule = (
+            f"batch.ramp_up gives a batch of {unsuited[0]}, {unsuited[0] // at_once} micro-batches, and "
+            f"parallel.schedule={parallel.schedule} over parallel.pipeline={parallel.pipeline} needs "
+            f"{wanted_micro_batches(recipe)}"
+        )
+        yield Problem("batch.ramp_up", rule, f"Use multiples of {parallel.pipeline * at_once} for start and increment")

@@ -32,9 +32,8 @@ class MicroBatches:
         self.replicas = [] if self.is_sharded else _replicas_of(model, count)
         summed = {id(parameter) for one in self.replicas for bucket in one.buckets for parameter in bucket}
         self.unsummed = [parameter for parameter in model.learning if id(parameter) not in summed]
-        self.schedule = None
-        if model.grid.pipeline.size > 1:
-            self.schedule = Schedule(model.schedule, model.stages, model.grid, count, carried, self._scaled)
+        self.carried = carried
+        self.schedules: dict[int, Schedule] = {}  # by number of micro-batches: torch's are made for one
 
     def forward_backward(self, batch: Batch, global_tokens: int, loss_scale: float = 1.0) -> torch.Tensor:
         """Gradients of loss_scale x (summed loss / global_tokens), summed over all processes, in each `.grad`.
@@ -44,13 +43,13 @@ class MicroBatches:
         """
         self.scale = loss_scale / global_tokens
         self.model.copy_twins()
-        self._expect(len(batch["tokens"]) // self.micro_batch)
+        self._expect(self._count_of(batch))
         self._begin_gradients()
         if self.model.router_losses is not None:
             grid = self.model.grid
             self.model.router_losses.begin(self.count * grid.replicas.size, grid.tensor.size)
         with self._arithmetic():
-            losses = self._loop(batch) if self.schedule is None else self.schedule.step(batch)
+            losses = self._schedule_for(batch).step(batch) if self.has_stages else self._loop(batch)
         self._finish_gradients()
         return self._total(losses) / loss_scale
 
@@ -60,18 +59,32 @@ class MicroBatches:
         self.scale = 1.0 / global_tokens
         self.model.copy_twins()
         with self._arithmetic():
-            if self.schedule is None:
-                losses = [self._scaled(self.model.stages[0](**part)) for part in self._micro_batches(batch)]
+            if self.has_stages:
+                losses = self._schedule_for(batch).evaluate(batch)
             else:
-                losses = self.schedule.evaluate(batch)
+                losses = [self._scaled(self.model.stages[0](**part)) for part in self._micro_batches(batch)]
         return self._total(losses)
 
     def _expect(self, count: int) -> None:
         """Another number of micro-batches than the step before, where the global batch grows."""
-        assert self.schedule is None or count == self.count, "a pipeline's schedule is made for one number"
         self.count = count
         for one in self.replicas:
             one.micro_batches = count
+
+    @property
+    def has_stages(self) -> bool:
+        return self.model.grid.pipeline.size > 1
+
+    def _count_of(self, batch: Batch) -> int:
+        return len(batch["tokens"]) // self.micro_batch
+
+    def _schedule_for(self, batch: Batch) -> Schedule:
+        count, model = self._count_of(batch), self.model
+        if count not in self.schedules:
+            self.schedules[count] = Schedule(
+                model.schedule, model.stages, model.grid, count, self.carried, self._scaled
+            )
+        return self.schedules[count]
 
     def _loop(self, batch: Batch) -> list[torch.Tensor]:
         losses = []

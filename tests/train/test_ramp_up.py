@@ -26,7 +26,11 @@ LAYOUTS = {
     "parameters sharded": ["parallel.data=2", "parallel.shard=3"],
     "gradients sharded and offloaded": ["parallel.data=2", "parallel.shard=2", "parallel.offload=true"],
     "tensor 2": ["parallel.tensor=2"],
+    "pipeline 2": ["parallel.pipeline=2"],
+    "pipeline 2, gpipe": ["parallel.pipeline=2", "parallel.schedule=gpipe"],
+    "pipeline 2, zero bubble": ["parallel.pipeline=2", "parallel.schedule=zero_bubble"],
 }
+OF_PACKED = {"data 2": LAYOUTS["data 2"], "pipeline 2": LAYOUTS["pipeline 2"]}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,13 @@ optimizer: {{learning_rate: 1e-2, epsilon: 1e-5, warmup_steps: 0, schedule: cons
 checkpoint: {{every_steps: 9}}
 """
     )
+    with TokenWriter(path / "more", 97) as writer:
+        for length in random.integers(2, 40, 60):
+            writer.add(np.cumsum(random.integers(0, 3, length)) % 97)
+    blend = f"[{{path: {path / 'tokens'}, weight: 0.4}}, {{path: {path / 'more'}, weight: 0.6}}]"
+    alone = (path / "recipe.yaml").read_text()
+    packed = alone.replace(f"train: {path / 'tokens'}", f"train: {blend}, packing: documents")
+    (path / "packed.yaml").write_text(packed)
     return path
 
 
@@ -104,13 +115,14 @@ def test_a_run_in_two_parts_goes_on_with_the_sizes_and_ends_with_the_same_bits(f
 
 @pytest.fixture(scope="module")
 def on_two(folder: Path) -> dict[str, Measured]:
-    return run_in_group(2, layouts_and_a_part, str(folder / "recipe.yaml"))[0]
+    return run_in_group(2, layouts_and_parts, str(folder / "recipe.yaml"), str(folder / "packed.yaml"))[0]
 
 
-def layouts_and_a_part(path: str) -> dict[str, Measured]:
-    """Also two steps of a run that one process will go on with."""
-    found = all_layouts({"ramp": path}, 2, LAYOUTS, False)
-    train(path, ["name=moved", "training.steps=2", "parallel.data=2", "parallel.shard=1"])
+def layouts_and_parts(path: str, packed: str) -> dict[str, Measured]:
+    """Also two steps each of runs that one process will go on with."""
+    found = all_layouts({"ramp": path}, 2, LAYOUTS, False) | all_layouts({"packed": packed}, 2, OF_PACKED, False)
+    train(path, ["name=recipe-moved", "training.steps=2", "parallel.data=2", "parallel.shard=1"])
+    train(packed, ["name=packed-moved", "training.steps=2", "parallel.pipeline=2"])
     return found
 
 
@@ -119,10 +131,16 @@ def test_two_processes_equal_one(layout: str, folder: Path, on_two: dict[str, Me
     assert_same(on_two[f"ramp, {layout}"], measured(str(folder / "recipe.yaml"), 1, []))
 
 
-def test_one_process_goes_on_with_the_sizes_of_two(folder: Path, on_two: dict[str, Measured]) -> None:
+@pytest.mark.parametrize("layout", OF_PACKED)
+def test_two_processes_equal_one_on_a_packed_blend(layout: str, folder: Path, on_two: dict[str, Measured]) -> None:
+    assert_same(on_two[f"packed, {layout}"], measured(str(folder / "packed.yaml"), 1, []))
+
+
+@pytest.mark.parametrize("recipe", ["recipe", "packed"])
+def test_one_process_goes_on_with_the_sizes_of_two(recipe: str, folder: Path, on_two: dict[str, Measured]) -> None:
     rows, wanted = (
-        [row for row in read_metrics(train(folder / "recipe.yaml", [name]).folder.metrics) if "loss" in row]
-        for name in ("name=moved", "name=unmoved")
+        [row for row in read_metrics(train(folder / f"{recipe}.yaml", [name]).folder.metrics) if "loss" in row]
+        for name in (f"name={recipe}-moved", f"name={recipe}-unmoved")
     )
     assert [row["global_batch"] for row in rows] == SIZES
     assert [row["tokens"] for row in rows] == [row["tokens"] for row in wanted]
@@ -137,6 +155,11 @@ def test_one_process_goes_on_with_the_sizes_of_two(folder: Path, on_two: dict[st
         (
             ["batch.micro_batch=4"],
             r"a batch of 6, no multiple of parallel.data=1 x batch.micro_batch=4.* multiples",
+        ),
+        (
+            ["parallel.pipeline=2", "batch.ramp_up.start=1", "batch.ramp_up.increment=1"],
+            r"a batch of 1, 1 micro-batches, and parallel.schedule=1f1b over parallel.pipeline=2 needs at least 2.*"
+            r"multiples of 2",
         ),
         (["batch.ramp_up.samples=0"], r"batch.ramp_up.samples=0: must be more than 0"),
     ],
