@@ -267,9 +267,6 @@ def _offload(recipe: Recipe) -> Iterator[Problem]:
 
 def _recompute(recipe: Recipe) -> Iterator[Problem]:
     training = recipe.training
-    if training.recompute == "selective" and recipe.model.family == "mixture":
-        rule = "training.recompute=selective together with model.family=mixture is not proven equal to keeping all"
-        yield Problem("training.recompute", rule, "Use full or none")
     if training.recompute == "selective" and recipe.parallel.pipeline > 1 and recipe.parallel.schedule == "zero_bubble":
         rule = (
             "training.recompute=selective together with parallel.schedule=zero_bubble: that schedule goes backward "
