@@ -52,6 +52,9 @@ CASES = (
     Case("expert 2 x pipeline 2", "mixture", 4, {"parallel": {"data": 2, "expert": 2, "pipeline": 2}}),
     Case("expert 2 x data 2, parameters sharded", "mixture", 4, {"parallel": {"data": 4, "expert": 2, "shard": 3}}),
     Case("data 2, optimizer sharded", "gpt", 2, {"parallel": {"data": 2, "shard": 1}}),
+    Case("data 2, parameters sharded and offloaded", "gpt", 2, {"parallel": {"data": 2, "shard": 3, "offload": True}}),
+    Case("data 2 x pipeline 2, gradients sharded and offloaded", "llama tied", 4,
+         {"parallel": {"data": 2, "pipeline": 2, "shard": 2, "offload": True}}),
     Case("context 2 x tensor 2, sequence split", "llama", 4,
          {"parallel": {"context": 2, "tensor": 2, "sequence": True}}),
 )  # fmt: skip
@@ -59,7 +62,8 @@ CASES = (
 
 @dataclass(frozen=True)
 class Row:
-    """Of one layout. Bytes of the first rank of the first stage; `error`: the largest of all ranks, relative."""
+    """Of one layout. Bytes of the first rank of the first stage, on the device; `error`: the largest of all ranks,
+    relative, of the host's memory too where there is offload."""
 
     case: Case
     foretold: int
@@ -113,9 +117,14 @@ def recipe_of(data: str, case: Case) -> Recipe:
     return resolve(Recipe.model_validate(sections), world_size=case.processes, vocabulary=None).recipe
 
 
-def _row(case: Case, recipe: Recipe, peaks: Sequence[int]) -> Row:
-    """peaks: bytes of every rank. Ranks of one stage hold the same, up to what does not divide."""
+def _row(case: Case, recipe: Recipe, peaks: Sequence[tuple[int, int]]) -> Row:
+    """peaks: of every rank bytes of the device and of the host. Ranks of one stage hold the same, up to what does not
+    divide."""
     stages = recipe.parallel.pipeline
-    foretold = [memory_of(recipe, stage).total for stage in range(stages)]
-    errors = [relative(foretold[rank * stages // len(peaks)], peak) for rank, peak in enumerate(peaks)]
-    return Row(case, foretold[0], peaks[0], max(errors))
+    foretold = [memory_of(recipe, stage) for stage in range(stages)]
+    errors = []
+    for rank, (device, host) in enumerate(peaks):
+        told = foretold[rank * stages // len(peaks)]
+        errors += [relative(told.total, device)]
+        errors += [relative(told.host_total, host)] if recipe.parallel.offload else []
+    return Row(case, foretold[0].total, peaks[0][0], max(errors))

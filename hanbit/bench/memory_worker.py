@@ -14,20 +14,25 @@ from hanbit.common.log import start_logging
 from hanbit.config.recipe import Recipe
 from hanbit.parallel.agree import from_all
 from hanbit.parallel.grid import start_processes, stop_processes
-from hanbit.train.live_tensors import LiveTensors
+from hanbit.train.live_tensors import LiveTensors, Part
 from hanbit.train.loop import one_step
 from hanbit.train.run import build
 from hanbit.train.setup import grid_of
 
 
-def peak_of(recipe: Recipe) -> int:
-    """Bytes of this process at the fullest moment of two steps; what was needed to get ready does not count."""
-    with LiveTensors() as live:
-        training = build(recipe, grid_of(recipe, torch.device("cpu")))
+def peak_of(recipe: Recipe) -> tuple[int, int]:
+    """Bytes of this process at the fullest moment of two steps; what was needed to get ready does not count.
+
+    Of the device's memory and, with parallel.offload, of the host's.
+    """
+    offload = recipe.parallel.offload
+    with LiveTensors(offload) as live:
+        with live.making(Part.WEIGHTS, on_host=offload):
+            training = build(recipe, grid_of(recipe, torch.device("cpu")))
         live.begin()
         for _ in range(2):
             one_step(training)
-    return live.peak
+    return live.device.peak, live.host.peak
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ code of a step, so that what it would hold can be counted on a laptop (train/dry
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -41,9 +42,13 @@ def playing(rank: int, size: int, making_room: Context = contextlib.nullcontext)
             dist.destroy_process_group()
 
 
-def without_numbers() -> FakeTensorMode:
+@contextlib.contextmanager
+def without_numbers() -> Iterator[None]:
     """Inside, new tensors have shapes and no memory; those on the meta device from before may take part."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        # FSDP2 asks whether an offloaded weight still lies where it did, which of a shape means nothing.
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        yield
 
 
 def on_device(model: ParallelModel, device: torch.device) -> ParallelModel:

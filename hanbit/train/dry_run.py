@@ -23,7 +23,7 @@ from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.grid import Axis, Grid
 from hanbit.train.adapter import model_of
 from hanbit.train.data import open_data, tokens_per_step, told
-from hanbit.train.dry_run_memory import RankMemory, is_traced, memory_of
+from hanbit.train.dry_run_memory import RankMemory, memory_of
 from hanbit.train.dry_run_room import Way, traced_stages, ways_to_fit
 from hanbit.train.resolution import resolution_of
 from hanbit.train.setup import build_model, is_conversations, known, open_start
@@ -35,7 +35,7 @@ _STATE_BYTES = 3 * 4  # of a trained parameter in a checkpoint: itself and two m
 @dataclass(frozen=True)
 class DryRun:
     """`stages`: parameters of one process of a stage before FSDP2 shares them out, by the stage's number from 0: of the
-    first, a middle one, the last; `memory` of the same stages, () where it is not traced. ways: what would make it fit
+    first, a middle one, the last; `memory` of the same stages. ways: what would make it fit
     into cluster.gpu_memory_gb where it does not.
 
     data_missing: the token files that are not here; then tokens are those of full sequences, train_sequences None.
@@ -78,7 +78,7 @@ class DryRun:
     def lacking_bytes(self) -> int | None:
         """Of the fullest rank, beyond one GPU's memory; 0 where it fits, None where that is not known."""
         room = room_of(self.recipe)
-        return None if room is None or not self.memory else max(0, self.fullest.total - room)
+        return None if room is None else max(0, self.fullest.total - room)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -105,7 +105,7 @@ def dry_run_of(loaded: Loaded) -> DryRun:
     open_start(recipe, model)
     folder = RunFolder(Path(recipe.runs) / recipe.name)
     stages = traced_stages(recipe.parallel.pipeline)
-    memory = tuple(memory_of(recipe, stage) for stage in stages) if is_traced(recipe) else ()
+    memory = tuple(memory_of(recipe, stage) for stage in stages)
     batch = recipe.batch
     return DryRun(
         resolved=resolved,
@@ -175,8 +175,8 @@ def room_of(recipe: Recipe) -> int | None:
 
 
 def _ways(recipe: Recipe, memory: tuple[RankMemory, ...]) -> tuple[Way, ...]:
-    room, fullest = room_of(recipe), max(memory, key=lambda one: one.total, default=None)
-    if room is None or fullest is None or fullest.total <= room:
+    room, fullest = room_of(recipe), max(memory, key=lambda one: one.total)
+    if room is None or fullest.total <= room:
         return ()
     return ways_to_fit(recipe, room, fullest.parts)
 

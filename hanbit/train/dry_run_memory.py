@@ -7,7 +7,7 @@ two are traced for two small counts and continued in a straight line.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -23,28 +23,38 @@ from hanbit.train.loop import update_weights
 from hanbit.train.setup import build_batches, build_model, build_optimizer, grid_of, known, processes_of
 
 Bytes = dict[Part, int]
-Moments = tuple[Bytes, ...]
-"""At the fullest moment of the passes, of the gradients' norm, of the update: which is the fullest of all depends on
-the number of layers, so each is continued by itself."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """At the fullest moment of the passes, of the gradients' norm, of the update: which is the fullest of all depends
+    on the number of layers, so each is continued by itself. Of both memories; the host's is empty without offload."""
+
+    device: tuple[Bytes, ...]
+    host: tuple[Bytes, ...]
 
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Of the first rank of a pipeline stage, in bytes. `node`: where it runs, None where the recipe has no cluster."""
+    """Of the first rank of a pipeline stage, in bytes. `node`: where it runs, None where the recipe has no cluster.
+
+    parts: in the device's memory. host: of `parallel.offload`, in the CPU's, empty without.
+    """
 
     stage: int
     rank: int
     node: int | None
     parts: Bytes
+    host: Bytes = field(default_factory=dict)
 
     @property
     def total(self) -> int:
+        """On the device."""
         return sum(self.parts.values())
 
-
-def is_traced(recipe: Recipe) -> bool:
-    """Not where it is in two memories: a trace knows one."""
-    return not recipe.parallel.offload
+    @property
+    def host_total(self) -> int:
+        return sum(self.host.values())
 
 
 def memory_of(recipe: Recipe, stage: int) -> RankMemory:
@@ -53,10 +63,12 @@ def memory_of(recipe: Recipe, stage: int) -> RankMemory:
     cluster = recipe.cluster
     rank = stage * processes_of(recipe) // recipe.parallel.pipeline
     node = None if cluster is None else rank // cluster.gpus_per_node
-    return RankMemory(stage, rank, node, fullest(_continued(with_sizes(_with_precision(recipe)), rank)))
+    moments = _continued(with_sizes(_with_precision(recipe)), rank)
+    host = fullest(moments.host) if recipe.parallel.offload else {}
+    return RankMemory(stage, rank, node, fullest(moments.device), host)
 
 
-def fullest(moments: Moments) -> Bytes:
+def fullest(moments: tuple[Bytes, ...]) -> Bytes:
     return max(moments, key=lambda parts: sum(parts.values()))
 
 
@@ -100,10 +112,15 @@ def _straight_from(recipe: Recipe) -> tuple[int, int]:
 
 def _sum(total: Moments, more: Moments, first: Moments, wanted: int, added: int) -> Moments:
     """With `wanted` more of something, of which `added` make `more` of `first`."""
-    return tuple(
-        {part: so_far[part] + (one[part] - other[part]) * wanted // added for part in Part}
-        for so_far, one, other in zip(total, more, first, strict=True)
-    )
+
+    def continued(name: str) -> tuple[Bytes, ...]:
+        each = zip(*(getattr(one, name) for one in (total, more, first)), strict=True)
+        return tuple(
+            {part: so_far[part] + (one[part] - other[part]) * wanted // added for part in Part}
+            for so_far, one, other in each
+        )
+
+    return Moments(continued("device"), continued("host"))
 
 
 def micro_batches(recipe: Recipe) -> int:
@@ -114,12 +131,13 @@ def micro_batches(recipe: Recipe) -> int:
 
 def trace(recipe: Recipe, rank: int, count: int) -> Moments:
     """Of one rank in a step of `count` micro-batches."""
-    recipe, live = _of_few(recipe, count), LiveTensors()
+    recipe, live = _of_few(recipe, count), LiveTensors(recipe.parallel.offload)
     with playing(rank, processes_of(recipe), making_room=lambda: live.making(Part.COMMUNICATION)):
         grid = grid_of(recipe, torch.device("cpu"))
         cut = build_model(recipe, replace(grid, device=torch.device("meta")))
         with without_numbers(), live:
-            return tuple(_take_step(recipe, cut, grid.device, live))
+            taken = list(_take_step(recipe, cut, grid.device, live))
+    return Moments(tuple(device for device, _ in taken), tuple(host for _, host in taken))
 
 
 def _of_few(recipe: Recipe, count: int) -> Recipe:
@@ -130,11 +148,14 @@ def _of_few(recipe: Recipe, count: int) -> Recipe:
     return recipe.model_copy(update={"batch": batch, "training": training})
 
 
-def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: LiveTensors) -> Iterator[Bytes]:
+def _take_step(
+    recipe: Recipe, cut: ParallelModel, device: torch.device, live: LiveTensors
+) -> Iterator[tuple[Bytes, Bytes]]:
     """As train/loop.py does, without what needs numbers: reading the loss and the norm."""
-    with live.making(Part.WEIGHTS):
+    offload = recipe.parallel.offload
+    with live.making(Part.WEIGHTS, on_host=offload):
         model = on_device(cut, device)
-    with live.making(Part.OPTIMIZER):
+    with live.making(Part.OPTIMIZER, on_host=offload):
         optimizer = build_optimizer(recipe, model)
     with live.making(Part.GRADIENTS):
         batches = build_batches(recipe, model)
@@ -145,10 +166,10 @@ def _take_step(recipe: Recipe, cut: ParallelModel, device: torch.device, live: L
     sequences = recipe.batch.global_batch // known(recipe.parallel.data)
     batch = blank_batch(recipe, sequences, device)
     batches.forward_backward(batch, batch["targets"].numel())
-    yield live.parts()
+    yield live.device.parts(), live.host.parts()
     live.begin()
     gradient_norm(model)
-    yield live.parts()
+    yield live.device.parts(), live.host.parts()
     live.begin()
     update_weights(model, optimizer, learning_rate=1.0)
-    yield live.parts()
+    yield live.device.parts(), live.host.parts()

@@ -93,6 +93,7 @@ def _kinds(recipe: Recipe) -> list[_Kind]:
     return [
         _Kind(_PASSING, _more_recompute(recipe)),
         _Kind(_STATE, [{"parallel.shard": shard} for shard in range(parallel.shard + 1, 4) if has_replicas]),
+        _Kind(_STATE, [_offloaded(recipe)] if has_replicas and not parallel.offload else []),
         _Kind(_PASSING, [{"batch.micro_batch": size} for size in _halves(known(recipe.batch.micro_batch))]),
         _Kind(frozenset(Part), [_grown(recipe, "tensor", size) for size in _doubles(parallel.tensor, per_node)]),
         _Kind(
@@ -109,6 +110,12 @@ def _more_recompute(recipe: Recipe) -> list[Settings]:
         stronger.insert(0, training.recompute)
     all_of_them = {} if training.recompute_layers == "all" else {"training.recompute_layers": "all"}
     return [{"training.recompute": kind, **all_of_them} for kind in stronger]
+
+
+def _offloaded(recipe: Recipe) -> Settings:
+    """Only what is sharded can leave the GPU."""
+    sharded = {} if recipe.parallel.shard >= 2 else {"parallel.shard": 3}
+    return {**sharded, "parallel.offload": True}
 
 
 def _halves(size: int) -> list[int]:
@@ -153,4 +160,4 @@ def _needed(recipe: Recipe, room: int) -> int | None:
 
 
 def _typed(settings: Settings) -> tuple[str, ...]:
-    return tuple(f"{key}={value}" for key, value in settings.items())
+    return tuple(f"{key}={str(value).lower() if value is True else value}" for key, value in settings.items())

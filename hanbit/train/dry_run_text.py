@@ -98,12 +98,12 @@ def _span(ranks: int, gpus_per_node: int) -> str:
 
 def _memory(run: DryRun) -> list[str]:
     """A table: a line for each stage that was traced, a column for each part."""
-    if not run.memory:
-        return ["memory is not traced with parallel.offload=true: it is in two places then"]
     rows = [["a rank of", *Part, "all"]]
     for one in run.memory:
         where = f"stage {one.stage}: rank {one.rank}" + ("" if one.node is None else f" on node {one.node}")
         rows.append([where, *(readable_bytes(one.parts[part]) for part in Part), readable_bytes(one.total)])
+        if one.host:
+            rows.append(["in the CPU's", *(readable_bytes(one.host[p]) for p in Part), readable_bytes(one.host_total)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     training = run.recipe.training
@@ -133,7 +133,8 @@ def _what_would_fit(run: DryRun) -> list[str]:
 
 def _memory_json(one: RankMemory) -> dict[str, Any]:
     parts = {f"{part}_bytes": size for part, size in one.parts.items()}
-    return {"stage": one.stage, "rank": one.rank, "node": one.node, **parts, "total_bytes": one.total}
+    host = {f"host_{part}_bytes": size for part, size in one.host.items()}
+    return {"stage": one.stage, "rank": one.rank, "node": one.node, **parts, "total_bytes": one.total, **host}
 
 
 def _parameters(run: DryRun) -> str:

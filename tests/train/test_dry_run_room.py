@@ -69,6 +69,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         shared = {0: 1.0, 1: 0.75, 2: 0.5, 3: 0.25}[parallel.shard]
         kept = {"none": 1.0, "selective": 0.5, "full": 0.125}[recipe.training.recompute]
         passing = PASSING * kept * int(recipe.batch.micro_batch) / 4 / cut
+        shared = 0.125 if parallel.offload else shared  # what is gathered
         parts = {**dict.fromkeys(Part, 0), Part.WEIGHTS: int(STATE * shared / cut), Part.ACTIVATIONS: int(passing)}
         return RankMemory(stage, 0, None, parts)
 
@@ -85,6 +86,7 @@ def test_of_each_kind_the_mildest_that_is_enough_is_named() -> None:
     assert named(recipe_of(4), 1700) == (
         Way(("training.recompute=selective",), 1600),
         Way(("parallel.shard=1",), 1700),
+        Way(("parallel.shard=3", "parallel.offload=true"), 950),
         Way(("batch.micro_batch=2",), 1600),
         Way(("parallel.tensor=2", "parallel.data=2"), 1000),
         Way(("parallel.pipeline=2", "parallel.data=2"), 1000),
@@ -96,6 +98,7 @@ def test_what_cannot_be_enough_is_not_named() -> None:
     """To 1100: activations without weights, and weights without activations, are not enough."""
     assert named(recipe_of(4), 1100) == (
         Way(("parallel.shard=3",), 1100),
+        Way(("parallel.shard=3", "parallel.offload=true"), 950),
         Way(("parallel.tensor=2", "parallel.data=2"), 1000),
         Way(("parallel.pipeline=2", "parallel.data=2"), 1000),
     )
@@ -103,17 +106,19 @@ def test_what_cannot_be_enough_is_not_named() -> None:
 
 @pytest.mark.usefixtures("by_hand")
 def test_where_no_setting_is_enough_several_are_named_together() -> None:
-    """To 125, on 4: recompute leaves 100 of 800, shard 300 of 1200, a micro-batch of one 25; tensor 4 a quarter."""
-    (way,) = named(recipe_of(4), 125)
+    """To 100, on 4: recompute leaves 100 of 800, shard and offload 150 of 1200, a micro-batch of one 25; tensor a half.
+    Not tensor 4: it leaves no replicas to shard over."""
+    (way,) = named(recipe_of(4), 100)
     assert way == Way(
         (
             "training.recompute=full",
             "parallel.shard=3",
+            "parallel.offload=true",
             "batch.micro_batch=1",
-            "parallel.tensor=4",
-            "parallel.data=1",
+            "parallel.tensor=2",
+            "parallel.data=2",
         ),
-        81,
+        87,
     )
 
 
@@ -122,7 +127,7 @@ def test_rules_of_the_recipe_hold_for_what_is_named() -> None:
     """Three heads: no tensor axis of two; a schedule that has no part in a lone process."""
     model = {"family": "llama", "layers": 8, "hidden": 48, "heads": 3, "inner": 63, "vocabulary": 512}
     recipe = recipe_of(2, model=model, parallel={"shard": 3}, training={"steps": 1, "recompute": "full"})
-    assert named(recipe, 200) == (Way(("parallel.pipeline=2", "parallel.data=1"), 200),)
+    assert named(recipe, 240) == (Way(("parallel.pipeline=2", "parallel.data=1"), 200),)
 
 
 @pytest.mark.usefixtures("by_hand")
