@@ -18,6 +18,7 @@ from hanbit.models.initial import initial_value
 from hanbit.models.registry import family_of
 from hanbit.optim.adamw import AdamW, Settings
 from hanbit.optim.schedule import Schedule
+from hanbit.parallel.agree import together
 from hanbit.parallel.apply import Options, ParallelModel, parallelize
 from hanbit.parallel.compile_cache import remove_unfinished_libraries
 from hanbit.parallel.experts import NO_ROUTER_LOSSES, RouterCoefficients
@@ -155,9 +156,18 @@ def fill_model(recipe: Recipe, model: ParallelModel) -> None:
     def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if is_lora(name):
             return initial_matrix(name, shape, seed)
-        return initial_value(recipe.model, name, shape, seed) if tensors is None else tensors[name]
+        return initial_value(recipe.model, name, shape, seed) if tensors is None else _finite(tensors, name)
 
-    model.fill(value)
+    with together(ConfigError):  # each process reads only what it has
+        model.fill(value)
+
+
+def _finite(tensors: FolderTensors, name: str) -> torch.Tensor:
+    """Raises ConfigError: a start from NaN would only show as a loss, after everything is set up."""
+    tensor = tensors[name]
+    if not tensor.isfinite().all():
+        raise ConfigError(f"{tensors.folder}: {name} has values that are not finite. Start from another model folder")
+    return tensor
 
 
 def open_start(recipe: Recipe, model: ParallelModel) -> FolderTensors | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hanbit.bench.kills import parameters_hash
 from hanbit.common.errors import CheckpointError, ConfigError, DataError, HanbitError, RunFolderError, TrainingError
@@ -115,6 +116,18 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 ) -> None:
     with pytest.raises(error, match=words):
         train("llama/base", [*tiny_run(tmp_path), override])
+    assert not list(tmp_path.glob("tiny/checkpoints/*"))
+
+
+def test_a_start_from_values_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    start = train("llama/base", [*tiny_run(tmp_path), "training.steps=1", "name=start"]).folder.model
+    tensors = load_file(start / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name][3, 5] = float("nan")
+    save_file(tensors, start / "model.safetensors", {"format": "pt"})
+    (start / "hanbit.json").unlink()  # with its manifest it would be refused as damaged
+    with pytest.raises(ConfigError, match=r"layers\.0\..*up.* has values that are not finite"):
+        train("llama/base", [*tiny_run(tmp_path), f"training.initial_model={start}"])
     assert not list(tmp_path.glob("tiny/checkpoints/*"))
 
 
