@@ -232,13 +232,6 @@ def test_what_goes_backward_twice_is_not_recomputed_selectively() -> None:
         resolved(one, world_size=2)
 
 
-def test_experts_are_not_recomputed_selectively() -> None:
-    mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "key_value_heads": 2, "inner": 64}
-    one = recipe(model={**mixture, "experts": 4, "vocabulary": 9}, training={"recompute": "selective"})
-    with pytest.raises(ConfigError, match=r"selective together with model\.family=mixture .* Use full or none"):
-        resolved(one)
-
-
 def test_sequences_are_split_only_in_the_order_in_which_that_is_proven() -> None:
     interleaved = {"tensor": 2, "sequence": True, "pipeline": 2, "virtual": 2}
     with pytest.raises(ConfigError, match=r"together with parallel\.schedule=interleaved is not proven"):
