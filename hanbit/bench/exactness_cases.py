@@ -22,6 +22,11 @@ class Case:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+_PLAIN: dict[str, Any] = {
+    "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64, "initial_deviation": 0.08,
+}  # fmt: skip
+
+
 def _llama(**more: Any) -> dict[str, Any]:
     shape = {"layers": 4, "hidden": 64, "heads": 4, "key_value_heads": 2, "inner": 176, "vocabulary": 513}
     return {"family": "llama", **shape, "context": 64, "initial_deviation": 0.08, **more}
@@ -46,6 +51,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "family": "gpt", "layers": 4, "hidden": 64, "heads": 4, "inner": 256, "vocabulary": 513, "context": 64,
         "initial_deviation": 0.08,
     },
+    "neox": {**_PLAIN, "family": "neox", "rotary_fraction": 0.5},
+    "neox as gptj": {
+        **_PLAIN, "family": "neox", "rotary_fraction": 0.5, "rotary_neighbours": True, "shared_norm": True,
+        "attention_bias": False, "output_bias": True,
+    },
+    "opt": {**_PLAIN, "family": "opt"},
+    "bloom": {**_PLAIN, "family": "bloom"},
+    "gemma": _llama(family="gemma", tied=True, query_key_norm=True, sliding_window=9, window_rotary_base=100.0,
+                    query_width=20.0),
+    "gemma capped": _llama(family="gemma", tied=True, sliding_window=9, score_cap=2.0),
+    "exaone": _llama(family="exaone", sliding_window=9, full_every=2),
     # beside 513 ids of the text those of the task: 4, and 100 sentinels and an end
     # two layers: in a later one all tokens soon look alike, and its query's gradient is mostly rounding
     "bert": {
@@ -158,6 +174,13 @@ CASES = (
          _zero_bubble_v(data=2, tensor=2, pipeline=2)),
     Case("data 2 x tensor 2 x pipeline 2, zero bubble as a V, gradients sharded", "llama tied", 8,
          _zero_bubble_v(data=2, tensor=2, pipeline=2, shard=2)),
+    Case("tensor 2 x pipeline 2", "neox", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "neox as gptj", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "opt", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "bloom", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "gemma", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "gemma capped", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "exaone", 4, _parallel(tensor=2, pipeline=2)),
     Case("data 2", "bert", 2, _parallel(data=2)),
     Case("data 2, optimizer sharded", "bert", 2, _parallel(data=2, shard=1)),
     Case("tensor 2", "bert", 2, _parallel(tensor=2)),

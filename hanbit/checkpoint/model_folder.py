@@ -19,7 +19,7 @@ from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest_with
-from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
+from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, RotaryConfig, T5Config, num_layers
 from hanbit.models.registry import adapter_of, family_of
 from hanbit.tokenizers.load import copy_tokenizer
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -124,6 +124,7 @@ def _refuse_absurd(config: ModelConfig) -> None:
     if isinstance(config, LlamaConfig):
         sizes["attention width"] = config.heads * int(config.head_dim)
         sizes["sliding_window"] = config.sliding_window or 1
+    if isinstance(config, RotaryConfig):
         sizes["original context"] = (config.rotary_scaling and config.rotary_scaling.original_context) or 1
     if isinstance(config, T5Config):
         sizes["attention width"] = config.heads * int(config.head_dim)

@@ -236,12 +236,19 @@ def _in_file(
 def _joined(
     parts: Parts, tensors: Mapping[str, torch.Tensor], shapes: dict[str, tuple[int, ...]], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Parts side by side, matrices turned back where the architecture has them so."""
-    found = []
+    """Every part's rows in their places, matrices turned back where the architecture has them so."""
+    whole = None
     for name, source in parts:
         tensor = tensors[name].detach().cpu()
         if tuple(tensor.shape) != shapes[name] or tensor.dtype != dtype:
             given = f"{tuple(tensor.shape)} {tensor.dtype}"
             raise ModelError(f"cannot save the model: {name} is {given}, expected {shapes[name]} {dtype}")
-        found.append(tensor.T if source.is_transposed else tensor)
-    return (torch.cat(found, dim=-1) if len(found) > 1 else found[0]).contiguous()
+        if source.parts == 1:
+            whole = tensor
+            continue
+        if whole is None:
+            whole = tensor.new_empty(source.all_rows(len(tensor)), *tensor.shape[1:])
+        place = source.rows_of(whole, len(tensor))
+        place.copy_(tensor.view_as(place))
+    assert whole is not None
+    return (whole.T if parts[0][1].is_transposed else whole).contiguous()

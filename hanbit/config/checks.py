@@ -11,7 +11,18 @@ from hanbit.common.errors import ConfigError
 from hanbit.config.data import sources
 from hanbit.config.data_checks import data_problems
 from hanbit.config.logging_checks import logging_problems
-from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, T5Config
+from hanbit.config.model import (
+    BertConfig,
+    BloomConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MixedWindowConfig,
+    MixtureConfig,
+    NeoXConfig,
+    OPTConfig,
+    Phi3Config,
+    T5Config,
+)
 from hanbit.config.pipeline_checks import micro_batch_problems, pipeline_problems
 from hanbit.config.problem import Problem, unproven
 from hanbit.config.ramp_up import ramp_problems
@@ -54,6 +65,7 @@ def misfits(recipe: Recipe, world_size: int, vocabulary: int | None) -> list[Pro
         _rates,
         _tuning,
         _mixture,
+        _relatives,
         _expert,
         data_problems,
         _fp8,
@@ -117,11 +129,13 @@ def _small_vocabulary(recipe: Recipe, vocabulary: int | None) -> Iterator[Proble
 
 def _heads(recipe: Recipe) -> Iterator[Problem]:
     model = recipe.model
-    if not isinstance(model, LlamaConfig):
-        return
-    key_value_heads, head_dim = known(model.key_value_heads), known(model.head_dim)
-    if model.heads % key_value_heads:
-        yield _divides("model.key_value_heads", key_value_heads, "model.heads", model.heads)
+    if isinstance(model, LlamaConfig) and model.heads % known(model.key_value_heads):
+        yield _divides("model.key_value_heads", known(model.key_value_heads), "model.heads", model.heads)
+    if isinstance(model, LlamaConfig | NeoXConfig) and model.hidden >= model.heads:
+        yield from _rotated(model, known(model.head_dim))
+
+
+def _rotated(model: LlamaConfig | NeoXConfig, head_dim: int) -> Iterator[Problem]:
     rotated = head_dim * model.rotary_fraction
     if int(rotated) != rotated or rotated % 2 or rotated == 0:
         rule = (
@@ -319,6 +333,27 @@ def _mixture(recipe: Recipe) -> Iterator[Problem]:
     if recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b":
         rule = f"parallel.schedule={recipe.parallel.schedule} with model.family=mixture is not proven"
         yield Problem("parallel.schedule", rule, "Use 1f1b")
+
+
+def _relatives(recipe: Recipe) -> Iterator[Problem]:
+    """What is not proven of families that are there to be read and served, but train as others do."""
+    model = recipe.model
+    if not isinstance(model, NeoXConfig | OPTConfig | BloomConfig | MixedWindowConfig | Phi3Config):
+        return
+    if isinstance(model, GemmaConfig) and model.logit_cap is not None:
+        rule = f"model.logit_cap={model.logit_cap} is not built in training, only in reading and generating"
+        yield Problem("model.logit_cap", rule, "Leave it out")
+    asked = {
+        "training.compile": (recipe.training.compile, "Leave it out"),
+        "training.precision": (recipe.training.precision in ("fp16", "fp8"), "Use bf16 or fp32"),
+        "training.recompute": (recipe.training.recompute == "selective", "Use full or none"),
+        "tuning.model": (recipe.tuning is not None, "Tune a model of the gpt or llama family"),
+    }
+    for key, (is_asked, way_out) in asked.items():
+        if is_asked:
+            section, name = key.split(".")
+            value = getattr(getattr(recipe, section), name)
+            yield Problem(key, f"{key}={value} with model.family={model.family} is not proven", way_out)
 
 
 def _expert(recipe: Recipe) -> Iterator[Problem]:

@@ -47,23 +47,38 @@ class DecoderConfig(Shape):
     """Models of the next token, which generate."""
 
 
+class RotaryConfig(DecoderConfig):
+    """Those whose queries and keys are rotated by their positions."""
+
+    rotary_base: float = Field(10000.0, gt=0, description="Base of the rotary frequencies (`rope_theta`).")
+    rotary_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of a head that is rotated (`partial_rotary_factor`)."
+    )
+    rotary_scaling: RotaryScaling | None = Field(None, description="Stretch of the rotary angles; null: none.")
+
+    @field_validator("rotary_scaling")
+    @classmethod
+    def _with_original_context(cls, scaling: RotaryScaling | None, others: ValidationInfo) -> RotaryScaling | None:
+        """As Hugging Face's files, which always name it, so that an exported model reads back as the same config."""
+        is_open = scaling is not None and scaling.kind != "linear" and scaling.original_context is None
+        if scaling is None or not is_open or "context" not in others.data:  # not in: it has an error of its own
+            return scaling
+        return scaling.model_copy(update={"original_context": others.data["context"]})
+
+
 class GPTConfig(DecoderConfig):
     """GPT-2's shape: learned positions, LayerNorm, GELU, biases."""
 
     family: Literal["gpt"]
 
 
-class LlamaConfig(DecoderConfig):
-    """Llama's shape and its relatives (Mistral, Qwen2, Qwen3, SmolLM2): rotary positions, RMSNorm, gated SiLU."""
+class LlamaConfig(RotaryConfig):
+    """Llama's shape and its relatives (Mistral, Qwen2, Qwen3, SmolLM2, EXAONE 3): rotary positions, RMSNorm, gated
+    SiLU."""
 
     family: Literal["llama"]
     key_value_heads: Count | Auto = Field("auto", description="Number of key and value heads; auto: as many as heads.")
     head_dim: Count | Auto = Field("auto", description="Width of one head; auto: hidden / heads.")
-    rotary_base: float = Field(10000.0, gt=0, description="Base of the rotary frequencies (`rope_theta`).")
-    rotary_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of a head that is rotated (`partial_rotary_factor`)."
-    )
-    rotary_scaling: RotaryScaling | None = Field(None, description="Stretch of the rotary angles; null: none.")
     query_key_value_bias: bool = Field(False, description="Biases on query, key and value (Qwen2).")
     attention_output_bias: bool = Field(
         False, description="Bias on attention's output (`attention_bias` of Llama sets both)."
@@ -75,14 +90,114 @@ class LlamaConfig(DecoderConfig):
     )
     tied: bool = Field(False, description="The output projection shares the embedding's weight.")
 
-    @field_validator("rotary_scaling")
+    def window_of(self, layer: int) -> int | None:
+        """Tokens that a query of this layer, counted from 0, looks back; None: all."""
+        return self.sliding_window
+
+
+class Phi3Config(LlamaConfig):
+    """Phi-3's shape: Llama's, but its files have query, key and value in one matrix, gate and up in another."""
+
+    family: Literal["phi3"]  # type: ignore[assignment]
+
+
+class MixedWindowConfig(LlamaConfig):
+    """Llama's shape where some layers see a window and some see all."""
+
+    full_every: int = Field(2, gt=1, description="With a window: every so many layers, one sees all earlier tokens.")
+
+    def is_full(self, layer: int) -> bool:
+        """Does this layer, counted from 0, see all earlier tokens?"""
+        return self.sliding_window is None or (layer + 1) % self.full_every == 0
+
+    def window_of(self, layer: int) -> int | None:
+        return None if self.is_full(layer) else self.sliding_window
+
+    @field_validator("mlp_bias")
     @classmethod
-    def _with_original_context(cls, scaling: RotaryScaling | None, others: ValidationInfo) -> RotaryScaling | None:
-        """As Hugging Face's files, which always name it, so that an exported model reads back as the same config."""
-        is_open = scaling is not None and scaling.kind != "linear" and scaling.original_context is None
-        if scaling is None or not is_open or "context" not in others.data:  # not in: it has an error of its own
-            return scaling
-        return scaling.model_copy(update={"original_context": others.data["context"]})
+    def _without_bias(cls, bias: bool) -> bool:
+        if bias:
+            raise ValueError("this family's MLP has no biases; leave it out")
+        return bias
+
+
+class GemmaConfig(MixedWindowConfig):
+    """Gemma's shape, 1 to 3: scaled embeddings, norms whose weight counts from one, gated GELU."""
+
+    family: Literal["gemma"]  # type: ignore[assignment]
+    norm_epsilon: float = Field(1e-6, gt=0, description="Added to the mean of squares inside norms.")
+    tied: bool = Field(True, description="The output projection shares the embedding's weight.")
+    end_norms: bool = Field(True, description="Norms behind attention and MLP, too (Gemma 2 and 3).")
+    query_width: float | None = Field(
+        None, gt=0, description="Scores are divided by its root (`query_pre_attn_scalar`); null: model.head_dim."
+    )
+    score_cap: float | None = Field(
+        None, gt=0, description="Scores stay between this and its negative, by tanh (Gemma 2); null: any."
+    )
+    logit_cap: float | None = Field(None, gt=0, description="As score_cap, for logits (Gemma 2); null: any.")
+    window_rotary_base: float | None = Field(
+        None,
+        gt=0,
+        description="Rotary base of layers with a window, which nothing stretches (Gemma 3); null: as others.",
+    )
+
+
+class ExaoneConfig(MixedWindowConfig):
+    """EXAONE 4.0's shape: norms behind attention and MLP, norms over heads; layers that see all do not rotate where
+    others have a window."""
+
+    family: Literal["exaone"]  # type: ignore[assignment]
+    full_every: int = Field(4, gt=1, description="With a window: every so many layers, one sees all earlier tokens.")
+    query_key_norm: bool = Field(True, description="RMSNorm over each query and key head before rotation.")
+
+    @field_validator("query_key_value_bias", "attention_output_bias")
+    @classmethod
+    def _without_biases(cls, bias: bool) -> bool:
+        if bias:
+            raise ValueError("this family's attention has no biases; leave it out")
+        return bias
+
+
+class NeoXConfig(RotaryConfig):
+    """GPT-NeoX's shape (Pythia, Polyglot-Ko) and its relatives (GPT-J, Phi): LayerNorm, a part of each head rotated,
+    attention and MLP side by side."""
+
+    family: Literal["neox"]
+    rotary_fraction: float = Field(0.25, gt=0, le=1, description="Share of a head that is rotated (`rotary_pct`).")
+    rotary_neighbours: bool = Field(
+        False, description="Rotated features are pairs of neighbours (GPT-J), and not of two halves."
+    )
+    parallel: bool = Field(
+        True, description="Attention and MLP see the same hidden state (`use_parallel_residual`), or one the other's."
+    )
+    shared_norm: bool = Field(False, description="One norm for both of them (GPT-J, Phi).")
+    attention_bias: bool = Field(True, description="Biases in attention.")
+    output_bias: bool = Field(False, description="A bias of the output projection (GPT-J, Phi).")
+    activation: Literal["gelu", "gelu_tanh"] = Field("gelu", description="GELU, exact or by its tanh form.")
+    tied: bool = Field(False, description="The output projection shares the embedding's weight.")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @field_validator("shared_norm")
+    @classmethod
+    def _side_by_side(cls, shared: bool, others: ValidationInfo) -> bool:
+        if shared and not others.data.get("parallel", True):
+            raise ValueError("only attention and MLP side by side share a norm; leave one of them out")
+        return shared
+
+
+class OPTConfig(DecoderConfig):
+    """OPT's shape: learned positions, LayerNorm, ReLU, biases."""
+
+    family: Literal["opt"]
+
+
+class BloomConfig(DecoderConfig):
+    """BLOOM's shape: ALiBi in place of positions, a norm of the embedding, LayerNorm, GELU, biases."""
+
+    family: Literal["bloom"]
 
 
 class MixtureConfig(LlamaConfig):
@@ -172,7 +287,20 @@ class T5Config(Shape):
     )
 
 
-ModelConfig = Annotated[GPTConfig | LlamaConfig | MixtureConfig | BertConfig | T5Config, Field(discriminator="family")]
+ModelConfig = Annotated[
+    GPTConfig
+    | LlamaConfig
+    | MixtureConfig
+    | BertConfig
+    | T5Config
+    | NeoXConfig
+    | OPTConfig
+    | BloomConfig
+    | GemmaConfig
+    | Phi3Config
+    | ExaoneConfig,
+    Field(discriminator="family"),
+]
 
 
 def num_layers(model: Shape) -> int:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from hanbit.engine.adapters import NO_ADAPTERS, StepAdapters
 from hanbit.engine.kv_cache import KVCache
 from hanbit.engine.scheduler import Part
+from hanbit.models.layers.alibi import biased_mask
+from hanbit.models.layers.attend import product
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,23 @@ class View:
     mask: torch.Tensor | None = None
 
 
-class PagedAttend:
-    """`windows`: those of the model's layers, tokens a query looks back, itself included; None for all."""
+Kind = tuple[int | None, tuple[float, ...] | None]
+"""What layers have in common that see alike: their window, and the slopes of their heads (attention.py)."""
 
-    def __init__(self, cache: KVCache, windows: Iterable[int | None]) -> None:
+
+def kind_of(layer: Any) -> Kind:
+    return layer.sliding_window, layer.alibi_slopes
+
+
+class PagedAttend:
+    """`kinds`: those of the model's layers."""
+
+    def __init__(self, cache: KVCache, kinds: Iterable[Kind]) -> None:
         self.cache = cache
-        self.windows = frozenset(windows)
+        self.kinds = frozenset(kinds)
         self.dtype, self.device = cache.keys[0].dtype, cache.keys[0].device
         self.slots = torch.empty(0, dtype=torch.int64)  # where this step's tokens are written, [tokens]
-        self.views: dict[int | None, list[View]] = {}  # by window
+        self.views: dict[Kind, list[View]] = {}
         self.adapters: StepAdapters = NO_ADAPTERS
         self._functions = [LayerFunction(self, index) for index in range(len(cache.keys))]
 
@@ -51,9 +60,9 @@ class PagedAttend:
         size = self.cache.block_size
         slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, part.end)]
         self.slots = torch.tensor(slots, device=self.device)
-        self.views = {window: self._views(parts, window) for window in self.windows}
+        self.views = {kind: self._views(parts, kind) for kind in self.kinds}
 
-    def _views(self, parts: Sequence[Part[Any]], window: int | None) -> list[View]:
+    def _views(self, parts: Sequence[Part[Any]], kind: Kind) -> list[View]:
         views, first = [], 0
         single, rows = [], []
         for part in parts:
@@ -62,30 +71,32 @@ class PagedAttend:
                 single.append(part)
                 rows.append(first)
             else:
-                views.append(self._view_of_prompt(part, slice(first, end), window))
+                views.append(self._view_of_prompt(part, slice(first, end), kind))
             first = end
         if single:
             places = slice(rows[0], rows[-1] + 1) if len(rows) == rows[-1] + 1 - rows[0] else self._tensor(rows)
-            views.append(self._view_of_tokens(single, places, window))
+            views.append(self._view_of_tokens(single, places, kind))
         return views
 
-    def _view_of_prompt(self, part: Part[Any], rows: slice, window: int | None) -> View:
-        if part.start == 0 and (window is None or part.end <= window):
+    def _view_of_prompt(self, part: Part[Any], rows: slice, kind: Kind) -> View:
+        window, slopes = kind
+        if part.start == 0 and (window is None or part.end <= window) and slopes is None:
             return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
         begin = 0 if window is None else max(0, part.start + 1 - window)
         queries = torch.arange(part.start, part.end, device=self.device).unsqueeze(1)
         table, before = self._table([part], begin, part.end)
         seen = slice(begin - before, part.end - before)
-        return View(rows, 1, table, seen, self._mask(queries, begin, part.end, window))
+        return View(rows, 1, table, seen, self._mask(queries, begin, part.end, kind))
 
-    def _view_of_tokens(self, parts: Sequence[Part[Any]], rows: slice | torch.Tensor, window: int | None) -> View:
+    def _view_of_tokens(self, parts: Sequence[Part[Any]], rows: slice | torch.Tensor, kind: Kind) -> View:
+        window, slopes = kind
         positions = [part.start for part in parts]
         begin, end = 0 if window is None else max(0, min(positions) + 1 - window), max(positions) + 1
         table, before = self._table(parts, begin, end)
         seen = slice(begin - before, end - before)
-        if min(positions) == max(positions):
+        if min(positions) == max(positions) and slopes is None:
             return View(rows, len(parts), table, seen)
-        mask = self._mask(self._tensor(positions).view(-1, 1, 1, 1), begin, end, window)
+        mask = self._mask(self._tensor(positions).view(-1, 1, 1, 1), begin, end, kind)
         return View(rows, len(parts), table, seen, mask)
 
     def _table(self, parts: Sequence[Part[Any]], begin: int, end: int) -> tuple[torch.Tensor, int]:
@@ -97,10 +108,14 @@ class PagedAttend:
     def _tensor(self, numbers: list[Any]) -> torch.Tensor:
         return torch.tensor(numbers, device=self.device)
 
-    def _mask(self, queries: torch.Tensor, begin: int, end: int, window: int | None) -> torch.Tensor:
-        """0 where a query position sees a key position, -inf elsewhere. Every layer would make this of a bool mask."""
+    def _mask(self, queries: torch.Tensor, begin: int, end: int, kind: Kind) -> torch.Tensor:
+        """0, or what slopes take off, where a query position sees a key position, -inf elsewhere. Every layer would
+        make this of a bool mask."""
+        window, slopes = kind
         back = queries - torch.arange(begin, end, device=self.device)
         is_seen = back >= 0 if window is None else (back >= 0) & (back < window)
+        if slopes is not None:
+            return biased_mask(is_seen, back, slopes, self.dtype)
         return torch.zeros(back.shape, dtype=self.dtype, device=self.device).masked_fill_(~is_seen, float("-inf"))
 
 
@@ -121,7 +136,7 @@ class LayerFunction:
         """q [tokens, 1, heads, head_dim], k and v with key_value_heads; gives as q."""
         self._flat_keys.index_copy_(0, self._attend.slots, k.squeeze(1))
         self._flat_values.index_copy_(0, self._attend.slots, v.squeeze(1))
-        views = self._attend.views[layer.sliding_window]
+        views = self._attend.views[kind_of(layer)]
         if len(views) == 1:  # all tokens, in their order
             return self._look(layer, views[0], q, k, v)
         output = torch.empty_like(q)
@@ -136,15 +151,7 @@ class LayerFunction:
             k, v = k.view(shape), v.view(shape)
         else:
             k, v = (slab[view.table].flatten(1, 2)[:, view.seen] for slab in (self._keys, self._values))
-        # Groups of query heads share a key head inside the kernel, which is faster than repeating the key heads
-        # (14 times) and than folding the group into the rows of the query (1.1 to 1.9 times).
-        output = F.scaled_dot_product_attention(
-            q.reshape(view.sequences, -1, *q.shape[2:]).transpose(1, 2),
-            k.transpose(1, 2),  # [sequences, key_value_heads, positions, head_dim]
-            v.transpose(1, 2),
-            attn_mask=view.mask,
-            is_causal=view.table is None,
-            scale=layer.scale,
-            enable_gqa=q.shape[2] != k.shape[2],
-        )
+        queries = q.reshape(view.sequences, -1, *q.shape[2:]).transpose(1, 2)
+        # [sequences, key_value_heads, positions, head_dim]
+        output = product(layer, queries, k.transpose(1, 2), v.transpose(1, 2), view.mask, view.table is None)
         return output.transpose(1, 2).reshape(q.shape)

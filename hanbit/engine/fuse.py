@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from hanbit.engine.adapters import Place
 from hanbit.engine.native import NativeLinear, gather
@@ -18,9 +17,10 @@ from hanbit.engine.panels import PanelEmbedding, PanelLinear
 from hanbit.engine.quick import quick_norm, quick_rotate
 from hanbit.kernels.library import native
 from hanbit.models.layers.attention import Attention
-from hanbit.models.layers.decoder import Block, Decoder
+from hanbit.models.layers.block import Block
+from hanbit.models.layers.decoder import Decoder
 from hanbit.models.layers.experts import Experts, MixtureMLP
-from hanbit.models.layers.mlp import GatedMLP, GeluMLP
+from hanbit.models.layers.mlp import GatedMLP, PlainMLP
 from hanbit.models.layers.rotary import Rotation
 
 
@@ -48,18 +48,31 @@ def fuse(model: Decoder) -> Decoder:
 
 
 class JoinedBlock(nn.Module):
-    """A block that hands its function to the MLP as well. `places`: its joined matrices, for adapters."""
+    """A block's flow over joined matrices; the MLP is handed the function as well. `places`: for adapters."""
+
+    attention: "JoinedAttention"
+    attention_norm: nn.Module
+    mlp: nn.Module
+    mlp_norm: nn.Module
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.places = _places(block)
+        self._flow = type(block).flow
         assert isinstance(block.attention, Attention)
-        self.attention_norm, self.attention = quick_norm(block.attention_norm), JoinedAttention(block.attention)
-        self.mlp_norm, self.mlp = quick_norm(block.mlp_norm), _mlp(block.mlp)
+        for name, part in block.named_children():
+            if name == "attention":
+                self.attention = JoinedAttention(block.attention)
+            elif name == "mlp":
+                self.mlp = _mlp(part)
+            else:
+                setattr(self, name, quick_norm(part))
 
     def forward(self, hidden: torch.Tensor, rotation: Rotation | None, function: Function) -> torch.Tensor:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, function)
-        return hidden + self.mlp(self.mlp_norm(hidden), function)
+        def attention(normed: torch.Tensor) -> torch.Tensor:
+            return self.attention(normed, rotation, function)
+
+        return self._flow(self, hidden, attention, lambda normed: self.mlp(normed, function))  # type: ignore[arg-type]
 
 
 class JoinedAttention(nn.Module):
@@ -69,6 +82,8 @@ class JoinedAttention(nn.Module):
         super().__init__()
         self.head_dim = attention.head_dim
         self.scale, self.sliding_window = attention.scale, attention.sliding_window
+        self.score_cap, self.alibi_slopes = attention.score_cap, attention.alibi_slopes
+        self.rotary_pairs = attention.rotary_pairs
         self.heads = attention.query.out_features // self.head_dim
         self.key_value_heads = attention.key.out_features // self.head_dim
         self.projection = _matrix(attention.query, attention.key, attention.value)
@@ -86,40 +101,42 @@ class JoinedAttention(nn.Module):
             q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
             turned = torch.cat((self.query_norm(q), self.key_norm(k)), dim=-2)
         if rotation is not None:
-            turned = quick_rotate(turned, rotation)
+            turned = quick_rotate(turned, rotation, self.rotary_pairs)
         q, k = turned.split((self.heads, self.key_value_heads), dim=-2)
         seen = function(self, q, k, v).flatten(-2)
         return function.adapt("attention.output", seen, self.output(seen))
 
 
 class JoinedGatedMLP(nn.Module):
-    """down(silu(gate(x)) * up(x)) with gate and up from one product."""
+    """down(activation(gate(x)) * up(x)) with gate and up from one product."""
 
     def __init__(self, mlp: GatedMLP) -> None:
         super().__init__()
+        self.activation = mlp.activation
         self.projection = _matrix(mlp.gate, mlp.up)
         self.down = _matrix(mlp.down)
 
     def product(self, hidden: torch.Tensor) -> torch.Tensor:
         """Without adapters."""
         gate, up = self.projection(hidden).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(self.activation(gate) * up)
 
     def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
         gate, up = function.adapt("mlp.projection", hidden, self.projection(hidden)).chunk(2, dim=-1)
-        inner = F.silu(gate) * up
+        inner = self.activation(gate) * up
         return function.adapt("mlp.down", inner, self.down(inner))
 
 
-class JoinedGeluMLP(nn.Module):
-    """down(gelu(up(x)))."""
+class JoinedPlainMLP(nn.Module):
+    """down(activation(up(x)))."""
 
-    def __init__(self, mlp: GeluMLP) -> None:
+    def __init__(self, mlp: PlainMLP) -> None:
         super().__init__()
+        self.activation = mlp.activation
         self.up, self.down = _matrix(mlp.up), _matrix(mlp.down)
 
     def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
-        inner = F.gelu(function.adapt("mlp.projection", hidden, self.up(hidden)), approximate="tanh")
+        inner = self.activation(function.adapt("mlp.projection", hidden, self.up(hidden)))
         return function.adapt("mlp.down", inner, self.down(inner))
 
 
@@ -152,8 +169,8 @@ def _mlp(mlp: nn.Module) -> nn.Module:
         return JoinedGatedMLP(mlp)
     if isinstance(mlp, MixtureMLP):
         return JoinedMixtureMLP(mlp)
-    assert isinstance(mlp, GeluMLP)
-    return JoinedGeluMLP(mlp)
+    assert isinstance(mlp, PlainMLP)
+    return JoinedPlainMLP(mlp)
 
 
 def _apart(experts: Experts) -> Iterator[GatedMLP]:

@@ -83,7 +83,8 @@ class NativeStep:
 
 
 def fits(model: Decoder) -> bool:
-    """Can a fused model be run by a native step? All of it: shape, dtype, place."""
+    """Can a fused model be run by a native step? All of it: shape, dtype, place. Kernels know no other family's
+    blocks, nor ALiBi, nor capped scores."""
     return (
         type(model) is Llama
         and isinstance(model.output, NativeLinear)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hanbit.models.layers.norm import RMSNorm
-from hanbit.models.layers.rotary import Rotation, rotate
+from hanbit.models.layers.rotary import RotaryPairs, Rotation, rotate
 
 
 class QuickRMSNorm(nn.Module):
@@ -19,7 +19,7 @@ class QuickRMSNorm(nn.Module):
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
         width, self.epsilon = norm.weight.numel(), norm.epsilon
-        self.weight = norm.weight.detach()  # as read: whoever looks at the model finds what it was
+        self.weight = norm.factor.detach()
         self.scaled = self.weight * math.sqrt(width)
         self.least = self.weight.new_full((), math.sqrt(width * norm.epsilon))
 
@@ -36,10 +36,10 @@ def quick_norm(norm: nn.Module) -> nn.Module:
     return norm
 
 
-def quick_rotate(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+def quick_rotate(heads: torch.Tensor, rotation: Rotation, pairs: RotaryPairs = "halves") -> torch.Tensor:
     """As models/layers/rotary.py's `rotate`."""
     cos, sin = rotation
-    if cos.shape[-1] != heads.shape[-1] or heads.dtype != torch.float32:
-        return rotate(heads, rotation)
+    if cos.shape[-1] != heads.shape[-1] or heads.dtype != torch.float32 or pairs != "halves":
+        return rotate(heads, rotation, pairs)
     first, second = heads.chunk(2, dim=-1)
     return torch.addcmul(heads * cos, torch.cat((second.neg(), first), dim=-1), sin)

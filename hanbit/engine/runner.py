@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from hanbit.engine.adapters import JoinedAdapter, of_rows
-from hanbit.engine.attend import PagedAttend
+from hanbit.engine.attend import PagedAttend, kind_of
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.native_step import MOST_SEQUENCES, NativeStep, fits
@@ -30,7 +30,7 @@ class Runner:
         self.device = shape.device
         self.cache = KVCache(shape, num_blocks, block_size)
         attentions = map(_attention_of, model.layers.values())
-        self.attend = PagedAttend(self.cache, (attention.sliding_window for attention in attentions))
+        self.attend = PagedAttend(self.cache, map(kind_of, attentions))
         self.step = NativeStep(model, self.cache) if fits(model) else None
 
     @torch.inference_mode()

@@ -69,6 +69,7 @@ def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
         verify(folder, read_manifest(folder, KIND, ModelError), ModelError)
     scale = _scale(settings, "", settings["r"])
     layers: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    known = _linear_layers(config)
     with _opened(folder) as file:
         modules = _checked_shapes(folder, file, config, settings)
         for path, parts in modules.items():
@@ -76,7 +77,8 @@ def read_adapter(folder: Path | str, config: ModelConfig) -> Adapter:
             factor = _scale(settings, path, a.shape[0]) / scale if scale else 0.0
             b = b if factor == 1.0 else b * factor
             for name, source in parts.items():
-                layers[name] = (a, b.chunk(source.parts)[source.part].contiguous())
+                own = known[name][0]
+                layers[name] = (a, source.rows_of(b, own).flatten(0, 1).contiguous())
     return Adapter(folder.resolve().name, scale, layers)
 
 
@@ -187,7 +189,7 @@ def _checked_shapes(
         name, source = next(iter(parts.items()))
         outputs, inputs = sizes[name]
         rank = _of_pattern(settings.get("rank_pattern"), path, settings["r"])
-        expected = {"A": (rank, inputs), "B": (outputs * source.parts, rank)}
+        expected = {"A": (rank, inputs), "B": (source.all_rows(outputs), rank)}
         for letter, shape in expected.items():
             _check_tensor(folder, file, _tensor_name(path, letter), shape)
     return found
@@ -235,10 +237,11 @@ def _joined(
         return a.contiguous(), b.contiguous()
     stacked = torch.cat([layers[name][0] for name in parts])
     outputs, rank = layers[next(iter(parts))][1].shape
-    diagonal = stacked.new_zeros(first.parts * outputs, len(parts) * rank)
+    diagonal = stacked.new_zeros(first.all_rows(outputs), len(parts) * rank)
     for place, (name, source) in enumerate(parts.items()):
-        rows = slice(source.part * outputs, (source.part + 1) * outputs)
-        diagonal[rows, place * rank : (place + 1) * rank] = layers[name][1]
+        own = layers[name][1]
+        rows = source.rows_of(diagonal, len(own))[..., place * rank : (place + 1) * rank]
+        rows.copy_(own.view_as(rows))
     return stacked, diagonal
 
 

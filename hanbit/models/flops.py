@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hanbit.config.model import BertConfig, MixtureConfig, ModelConfig, T5Config
+from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.models.registry import family_of
 
 
@@ -102,8 +102,8 @@ def _pairs(config: ModelConfig, tokens: Tokens) -> tuple[float, float]:
         both_sides = config.layers * read**2 + config.decoder_layers * written * read
         own = config.decoder_layers * written**2
         return both_sides + own, both_sides + own / 2
-    window = getattr(config, "sliding_window", None)
-    return config.layers * read**2, config.layers * read * _seen_tokens(read, window)
+    windows = [config.window_of(layer) if isinstance(config, LlamaConfig) else None for layer in range(config.layers)]
+    return config.layers * read**2, read * sum(_seen_tokens(read, window) for window in windows)
 
 
 def _met(config: ModelConfig, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,13 +16,19 @@ from hanbit.config.model import ModelConfig
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tensor of ours lies in a Hugging Face file: `name`, perhaps the `part`-th of `parts` along the last dim,
-    then perhaps transposed. With `{}` in the name ours is a stack of theirs, which have their number there."""
+    """Where a tensor of ours lies in a Hugging Face file: `name`, perhaps transposed, perhaps with others of ours.
+
+    part, parts: ours are the `part`-th rows of `parts`, all as many unless `sizes` says how many each part has.
+    groups: so many times over, as where query, key and value of the first head come before those of the second.
+    With `{}` in the name ours is a stack of theirs, which have their number there.
+    """
 
     name: str
     part: int = 0
     parts: int = 1
     is_transposed: bool = False
+    sizes: tuple[int, ...] = ()
+    groups: int = 1
 
     @property
     def is_stack(self) -> bool:
@@ -35,13 +41,26 @@ class Source:
         return [replace(self, name=self.name.format(number)) for number in range(shape[0])]
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Our tensor out of theirs; a view of it."""
-        part = tensor.chunk(self.parts, dim=-1)[self.part] if self.parts > 1 else tensor
-        return part.T if self.is_transposed else part
+        """Our tensor out of theirs; a view of it where its rows lie together."""
+        rows = tensor.T if self.is_transposed else tensor
+        if self.parts == 1:
+            return rows
+        own = rows.shape[0] // self.parts if not self.sizes else self.sizes[self.part]
+        return self.rows_of(rows, own).flatten(0, 1)
+
+    def rows_of(self, rows: torch.Tensor, own: int) -> torch.Tensor:
+        """Ours, [groups, own / groups, ...], of all parts' `rows` [rows, ...]; a view. own: how many rows are ours."""
+        sizes = [size // self.groups for size in self.sizes or (own,) * self.parts]
+        start = sum(sizes[: self.part])
+        return rows.unflatten(0, (self.groups, sum(sizes)))[:, start : start + sizes[self.part]]
+
+    def all_rows(self, own: int) -> int:
+        """Rows of all parts, where so many are ours."""
+        return sum(self.sizes) if self.sizes else own * self.parts
 
     def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        stored = shape[::-1] if self.is_transposed else shape
-        return (*stored[:-1], stored[-1] * self.parts)
+        stored = (self.all_rows(shape[0]), *shape[1:])
+        return stored[::-1] if self.is_transposed else stored
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,16 @@ def refuse_unless(config: dict[str, Any], key: str, allowed: tuple[Any, ...]) ->
     if value not in allowed:
         known = ", ".join(repr(one) for one in allowed)
         raise ModelError(f"config.json: {key}={_short(value)} is not built in hanbit; it reads {known}")
+
+
+def under_one_name(config: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """The config with every alias's value under its key, too; ModelError where both are there and differ."""
+    for alias, key in aliases.items():
+        if alias in config:
+            if config.get(key, config[alias]) != config[alias]:
+                raise ModelError(f"config.json: {alias} and {key} are the same, yet differ. Remove one")
+            config = {**config, key: config[alias]}
+    return config
 
 
 def refuse_uneven(key: str, divisor: int, whole_key: str, whole: int) -> None:

@@ -7,7 +7,7 @@ of a file with both, `rope_scaling` counts, as in transformers (RotaryEmbeddingC
 from typing import Any
 
 from hanbit.common.errors import ModelError
-from hanbit.config.model import LlamaConfig, RotaryScaling
+from hanbit.config.model import RotaryConfig, RotaryScaling
 from hanbit.models.huggingface import number, refuse_unless, wanted
 
 _KINDS = ("linear", "llama3", "yarn")
@@ -19,20 +19,46 @@ _KNOWN = {
 
 
 def rotary_from(config: dict[str, Any]) -> tuple[float, RotaryScaling | None]:
-    """(base, scaling). Raises ModelError on a kind or a key that is not built."""
+    """(base, scaling) of an architecture whose whole heads are rotated.
+
+    Raises ModelError on a kind or a key that is not built.
+    """
+    _refuse_partial({**config, **_parameters(config)})
+    found = rotary_in(config)
+    return found["rotary_base"], found["rotary_scaling"]
+
+
+def rotary_in(
+    config: dict[str, Any],
+    base_key: str = "rope_theta",
+    fraction_key: str = "partial_rotary_factor",
+    fraction: float = 1.0,
+) -> dict[str, Any]:
+    """`rotary_base`, `rotary_fraction`, `rotary_scaling`; the keys: what they are called where no object has them.
+
+    fraction: of a file that does not say it. Raises ModelError on a kind or a key that is not built.
+    """
+    parameters = _parameters(config)
+    of_base = parameters if "rope_theta" in parameters else {"rope_theta": config.get(base_key)}
+    base = number({key: value for key, value in of_base.items() if value is not None}, "rope_theta", 10000.0)
+    share = number(parameters, "partial_rotary_factor", None)
+    share = number(config, fraction_key, fraction) if share is None else share
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    scaling = None if kind == "default" else _scaling_from(kind, parameters)
+    return {"rotary_base": base, "rotary_fraction": share, "rotary_scaling": scaling}
+
+
+def _parameters(config: dict[str, Any]) -> dict[str, Any]:
     parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(parameters, dict):
         raise ModelError(f"config.json: rope parameters of type {type(parameters).__name__} must be an object")
     unknown = sorted(set(parameters) - _KNOWN)
     if unknown:
         raise ModelError(f"config.json: rope parameters have {unknown[0][:80]!r}, which is not built in hanbit")
-    _refuse_partial({**config, **parameters})
-    base = number(parameters if "rope_theta" in parameters else config, "rope_theta", 10000.0)
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    return base, None if kind == "default" else _scaling_from(kind, parameters)
+    return parameters
 
 
-def rotary_to(config: LlamaConfig) -> dict[str, Any]:
+def rotary_to(config: RotaryConfig) -> dict[str, Any]:
     """Keys of config.json."""
     scaling = {"rope_type": "default"} if config.rotary_scaling is None else _scaling_to(config, config.rotary_scaling)
     return {
@@ -72,7 +98,7 @@ def _scaling_from(kind: Any, parameters: dict[str, Any]) -> RotaryScaling:
     return RotaryScaling.model_validate(found)
 
 
-def _scaling_to(config: LlamaConfig, scaling: RotaryScaling) -> dict[str, Any]:
+def _scaling_to(config: RotaryConfig, scaling: RotaryScaling) -> dict[str, Any]:
     found: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     if scaling.kind != "linear":
         found["original_max_position_embeddings"] = scaling.original_context or config.context

@@ -9,7 +9,7 @@ import hashlib
 
 import torch
 
-from hanbit.config.model import BertConfig, ModelConfig, T5Config
+from hanbit.config.model import BertConfig, GemmaConfig, ModelConfig, T5Config
 
 _RESIDUAL_OUTPUTS = ("attention.output.weight", "mlp.down.weight", "mlp.experts.down")
 
@@ -17,6 +17,8 @@ _RESIDUAL_OUTPUTS = ("attention.output.weight", "mlp.down.weight", "mlp.experts.
 def initial_value(config: ModelConfig, name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """The whole tensor of parameter `name`, float32 on the CPU."""
     if name.endswith("bias"):
+        return torch.zeros(shape, device="cpu")
+    if len(shape) == 1 and isinstance(config, GemmaConfig):  # weights of norms count from one
         return torch.zeros(shape, device="cpu")
     if len(shape) == 1:
         return torch.ones(shape, device="cpu")

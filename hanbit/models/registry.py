@@ -9,6 +9,15 @@ from hanbit.config.model import ModelConfig
 from hanbit.models.bert.huggingface import BERT
 from hanbit.models.bert.model import Bert
 from hanbit.models.bert.plan import PLAN as BERT_PLAN
+from hanbit.models.bloom.huggingface import BLOOM
+from hanbit.models.bloom.model import Bloom
+from hanbit.models.bloom.plan import PLAN as BLOOM_PLAN
+from hanbit.models.exaone.huggingface import EXAONE
+from hanbit.models.exaone.model import Exaone
+from hanbit.models.exaone.plan import PLAN as EXAONE_PLAN
+from hanbit.models.gemma.huggingface import GEMMA
+from hanbit.models.gemma.model import Gemma
+from hanbit.models.gemma.plan import PLAN as GEMMA_PLAN
 from hanbit.models.gpt.huggingface import GPT2
 from hanbit.models.gpt.model import GPT
 from hanbit.models.gpt.plan import PLAN as GPT_PLAN
@@ -25,6 +34,12 @@ from hanbit.models.llama.plan import PLAN as LLAMA_PLAN
 from hanbit.models.mixture.huggingface import MIXTURE
 from hanbit.models.mixture.model import Mixture
 from hanbit.models.mixture.plan import PLAN as MIXTURE_PLAN
+from hanbit.models.neox.huggingface import NEOX
+from hanbit.models.neox.model import NeoX
+from hanbit.models.neox.plan import PLAN as NEOX_PLAN
+from hanbit.models.opt.huggingface import OPT_FOLDERS
+from hanbit.models.opt.model import OPT
+from hanbit.models.phi3.huggingface import PHI3
 from hanbit.models.plan import Plan
 from hanbit.models.t5.huggingface import T5 as T5_FOLDERS
 from hanbit.models.t5.model import T5
@@ -50,6 +65,12 @@ FAMILIES: dict[str, Family] = {
     "mixture": Family(Mixture, MIXTURE_PLAN, MIXTURE),
     "bert": Family(Bert, BERT_PLAN, BERT, bidirectional_in_batch),
     "t5": Family(T5, T5_PLAN, T5_FOLDERS, encoder_decoder_in_batch),
+    "neox": Family(NeoX, NEOX_PLAN, NEOX),
+    "opt": Family(OPT, GPT_PLAN, OPT_FOLDERS),
+    "bloom": Family(Bloom, BLOOM_PLAN, BLOOM),
+    "gemma": Family(Gemma, GEMMA_PLAN, GEMMA),
+    "phi3": Family(Llama, LLAMA_PLAN, PHI3),
+    "exaone": Family(Exaone, EXAONE_PLAN, EXAONE),
 }
 
 

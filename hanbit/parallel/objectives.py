@@ -44,8 +44,16 @@ class Objective:
 def _next_tokens(
     model: Any, carried: Carried, batch: Batch, vocabulary: Vocabulary, has_ignored: bool = False
 ) -> torch.Tensor:
-    hidden, weight = model.final(carried[0]), model.output.weight
+    hidden, weight = _with_bias(model.final(carried[0]), model.output)
     return next_token_loss(hidden, weight, batch["targets"], vocabulary.axis, vocabulary.first_id, has_ignored)
+
+
+def _with_bias(states: torch.Tensor, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """States and the output projection's weight; a bias rides along as one more column, which meets ones."""
+    if output.bias is None:
+        return states, output.weight
+    states = torch.cat((states, torch.ones_like(states[..., :1])), dim=-1)
+    return states, torch.cat((output.weight, output.bias.unsqueeze(1)), dim=1)
 
 
 def _hidden_words(targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -53,12 +61,9 @@ def _hidden_words(targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _masked(model: Any, carried: Carried, batch: Batch, vocabulary: Vocabulary, places: Places) -> torch.Tensor:
-    """Hidden words alone go through the head; its bias rides along as one more column of the weight. An order counts as
-    many words as `order_weights` says."""
+    """Hidden words alone go through the head. An order counts as many words as `order_weights` says."""
     hidden, at = carried[0], places(batch["targets"])
-    states = model.final(hidden[at])
-    states = torch.cat((states, torch.ones_like(states[:, :1])), dim=1)
-    weight = torch.cat((model.output.weight, model.output.bias.unsqueeze(1)), dim=1)
+    states, weight = _with_bias(model.final(hidden[at]), model.output)
     words = next_token_loss(states, weight, batch["targets"][at], vocabulary.axis, vocabulary.first_id)
     if "order" not in batch:
         return words

@@ -101,10 +101,19 @@ def swap_leaves(model: nn.Module, plan: Plan, pieces: dict[str, Piece], axis: Ax
         return
     for name, module in model.named_modules():
         if plan.is_region(name):
+            _keep_own_slopes(module, pieces.get(f"{name}.query.weight"))
             _make_region(module, axis)
         weight = pieces.get(f"{name}.weight")
         if weight is not None:
             _swap_leaf(module, plan.rule_of(weight.name).word, weight, axis)
+
+
+def _keep_own_slopes(module: Any, query: Piece | None) -> None:
+    """Of attention with ALiBi: slopes of the heads whose queries are made here."""
+    if query is None or module.alibi_slopes is None:
+        return
+    first, count = query.offset[0] // module.head_dim, query.size[0] // module.head_dim
+    module.alibi_slopes = module.alibi_slopes[first : first + count]
 
 
 def _swap_leaf(module: nn.Module, word: Word, weight: Piece, axis: Axis) -> None:

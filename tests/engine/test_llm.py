@@ -48,7 +48,9 @@ def test_prompts_of_mixed_lengths_together_get_the_greedy_tokens_of_transformers
         assert output.prompt_token_ids == tuple(prompt)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral window", "mixtral"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral window", "mixtral", "neox", "gptj", "opt", "bloom", "gemma2", "gemma3", "exaone4"]
+)
 def test_a_prompt_read_in_chunks_gives_the_same_tokens(name: str, folder_of: Folder) -> None:
     prompts = prompts_of(33, 12, 5)
     llm = LLM(folder_of(name), device="cpu", max_num_batched_tokens=5)

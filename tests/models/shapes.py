@@ -4,10 +4,20 @@ from typing import Any
 
 import torch
 from transformers import (
+    BloomConfig,
+    Exaone4Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -24,6 +34,14 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "original
           "low_freq_factor": 1.0, "high_freq_factor": 4.0}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+TWO_KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
+_NO_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
+NEOX: dict[str, Any] = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
+GPTJ: dict[str, Any] = {
+    "vocab_size": 131, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 4, "tie_word_embeddings": False,
+    **_NO_ENDS,
+}  # fmt: skip
+BLOOM: dict[str, Any] = {"vocab_size": 131, "hidden_size": 48, "n_layer": 3, **_NO_ENDS}
 
 CONFIGS: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(
@@ -59,6 +77,52 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         **SMALL, rope_parameters={**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3}
     ),
     "qwen3 bias, tied": Qwen3Config(**SMALL, head_dim=16, attention_bias=True, tie_word_embeddings=True),
+    "neox": GPTNeoXConfig(**NEOX, use_parallel_residual=True, rope_parameters={"partial_rotary_factor": 0.5}),
+    "neox one after the other, tied, no biases": GPTNeoXConfig(
+        **NEOX, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True, hidden_act="gelu_fast",
+        rope_parameters={"partial_rotary_factor": 0.5, "rope_theta": 500.0},
+    ),
+    "neox whole heads, linear": GPTNeoXConfig(**NEOX, rope_parameters={**LINEAR, "partial_rotary_factor": 1.0}),
+    "gptj": GPTJConfig(**GPTJ, rotary_dim=8),
+    "gptj own inner, whole heads, tied": GPTJConfig(**{**GPTJ, "tie_word_embeddings": True}, rotary_dim=12, n_inner=72),
+    "phi": PhiConfig(**{**SMALL, "num_key_value_heads": None}),
+    "phi yarn, all but four features, tied": PhiConfig(
+        **{**SMALL, "num_key_value_heads": 4, "num_attention_heads": 4}, tie_word_embeddings=True,
+        rope_parameters={**YARN, "partial_rotary_factor": 2 / 3},
+    ),
+    "opt": OPTConfig(
+        vocab_size=131, hidden_size=48, ffn_dim=80, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=64, dropout=0.0, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    ),
+    "opt untied": OPTConfig(
+        vocab_size=131, hidden_size=48, ffn_dim=80, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=64, pad_token_id=None, bos_token_id=None, eos_token_id=None, tie_word_embeddings=False,
+    ),
+    "bloom": BloomConfig(**BLOOM, n_head=4),
+    "bloom six heads, untied": BloomConfig(**BLOOM, n_head=6, tie_word_embeddings=False),
+    "gemma": GemmaConfig(**SMALL, head_dim=16),
+    "gemma untied, biases": GemmaConfig(**SMALL, head_dim=16, tie_word_embeddings=False, attention_bias=True),
+    "gemma2": Gemma2Config(**SMALL, head_dim=16, sliding_window=7, attn_logit_softcapping=2.0,
+                           final_logit_softcapping=5.0, query_pre_attn_scalar=24),
+    "gemma2 no caps, no windows": Gemma2Config(
+        **SMALL, head_dim=16, layer_types=["full_attention"] * 3, attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+    ),
+    "gemma3": Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=7, layer_types=TWO_KINDS, rope_parameters={
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    }),
+    "gemma3 windows in all layers": Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=9),
+    "phi3": Phi3Config(**SMALL),
+    "phi3 part of a head, window, tied": Phi3Config(
+        **SMALL, sliding_window=7, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+    ),
+    "exaone4": Exaone4Config(**SMALL, sliding_window=7, sliding_window_pattern=2),
+    "exaone4 no windows, llama3, tied": Exaone4Config(
+        **SMALL, sliding_window=None, layer_types=["full_attention"] * 3, rope_parameters=LLAMA3,
+        tie_word_embeddings=True,
+    ),
     "mixtral": MixtralConfig(**SMALL, num_local_experts=4, router_aux_loss_coef=0.02),
     "mixtral window, tied, three of five experts": MixtralConfig(
         **SMALL, num_local_experts=5, num_experts_per_tok=3, sliding_window=7, tie_word_embeddings=True

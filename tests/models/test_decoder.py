@@ -13,6 +13,7 @@ from hanbit.models.layers.attend import causal, causal_attention
 from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.registry import FAMILIES, family_of
+from tests.models.relatives import RELATIVES
 
 CONFIGS: list[ModelConfig] = [
     GPTConfig(family="gpt", layers=4, hidden=32, heads=4, inner=48, vocabulary=19, context=64),
@@ -24,6 +25,7 @@ CONFIGS: list[ModelConfig] = [
         family="mixture", layers=4, hidden=32, heads=4, key_value_heads=2, head_dim=8, inner=48, vocabulary=19,
         experts=4, expert_inner=24, sparse_every=2,
     ),
+    *RELATIVES,
 ]  # fmt: skip
 TOKENS = torch.randint(19, (2, 12), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.arange(12)

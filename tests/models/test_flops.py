@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.models.flops import Tokens, flops_per_sequence
 from hanbit.models.registry import family_of
+from tests.models.relatives import RELATIVES
 
 TIME, SAID, WRITTEN = 12, 5, 7
 GPT = GPTConfig(family="gpt", layers=2, hidden=24, heads=3, inner=40, vocabulary=31, context=16, tied=True)
@@ -57,7 +58,7 @@ def counted(config: ModelConfig, is_frozen: bool) -> int:
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("config", [GPT, LLAMA, MIXTURE, LLAMA.model_copy(update={"tied": True})])
+@pytest.mark.parametrize("config", [GPT, LLAMA, MIXTURE, LLAMA.model_copy(update={"tied": True}), *RELATIVES])
 def test_full_convention_is_what_torch_counts_when_nothing_is_masked(config: ModelConfig, is_frozen: bool) -> None:
     assert flops_per_sequence(config, Tokens(TIME), is_frozen).full == counted(config, is_frozen)
 
@@ -105,6 +106,13 @@ def test_well_known_shapes_have_the_published_flops(config: ModelConfig, length:
 def test_causal_convention_counts_half_of_the_attention() -> None:
     flops = flops_per_sequence(LLAMA_8B, Tokens(8192))
     assert flops.full - flops.causal == flops.attention / 2
+
+
+def test_layers_of_two_kinds_are_counted_each_by_its_own_window() -> None:
+    """Of four layers two see all of 8 tokens, half of the square, two a window of 5: 8 x 5 less a triangle of 5 x 5."""
+    exaone = next(config for config in RELATIVES if config.family == "exaone")
+    flops = flops_per_sequence(exaone, Tokens(8))
+    assert flops.attention_causal / flops.attention == pytest.approx((2 * 32 + 2 * (40 - 12.5)) / (4 * 64))
 
 
 def test_causal_convention_counts_only_what_a_window_shows() -> None:

@@ -5,6 +5,7 @@ import torch
 
 from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
 from hanbit.models.registry import FAMILIES, family_of
+from tests.models.relatives import RELATIVES
 
 CONFIGS: list[ModelConfig] = [
     GPTConfig(family="gpt", layers=2, hidden=16, heads=2, inner=32, vocabulary=11),
@@ -22,6 +23,7 @@ CONFIGS: list[ModelConfig] = [
         family="t5", layers=2, decoder_layers=3, hidden=16, heads=2, head_dim=8, inner=32, vocabulary=11, gated=True,
         tied=False,
     ),
+    *RELATIVES,
 ]  # fmt: skip
 
 

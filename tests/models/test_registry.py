@@ -6,6 +6,7 @@ from hanbit.checkpoint.model_weights import shapes_of
 from hanbit.common.errors import ModelError
 from hanbit.config.model import BertConfig, GPTConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
 from hanbit.models.registry import FAMILIES, adapter_of, family_of
+from tests.models.relatives import RELATIVES
 
 CONFIGS: list[ModelConfig] = [
     GPTConfig(family="gpt", layers=2, hidden=16, heads=2, inner=32, vocabulary=11, tied=False),
@@ -23,6 +24,7 @@ CONFIGS: list[ModelConfig] = [
         family="t5", layers=2, decoder_layers=3, hidden=16, heads=2, head_dim=8, inner=32, vocabulary=11, gated=True,
         tied=False,
     ),
+    *RELATIVES,
 ]  # fmt: skip
 
 

@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from hanbit.common.errors import ModelError
 from hanbit.config.model import GPTConfig
-from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, wanted
+from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, under_one_name, wanted
 
 PREFIX = "transformer."
 _PLAIN = {
@@ -27,7 +26,7 @@ _CONSTANT = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias")
 
 
 def config_from(config: dict[str, Any]) -> GPTConfig:
-    config = _without_aliases(config)
+    config = under_one_name(config, _ALIASES)
     refuse_unless(config, "activation_function", ("gelu_new", "gelu_pytorch_tanh"))
     refuse_unless(config, "scale_attn_weights", (True,))
     refuse_unless(config, "scale_attn_by_inverse_layer_idx", (False,))
@@ -89,15 +88,6 @@ def source_of(name: str, config: GPTConfig) -> Source:
 def is_constant(name: str) -> bool:
     """Causal masks, which transformers before 4.29 saved; not to be taken for `attn.c_attn.bias`."""
     return _CONSTANT.fullmatch(name) is not None
-
-
-def _without_aliases(config: dict[str, Any]) -> dict[str, Any]:
-    for alias, key in _ALIASES.items():
-        if alias in config:
-            if config.get(key, config[alias]) != config[alias]:
-                raise ModelError(f"config.json: {alias} and {key} are the same, yet differ. Remove one")
-            config = {**config, key: config[alias]}
-    return config
 
 
 GPT2 = Adapter({"GPT2LMHeadModel": "gpt2"}, config_from, config_to, source_of, is_constant, PREFIX)

@@ -5,8 +5,9 @@ from torch import nn
 
 from hanbit.config.model import GPTConfig
 from hanbit.models.layers.attention import gpt_attention
-from hanbit.models.layers.decoder import Block, Decoder
-from hanbit.models.layers.mlp import GeluMLP
+from hanbit.models.layers.block import Block
+from hanbit.models.layers.decoder import Decoder
+from hanbit.models.layers.mlp import PlainMLP, gelu_tanh
 
 
 class GPT(Decoder):
@@ -24,8 +25,8 @@ class GPT(Decoder):
 def _block(config: GPTConfig) -> Block:
     assert isinstance(config.inner, int)
     return Block(
-        nn.LayerNorm(config.hidden, config.norm_epsilon),
-        gpt_attention(config),
-        nn.LayerNorm(config.hidden, config.norm_epsilon),
-        GeluMLP(config.hidden, config.inner),
+        attention_norm=nn.LayerNorm(config.hidden, config.norm_epsilon),
+        attention=gpt_attention(config),
+        mlp_norm=nn.LayerNorm(config.hidden, config.norm_epsilon),
+        mlp=PlainMLP(config.hidden, config.inner, bias=True, activation=gelu_tanh),
     )

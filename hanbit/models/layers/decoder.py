@@ -16,16 +16,18 @@ from hanbit.models.layers.embedding import embedding_of
 
 
 class Decoder(nn.Module):
-    """`blocks` by index; `norm` is the last one, before the output projection."""
+    """`blocks` by index; `norm` is the last one, before the output projection, which may have a bias."""
 
-    def __init__(self, config: DecoderConfig, blocks: list[nn.Module], norm: nn.Module) -> None:
+    def __init__(
+        self, config: DecoderConfig, blocks: list[nn.Module], norm: nn.Module, output_bias: bool = False
+    ) -> None:
         super().__init__()
         assert isinstance(config.vocabulary, int)
         self.config = config
         self.embedding = embedding_of(config.vocabulary, config.hidden)
         self.layers = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm
-        self.output = nn.Linear(config.hidden, config.vocabulary, bias=False)
+        self.output = nn.Linear(config.hidden, config.vocabulary, bias=output_bias)
         self.tie()
 
     def tie(self) -> None:
@@ -41,11 +43,15 @@ class Decoder(nn.Module):
         """What blocks need to know of positions [..., tokens], once for all of them."""
         return None
 
+    def rotation_of(self, index: int, rotation: Any) -> Any:
+        """What layer `index` takes of it; None: it does not rotate."""
+        return rotation
+
     def trunk(self, hidden: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
         """The blocks; `attend(index)` gives layer `index` its function."""
         rotation = self.rotation(positions)
         for index, block in self.layers.items():
-            hidden = block(hidden, rotation, attend(int(index)))
+            hidden = block(hidden, self.rotation_of(int(index), rotation), attend(int(index)))
         return hidden
 
     def advance(self, carried: tuple[torch.Tensor, ...], batch: Batch, attend: Attend) -> tuple[torch.Tensor, ...]:
@@ -64,18 +70,3 @@ class Decoder(nn.Module):
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., hidden] -> logits [..., vocabulary]."""
         return self.output(self.final(hidden))
-
-
-class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside the residual stream."""
-
-    def __init__(self, attention_norm: nn.Module, attention: nn.Module, mlp_norm: nn.Module, mlp: nn.Module) -> None:
-        super().__init__()
-        self.attention_norm = attention_norm
-        self.attention = attention
-        self.mlp_norm = mlp_norm
-        self.mlp = mlp
-
-    def forward(self, hidden: torch.Tensor, rotation: Any, function: Any) -> torch.Tensor:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, function)
-        return hidden + self.mlp(self.mlp_norm(hidden))

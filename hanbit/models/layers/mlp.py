@@ -10,7 +10,11 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 def gelu_tanh(inputs: torch.Tensor) -> torch.Tensor:
+    """GELU by its tanh form, as GPT-2 has it."""
     return F.gelu(inputs, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu}
 
 
 class GatedMLP(nn.Module):
@@ -25,18 +29,6 @@ class GatedMLP(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
-
-
-class GeluMLP(nn.Module):
-    """down(gelu(up(x))), GELU by its tanh form, as GPT-2 has it."""
-
-    def __init__(self, hidden: int, inner: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(hidden, inner)
-        self.down = nn.Linear(inner, hidden)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.down(gelu_tanh(self.up(hidden)))
 
 
 class PlainMLP(nn.Module):

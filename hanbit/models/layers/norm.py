@@ -1,4 +1,4 @@
-"""Root-mean-square norm (Zhang and Sennrich, arXiv 1910.07467)."""
+"""Root-mean-square norm (Zhang and Sennrich, arXiv 1910.07467), and Gemma's, whose weight counts from one."""
 
 import torch
 from torch import nn
@@ -18,3 +18,19 @@ class RMSNorm(nn.Module):
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
         whole = F.rms_norm(hidden.float(), self.weight.shape, None, self.epsilon)
         return self.weight * whole.to(hidden.dtype)
+
+    @property
+    def factor(self) -> torch.Tensor:
+        """What a normed row is multiplied with."""
+        return self.weight
+
+
+class ShiftedRMSNorm(RMSNorm):
+    """Times 1 + weight, all of it in float32 (Gemma, arXiv 2403.08295)."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(hidden.float(), self.weight.shape, self.factor, self.epsilon).to(hidden.dtype)
+
+    @property
+    def factor(self) -> torch.Tensor:
+        return 1.0 + self.weight.float()

@@ -5,15 +5,17 @@ tokens. Everything here is float32 whatever the model computes in: rounded to bf
 """
 
 import math
+from typing import Literal
 
 import torch
 
-from hanbit.config.model import LlamaConfig, RotaryScaling
+from hanbit.config.model import LlamaConfig, NeoXConfig, RotaryScaling
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
+RotaryPairs = Literal["halves", "neighbours"]
 
 
-def rotation_at(positions: torch.Tensor, config: LlamaConfig) -> Rotation:
+def rotation_at(positions: torch.Tensor, config: LlamaConfig | NeoXConfig) -> Rotation:
     """(cos, sin), each [..., tokens, 1, rotated width] float32, for integer positions [..., tokens]."""
     frequencies, scale = frequencies_of(config, positions.device)
     angles = positions.unsqueeze(-1).float() * frequencies
@@ -21,14 +23,18 @@ def rotation_at(positions: torch.Tensor, config: LlamaConfig) -> Rotation:
     return angles.cos() * scale, angles.sin() * scale
 
 
-def rotate(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Turn the first `rotated width` features of every head [..., tokens, heads, head_dim]; the rest passes."""
+def rotate(heads: torch.Tensor, rotation: Rotation, pairs: RotaryPairs = "halves") -> torch.Tensor:
+    """Turn the first `rotated width` features of every head [..., tokens, heads, head_dim]; the rest passes.
+
+    Pairs of neighbours leave as pairs of halves: queries and keys alike, which their products do not notice.
+    """
     cos, sin = rotation
     width = cos.shape[-1]
-    if width == heads.shape[-1]:
-        return _turn(heads, cos, sin)
-    turned = _turn(heads[..., :width], cos, sin)
-    return torch.cat((turned, heads[..., width:]), dim=-1)
+    turning = heads[..., :width]
+    if pairs == "neighbours":
+        turning = turning.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    turned = _turn(turning, cos, sin)
+    return turned if width == heads.shape[-1] else torch.cat((turned, heads[..., width:]), dim=-1)
 
 
 def _turn(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -39,7 +45,7 @@ def _turn(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Te
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(heads.dtype)
 
 
-def frequencies_of(config: LlamaConfig, device: torch.device) -> tuple[torch.Tensor, float]:
+def frequencies_of(config: LlamaConfig | NeoXConfig, device: torch.device) -> tuple[torch.Tensor, float]:
     """Radians per token of every pair, [rotated width / 2] float32, and the scale of cos and sin."""
     assert isinstance(config.head_dim, int)
     width = int(config.head_dim * config.rotary_fraction)

@@ -1,11 +1,12 @@
-"""Folders of Llama's shape: LlamaForCausalLM (SmolLM2 too), Mistral, Qwen2, Qwen3."""
+"""Folders of Llama's shape: LlamaForCausalLM (SmolLM2 too), Mistral, Qwen2, Qwen3; EXAONE 3 is read, and written as
+Llama, which transformers takes it for."""
 
 import re
 from typing import Any
 
 from hanbit.common.errors import ModelError
 from hanbit.config.model import LlamaConfig
-from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, wanted
+from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, under_one_name, wanted
 from hanbit.models.huggingface_rotary import rotary_from, rotary_to
 
 PREFIX = "model."
@@ -14,7 +15,31 @@ ARCHITECTURES = {
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "ExaoneForCausalLM": "exaone",
 }
+_EXAONE_KEYS = {
+    "num_layers": "num_hidden_layers",
+    "layer_norm_epsilon": "rms_norm_eps",
+    "activation_function": "hidden_act",
+}
+_EXAONE_DEFAULTS: dict[str, Any] = {
+    "rope_theta": 500000.0,
+    "rms_norm_eps": 1e-5,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 4096,
+}
+_EXAONE_NAMES = (
+    (re.compile(r"^transformer\.wte\."), "model.embed_tokens."),
+    (re.compile(r"^transformer\.ln_f\."), "model.norm."),
+    (re.compile(r"^transformer\.h\."), "model.layers."),
+    (re.compile(r"\.attn\.attention\.out_proj\."), ".self_attn.o_proj."),
+    (re.compile(r"\.attn\.attention\."), ".self_attn."),
+    (re.compile(r"\.ln_1\."), ".input_layernorm."),
+    (re.compile(r"\.ln_2\."), ".post_attention_layernorm."),
+    (re.compile(r"\.mlp\.c_fc_0\."), ".mlp.gate_proj."),
+    (re.compile(r"\.mlp\.c_fc_1\."), ".mlp.up_proj."),
+    (re.compile(r"\.mlp\.c_proj\."), ".mlp.down_proj."),
+)
 _DEFAULT_CONTEXT = {"llama": 2048, "mistral": 4096 * 32, "qwen2": 32768, "qwen3": 32768}
 _DEFAULT_WINDOW = 4096  # of a file that does not name it
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -32,11 +57,13 @@ _MODULES = {
     "mlp_norm": "post_attention_layernorm",
 }
 _PLAIN = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
-_CONSTANT = re.compile(r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_CONSTANT = re.compile(r"(model\.)?layers\.\d+\.self_attn\.rotary(_emb)?\.inv_freq")
 
 
 def config_from(config: dict[str, Any]) -> LlamaConfig:
     kind = config["model_type"]
+    if kind == "exaone":
+        config, kind = {**_EXAONE_DEFAULTS, **under_one_name(config, _EXAONE_KEYS)}, "llama"
     refuse_unless(config, "hidden_act", ("silu",))
     refuse_unless(config, "pretraining_tp", (1, None))
     refuse_unless(config, "rope_interleaved", (False, None))
@@ -96,6 +123,13 @@ def source_of(name: str, config: LlamaConfig) -> Source:
     _, index, rest = name.split(".", 2)
     module, short = rest.rsplit(".", 1)
     return Source(f"{PREFIX}layers.{index}.{_MODULES[module]}.{short}")
+
+
+def current_name(name: str) -> str:
+    """EXAONE 3's files have GPT-2's names."""
+    for pattern, current in _EXAONE_NAMES if name.startswith("transformer.") else ():
+        name = pattern.sub(current, name)
+    return name
 
 
 def is_constant(name: str) -> bool:
@@ -179,7 +213,8 @@ def _kind_of(config: LlamaConfig) -> str:
     if not kinds:
         keys = ("query_key_norm", "query_key_value_bias", "attention_output_bias", "mlp_bias", "sliding_window")
         found = ", ".join(f"{key}={getattr(config, key)}" for key in (*keys, "rotary_fraction", "hidden", "heads"))
-        raise ModelError(f"no Hugging Face architecture that hanbit writes ({', '.join(ARCHITECTURES)}) has {found}")
+        written = ", ".join(name for name, kind in ARCHITECTURES.items() if kind in can_say)
+        raise ModelError(f"no Hugging Face architecture that hanbit writes ({written}) has {found}")
     return kinds[0]
 
 
@@ -198,4 +233,4 @@ def _of_kind(config: LlamaConfig, kind: str) -> dict[str, Any]:
     return window if kind == "qwen2" else {**window, "attention_bias": config.query_key_value_bias}
 
 
-LLAMA = Adapter(ARCHITECTURES, config_from, config_to, source_of, is_constant, PREFIX)
+LLAMA = Adapter(ARCHITECTURES, config_from, config_to, source_of, is_constant, PREFIX, current_name=current_name)

@@ -4,7 +4,8 @@ import torch
 
 from hanbit.config.model import LlamaConfig
 from hanbit.models.layers.attention import llama_attention
-from hanbit.models.layers.decoder import Block, Decoder
+from hanbit.models.layers.block import Block
+from hanbit.models.layers.decoder import Decoder
 from hanbit.models.layers.mlp import GatedMLP
 from hanbit.models.layers.norm import RMSNorm
 from hanbit.models.layers.rotary import Rotation, rotation_at
@@ -24,8 +25,8 @@ class Llama(Decoder):
 def _block(config: LlamaConfig) -> Block:
     assert isinstance(config.inner, int)
     return Block(
-        RMSNorm(config.hidden, config.norm_epsilon),
-        llama_attention(config),
-        RMSNorm(config.hidden, config.norm_epsilon),
-        GatedMLP(config.hidden, config.inner, config.mlp_bias),
+        attention_norm=RMSNorm(config.hidden, config.norm_epsilon),
+        attention=llama_attention(config),
+        mlp_norm=RMSNorm(config.hidden, config.norm_epsilon),
+        mlp=GatedMLP(config.hidden, config.inner, config.mlp_bias),
     )

@@ -5,7 +5,8 @@ from torch import nn
 
 from hanbit.config.model import MixtureConfig
 from hanbit.models.layers.attention import llama_attention
-from hanbit.models.layers.decoder import Block, Decoder
+from hanbit.models.layers.block import Block
+from hanbit.models.layers.decoder import Decoder
 from hanbit.models.layers.experts import MixtureMLP
 from hanbit.models.layers.mlp import GatedMLP
 from hanbit.models.layers.norm import RMSNorm
@@ -25,10 +26,10 @@ class Mixture(Decoder):
 
 def _block(config: MixtureConfig, index: int) -> Block:
     return Block(
-        RMSNorm(config.hidden, config.norm_epsilon),
-        llama_attention(config),
-        RMSNorm(config.hidden, config.norm_epsilon),
-        _experts(config) if config.is_sparse(index) else _dense(config),
+        attention_norm=RMSNorm(config.hidden, config.norm_epsilon),
+        attention=llama_attention(config),
+        mlp_norm=RMSNorm(config.hidden, config.norm_epsilon),
+        mlp=_experts(config) if config.is_sparse(index) else _dense(config),
     )
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from hanbit.config.model import T5Config
 from hanbit.models.layers.attention import Attention, Function
+from hanbit.models.layers.block import Block
 from hanbit.models.layers.cross_attention import CrossAttention
-from hanbit.models.layers.decoder import Block
 from hanbit.models.layers.embedding import embedding_of
 from hanbit.models.layers.mlp import GatedMLP, PlainMLP, gelu_tanh
 from hanbit.models.layers.norm import RMSNorm
@@ -101,7 +101,12 @@ class DecoderBlock(nn.Module):
 
 
 def _encoder_block(config: T5Config) -> Block:
-    return Block(_norm(config), _attention(config, Attention), _norm(config), _mlp(config))
+    return Block(
+        attention_norm=_norm(config),
+        attention=_attention(config, Attention),
+        mlp_norm=_norm(config),
+        mlp=_mlp(config),
+    )
 
 
 def _norm(config: T5Config) -> RMSNorm:

@@ -1,0 +1,1 @@
+"""BLOOM's shape."""

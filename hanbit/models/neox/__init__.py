@@ -1,0 +1,1 @@
+"""The shape of GPT-NeoX, GPT-J and Phi."""

@@ -1,0 +1,1 @@
+"""Phi-3's folders of Llama's shape."""
