@@ -23,8 +23,6 @@ pytestmark = pytest.mark.skipif(native() is None, reason=f"native kernels: {why_
 
 OTHERS = ("gpt2", "mixtral", "qwen3_moe", "neox", "gptj", "phi ", "phi,", "opt", "bloom", "gemma", "exaone")
 STEPPED = [name for name in CONFIGS if not f"{name} ".startswith(OTHERS)]
-    name for name in CONFIGS if name.startswith(("llama", "mistral", "qwen2", "qwen3 ", "phi3")) or name == "qwen3"
-]
 
 
 def tokens_of(length: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A small configuration of every family of decoders beside gpt, llama and mixture, with all parameters that its plan has."""
+"""A small configuration of every family of decoders beside gpt, llama and mixture, with all that its plan names."""
 
 from hanbit.config.model import (
     BloomConfig,

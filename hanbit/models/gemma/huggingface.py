@@ -126,9 +126,9 @@ def _kind_of(config: GemmaConfig) -> str:
     }  # fmt: skip
     kinds = [kind for kind, can in can_say.items() if can and biases and config.rotary_fraction == 1.0]
     if not kinds:
-        keys = ("end_norms", "query_key_norm", "sliding_window", "query_width", "score_cap", "logit_cap")
-        keys += ("window_rotary_base", "query_key_value_bias", "attention_output_bias", "rotary_fraction")
-        found = ", ".join(f"{key}={getattr(config, key)}" for key in keys)
+        own = ("end_norms", "query_key_norm", "sliding_window", "query_width", "score_cap", "logit_cap")
+        others = ("window_rotary_base", "query_key_value_bias", "attention_output_bias", "rotary_fraction")
+        found = ", ".join(f"{key}={getattr(config, key)}" for key in (*own, *others))
         raise ModelError(f"no Hugging Face architecture that hanbit writes ({', '.join(ARCHITECTURES)}) has {found}")
     return kinds[0]
 

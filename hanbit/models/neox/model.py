@@ -10,7 +10,7 @@ from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.block import Block, ParallelBlock, SharedNormBlock
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.layers.mlp import ACTIVATIONS, PlainMLP
-from hanbit.models.layers.rotary import Rotation, rotation_at
+from hanbit.models.layers.rotary import RotaryPairs, Rotation, rotation_at
 
 
 class NeoX(Decoder):
@@ -35,7 +35,7 @@ def _block(config: NeoXConfig) -> Block:
 
 def _attention(config: NeoXConfig) -> Attention:
     bias = config.attention_bias
-    pairs = "neighbours" if config.rotary_neighbours else "halves"
+    pairs: RotaryPairs = "neighbours" if config.rotary_neighbours else "halves"
     return Attention(
         config.hidden,
         config.heads,

@@ -36,8 +36,8 @@ def config_to(config: Phi3Config) -> dict[str, Any]:
     biases = (config.query_key_value_bias, config.attention_output_bias, config.mlp_bias, config.query_key_norm)
     if any(biases) or config.rotary_scaling is not None or config.hidden != config.heads * int(config.head_dim):
         keys = ("query_key_value_bias", "attention_output_bias", "mlp_bias", "query_key_norm", "rotary_scaling")
-        found = ", ".join(f"{key}={getattr(config, key)}" for key in (*keys, "hidden", "heads", "head_dim"))
-        raise ModelError(f"Phi3ForCausalLM cannot have {found}")
+        said = ", ".join(f"{key}={getattr(config, key)}" for key in (*keys, "hidden", "heads", "head_dim"))
+        raise ModelError(f"Phi3ForCausalLM cannot have {said}")
     dense = LlamaConfig(family="llama", **{key: getattr(config, key) for key in _SHARED_KEYS})
     found = llama.config_as(dense, "mistral")
     found["rope_parameters"] |= {"partial_rotary_factor": config.rotary_fraction}
