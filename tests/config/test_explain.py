@@ -15,7 +15,7 @@ data: {train: tokens}
 batch: {global_batch: 8, sequence_length: 16}
 """
 
-FAMILIES = "gpt or llama or mixture or bert or t5"
+FAMILIES = "gpt or llama or mixture or bert or t5 or neox or opt or bloom or gemma or phi3 or exaone"
 
 
 def refused(folder: Path, text: str = "", *overrides: str, **environment: str) -> str:
@@ -113,7 +113,7 @@ def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
 def test_a_key_of_another_family_is_told_so(tmp_path: Path) -> None:
     overrides = ["model.family=gpt", "model.layers=2", "model.hidden=8", "model.heads=2", "model.key_value_heads=2"]
     assert refused(tmp_path, "", *overrides) == (
-        "command line: model.key_value_heads is a key of model.family=llama or mixture, "
+        "command line: model.key_value_heads is a key of model.family=llama or mixture or gemma or phi3 or exaone, "
         "this model's family is gpt. Remove it"
     )
 
