@@ -176,7 +176,7 @@ def _neox_from(config: dict[str, Any], head_dim: int) -> dict[str, Any]:
 def _gptj_from(config: dict[str, Any], head_dim: int) -> dict[str, Any]:
     rotated = wanted(config, "rotary_dim", int)
     fraction = rotated / max(head_dim, 1)
-    if not 0 < rotated <= head_dim or int(head_dim * fraction) != rotated:
+    if not 0 < rotated <= head_dim or rotated % 2 or int(head_dim * fraction) != rotated:
         raise ModelError(f"config.json: rotary_dim={rotated} is not built for heads of {head_dim} features")
     return {
         "rotary_fraction": fraction,
