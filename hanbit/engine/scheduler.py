@@ -43,6 +43,7 @@ class Request(Protocol):
 
 
 R = TypeVar("R", bound=Request)
+R_co = TypeVar("R_co", bound=Request, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Part(Generic[R]):
+class Part(Generic[R_co]):
     """Positions start..end of a request are to be fed. `blocks`: of its positions from 0 on, to be read and written."""
 
-    request: R
+    request: R_co
     start: int
     end: int
     blocks: "array[int]"
