@@ -55,6 +55,9 @@ def command(
     adapter: Annotated[str | None, typer.Option(help="LoRA folder in peft's layout, put on the model.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
+    quantization: Annotated[
+        str, typer.Option(help="blocks: compute with the quantised blocks the folder keeps; none; auto: if there are.")
+    ] = "auto",
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
@@ -69,7 +72,7 @@ def command(
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
 
-    llm = LLM(model, dtype=dtype, device=device)
+    llm = LLM(model, dtype=dtype, device=device, quantization=quantization)
     if adapter is not None:
         llm.add_adapter(adapter, adapter)
     params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})

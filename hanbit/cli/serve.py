@@ -52,6 +52,9 @@ def command(
     enable_prefix_caching: Annotated[bool, typer.Option(help="Prompts share what they begin with.")] = True,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
+    quantization: Annotated[
+        str, typer.Option(help="blocks: compute with the quantised blocks a folder keeps; none; auto: if there are.")
+    ] = "auto",
 ) -> None:
     """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
     from hanbit.common.errors import ConfigError
@@ -88,6 +91,7 @@ def command(
             device,
             max_sequences,
             max_waiting,
+            quantization=quantization,
             block_size=block_size,
             num_blocks=num_blocks,
             kv_cache_gb=kv_cache_gb,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hanbit.engine.adapters import Place
-from hanbit.engine.native import NativeLinear, gather
+from hanbit.engine.native import BlockLinear, NativeEmbedding, NativeLinear, gather
 from hanbit.engine.panels import PanelEmbedding, PanelLinear
 from hanbit.engine.quick import quick_norm, quick_rotate
 from hanbit.kernels.library import native
@@ -33,18 +33,28 @@ class Function(Protocol):
 
 def fuse(model: Decoder) -> Decoder:
     """The model itself, its layers replaced one by one; it can no longer be trained or saved."""
-    is_tied = model.output.weight is model.embedding.weight
+    is_tied = _is_tied(model)
     for index, block in model.layers.items():
         assert isinstance(block, Block)
         model.layers[index] = JoinedBlock(block)
     model.norm = quick_norm(model.norm)
     model.output = _matrix(model.output)  # type: ignore[assignment]
+    if isinstance(model.embedding, BlockLinear):
+        model.embedding = NativeEmbedding(model.output if is_tied else NativeLinear(model.embedding))  # type: ignore
     gather(model)
     if is_tied and isinstance(model.output, PanelLinear):
         model.embedding = PanelEmbedding(model.output)
-    if is_tied and isinstance(model.output, NativeLinear):
+    if is_tied and isinstance(model.output, NativeLinear) and model.output.is_float:
         model.embedding.weight = nn.Parameter(model.output.weight, requires_grad=False)
     return model
+
+
+def _is_tied(model: Decoder) -> bool:
+    embedding, output = model.embedding, model.output
+    if isinstance(embedding, BlockLinear) and isinstance(output, BlockLinear):
+        return embedding.matrix is output.matrix
+    is_plain = isinstance(embedding, nn.Embedding) and isinstance(output, nn.Linear)
+    return is_plain and output.weight is embedding.weight
 
 
 class JoinedBlock(nn.Module):
@@ -197,12 +207,14 @@ def _places(block: Block) -> dict[str, Place]:
 
 def _place(block: Block, names: tuple[str, ...]) -> Place:
     layers = {name: block.get_submodule(name) for name in names}
-    outputs = {name: int(layer.weight.shape[0]) for name, layer in layers.items()}  # type: ignore[index]
-    return Place(int(layers[names[0]].weight.shape[1]), outputs)  # type: ignore[index]
+    outputs = {name: int(layer.out_features) for name, layer in layers.items()}  # type: ignore[arg-type]
+    return Place(int(layers[names[0]].in_features), outputs)  # type: ignore[arg-type]
 
 
 def _matrix(*parts: nn.Linear) -> nn.Module:
-    """The parts side by side as one layer, laid out for where they are."""
+    """The parts, nn.Linear or BlockLinear, side by side as one layer, laid out for where they are."""
+    if any(isinstance(part, BlockLinear) for part in parts):
+        return NativeLinear(*parts)
     weight = parts[0].weight
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return NativeLinear(*parts) if native() else PanelLinear(*parts)

@@ -22,6 +22,7 @@ from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.output import Output, Piece
+from hanbit.engine.quantised import are_wanted, load_blocks
 from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
@@ -50,7 +51,9 @@ class LLM:
     `max_num_batched_tokens` are fed in a step at most.
 
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
-    on a GPU; device "auto" is a GPU where there is one. Raises ModelError, DataError on a folder that is not whole.
+    on a GPU; device "auto" is a GPU where there is one. quantization "auto" computes with the quantised blocks that a
+    folder keeps (`hanbit convert --keep-blocks`), on a CPU and unless a dtype is given; "blocks" insists on them,
+    "none" takes the numbers they stand for. Raises ModelError, DataError, FormatError on a folder that is not whole.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class LLM:
         kv_cache_gb: float | None = None,
         max_num_batched_tokens: int = 1024,
         enable_prefix_caching: bool = True,
+        quantization: str = "auto",
     ) -> None:
         for name, value in (
             ("max_sequences", max_sequences),
@@ -82,7 +86,9 @@ class LLM:
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
-        self.model = fuse(load_model(folder, _dtype(dtype, device), device))
+        numbers = _dtype(dtype, device)
+        is_quantised = are_wanted(quantization, folder, dtype, device)
+        self.model = fuse(load_blocks(folder) if is_quantised else load_model(folder, numbers, device))
         self.max_sequences, self.max_num_batched_tokens = max_sequences, max_num_batched_tokens
         self.block_size, self._num_blocks, self._gigabytes = block_size, num_blocks, kv_cache_gb
         self.enable_prefix_caching = enable_prefix_caching

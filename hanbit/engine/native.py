@@ -1,9 +1,11 @@
-"""The engine's way to the native kernels (docs/kernels.md): float32 on a CPU, at most `MOST_ROWS` rows at a time.
+"""The engine's way to the native kernels (docs/kernels.md): a linear layer for any model, float32 inside, on a CPU.
 
-A linear layer for any model; a whole step of a llama-shaped one in a single call is native_step.py.
+Its matrices are float32, for at most `MOST_ROWS` rows at a time (longer prompts are PyTorch's), or in blocks as read
+(quantised.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
 """
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,30 +15,63 @@ from hanbit.kernels import structs
 from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import MOST_ROWS, native
 
-_LINE = 16  # float32 in a line of a processor's cache
+_LINE = 64  # bytes in a line of a processor's cache
+
+
+@dataclass
+class Matrix:
+    """data: float32 [outputs, inputs], or panels of blocks, uint8 [bytes]. Contiguous."""
+
+    kind: Kind
+    outputs: int
+    data: torch.Tensor
+
+    def struct(self) -> structs.Matrix:
+        return structs.Matrix(self.data.data_ptr(), self.kind, self.outputs)
+
+
+class BlockLinear(nn.Module):
+    """Stands for nn.Linear in a model that is being put together (quantised.py), until `fuse` takes its matrix."""
+
+    def __init__(self, matrix: Matrix, inputs: int, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.matrix, self.in_features, self.out_features, self.bias = matrix, inputs, matrix.outputs, bias
 
 
 class NativeLinear(nn.Module):
-    """The linear layers `parts` side by side, as one. The weight is [out, in] as torch has it, for longer prompts."""
+    """The linear layers `parts` (nn.Linear, BlockLinear) side by side, as one."""
 
-    def __init__(self, *parts: nn.Linear) -> None:
+    def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
-        self.out_features = sum(part.out_features for part in parts)
-        weights = [part.weight.detach() for part in parts]
-        self.weight = torch.cat(weights) if len(parts) > 1 else weights[0].contiguous()
-        has_bias = parts[0].bias is not None
-        self.bias = torch.cat([part.bias.detach() for part in parts]) if has_bias else None
+        assert all(isinstance(part, nn.Linear | BlockLinear) for part in parts)
+        self.in_features = int(parts[0].in_features)  # type: ignore[arg-type]
+        self.matrices = _matrices(parts)
+        self.out_features = sum(matrix.outputs for matrix in self.matrices)
+        biases = [part.bias.detach() for part in parts if isinstance(part.bias, torch.Tensor)]
+        assert len(biases) in (0, len(parts))
+        self.bias = torch.cat(biases) if biases else None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out, in] as torch has it; only of a layer of float32."""
+        assert self.is_float
+        return self.matrices[0].data
+
+    @property
+    def is_float(self) -> bool:
+        return len(self.matrices) == 1 and self.matrices[0].kind == Kind.FLOAT32
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., in] -> [..., out]."""
         rows = hidden.reshape(-1, hidden.shape[-1])
         kernels = native()
-        if not 0 < len(rows) <= MOST_ROWS or kernels is None:
+        if self.is_float and (not 0 < len(rows) <= MOST_ROWS or kernels is None):
             return F.linear(hidden, self.weight, self.bias)
+        assert kernels is not None
         rows, output = rows.contiguous(), hidden.new_empty(len(rows), self.out_features)
         kernels.library.hanbit_linear(
             kernels.kernels,
-            ctypes.byref(struct_of(self)),
+            ctypes.byref(self.struct()),
             rows.data_ptr(),
             len(rows),
             output.data_ptr(),
@@ -44,15 +79,51 @@ class NativeLinear(nn.Module):
         )
         return output.view(*hidden.shape[:-1], -1)
 
+    def struct(self) -> structs.Linear:
+        bias = None if self.bias is None else self.bias.data_ptr()
+        return structs.linear(self.in_features, [matrix.struct() for matrix in self.matrices], bias)
 
-def struct_of(linear: NativeLinear) -> structs.Linear:
-    bias = None if linear.bias is None else linear.bias.data_ptr()
-    return structs.linear(linear.weight.shape[1], [matrix_of(linear.weight)], bias)
+
+class NativeEmbedding(nn.Module):
+    """Looks tokens up in the rows of a layer's only matrix: a tied output projection's, or its own."""
+
+    def __init__(self, linear: NativeLinear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def struct(self) -> structs.Matrix:
+        return self.linear.matrices[0].struct()
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens [...] int64 -> [..., hidden] float32."""
+        kernels, indices = native(), tokens.reshape(-1).contiguous()
+        assert kernels is not None
+        assert not len(indices) or 0 <= indices.min() <= indices.max() < self.linear.out_features
+        found = torch.empty(len(indices), self.linear.in_features, dtype=torch.float32, device="cpu")
+        kernels.library.hanbit_take_rows(
+            kernels.kernels,
+            ctypes.byref(self.struct()),
+            self.linear.in_features,
+            indices.data_ptr(),
+            len(indices),
+            found.data_ptr(),
+        )
+        return found.view(*tokens.shape, -1)
 
 
-def matrix_of(weight: torch.Tensor) -> structs.Matrix:
-    """weight [out, in] float32."""
-    return structs.Matrix(weight.data_ptr(), Kind.FLOAT32, len(weight))
+def _matrices(parts: tuple[nn.Module, ...]) -> list[Matrix]:
+    """Float32 parts that follow each other become one."""
+    found: list[Matrix] = []
+    for part in parts:
+        if isinstance(part, BlockLinear):
+            found.append(part.matrix)
+            continue
+        assert isinstance(part, nn.Linear)
+        weight = part.weight.detach()
+        if found and found[-1].kind == Kind.FLOAT32:
+            weight = torch.cat((found.pop().data, weight))
+        found.append(Matrix(Kind.FLOAT32, len(weight), weight.contiguous()))
+    return found
 
 
 def gather(model: nn.Module) -> None:
@@ -60,12 +131,13 @@ def gather(model: nn.Module) -> None:
     kernels, layers = native(), [module for module in model.modules() if isinstance(module, NativeLinear)]
     if kernels is None or not layers:
         return
-    sizes = [-(-layer.weight.numel() // _LINE) * _LINE for layer in layers]
-    memory = torch.empty(sum(sizes), dtype=torch.float32, device="cpu")  # whatever the defaults are
+    matrices = [matrix for layer in layers for matrix in layer.matrices]
+    sizes = [-(-matrix.data.nbytes // _LINE) * _LINE for matrix in matrices]
+    memory = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
     kernels.library.hanbit_use_huge_pages(memory.data_ptr(), memory.nbytes)
-    for layer, part in zip(layers, memory.split(sizes), strict=True):
-        weight = part[: layer.weight.numel()].view_as(layer.weight)
-        layer.weight = weight.copy_(layer.weight)  # the old one is let go here: no second model in memory
+    for matrix, part in zip(matrices, memory.split(sizes), strict=True):
+        place = part[: matrix.data.nbytes].view(matrix.data.dtype).view_as(matrix.data)
+        matrix.data = place.copy_(matrix.data)  # the old one is let go here: no second model in memory
 
 
 def largest(logits: torch.Tensor) -> int | None:

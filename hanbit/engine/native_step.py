@@ -13,9 +13,10 @@ from torch import nn
 
 from hanbit.engine.fuse import JoinedBlock, JoinedGatedMLP
 from hanbit.engine.kv_cache import KVCache
-from hanbit.engine.native import NativeLinear, matrix_of, struct_of
+from hanbit.engine.native import NativeEmbedding, NativeLinear
 from hanbit.engine.quick import QuickRMSNorm
 from hanbit.kernels import structs
+from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import MOST_ROWS, native
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.model import Llama
@@ -32,7 +33,7 @@ class NativeStep:
         found = native()
         assert found is not None
         self._kernels, self._model, self._cache = found, model, cache
-        self._vocabulary = model.embedding.weight.shape[0]
+        self._vocabulary = int(model.config.vocabulary)
         self._layers = (structs.Layer * len(cache.keys))(*map(_layer, model.layers.values(), cache.keys, cache.values))
         self._decoder = _decoder(model, cache, self._layers)
         self._num_angles = 0
@@ -111,13 +112,13 @@ def _decoder(model: Decoder, cache: KVCache, layers: "ctypes.Array[structs.Layer
         heads=attention.heads,
         key_value_heads=attention.key_value_heads,
         head_dim=attention.head_dim,
-        inner=down.weight.shape[1],
+        inner=down.in_features,
         block_size=cache.block_size,
         epsilon=norm.epsilon,
-        embedding=matrix_of(model.embedding.weight),
+        embedding=_table(model),
         layers=layers,
         norm=norm.weight.data_ptr(),
-        head=struct_of(output),
+        head=output.struct(),
     )
 
 
@@ -144,7 +145,15 @@ def _layer(block: nn.Module, keys: torch.Tensor, values: torch.Tensor) -> struct
 
 def _struct(linear: nn.Module) -> structs.Linear:
     assert isinstance(linear, NativeLinear)
-    return struct_of(linear)
+    return linear.struct()
+
+
+def _table(model: Decoder) -> structs.Matrix:
+    embedding: nn.Module = model.embedding
+    if isinstance(embedding, NativeEmbedding):
+        return embedding.struct()
+    assert isinstance(embedding, nn.Embedding)
+    return structs.Matrix(embedding.weight.data_ptr(), Kind.FLOAT32, len(embedding.weight))
 
 
 def _address(norm: nn.Module) -> int:

@@ -48,6 +48,7 @@ class Engines:
             folder,
             dtype=options.dtype,
             device=options.device,
+            quantization=options.quantization,
             max_sequences=options.max_sequences,
             block_size=options.block_size,
             num_blocks=options.num_blocks,

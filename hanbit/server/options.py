@@ -22,6 +22,7 @@ class EngineOptions:
     kv_cache_gb: float | None = None
     max_num_batched_tokens: int = 1024
     enable_prefix_caching: bool = True
+    quantization: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ void multiply(const Kernels& kernels, const HanbitMatrix& matrix, const Rows& ro
               int64_t outs, float* output, int64_t output_stride) {
     if (is_float(matrix)) {
         const float* weight = static_cast<const float*>(matrix.weight) + first * in;
-        kernels.product(rows.floats, in, static_cast<int>(rows.count), weight, in, outs, output, output_stride);
+        for (int64_t row = 0; row < rows.count; row += MOST_ROWS)
+            kernels.product(rows.floats + row * in, in, static_cast<int>(std::min<int64_t>(MOST_ROWS, rows.count - row)),
+                            weight, in, outs, output + row * output_stride, output_stride);
         return;
     }
     const Kind kind = static_cast<Kind>(matrix.kind);
@@ -45,10 +47,6 @@ int num_chunks(const HanbitLinear& linear) {
     int count = 0;
     for (int64_t i = 0; i < linear.num_matrices; ++i) count += chunks_of(linear.matrices[i], linear.in);
     return count;
-}
-
-bool takes_floats(const HanbitLinear& linear) {
-    return std::any_of(linear.matrices, linear.matrices + linear.num_matrices, is_float);
 }
 
 bool takes_blocks(const HanbitLinear& linear) {

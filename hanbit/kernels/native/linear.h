@@ -26,7 +26,6 @@ struct HanbitLinear {
 namespace hanbit {
 
 int num_chunks(const HanbitLinear& linear);
-bool takes_floats(const HanbitLinear& linear);
 bool takes_blocks(const HanbitLinear& linear);
 
 // Rows [rows, in] for products: as they are, and quantised for matrices of blocks.
@@ -36,7 +35,7 @@ struct Rows {
     int64_t count;
 };
 
-// rows -> its chunk's columns of output [rows, out]; at most MOST_ROWS where a matrix is of floats
+// rows -> its chunk's columns of output [rows, out]
 void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& rows, int index, float* output);
 
 // Row `index` of a matrix [out, in] as floats

@@ -1,0 +1,127 @@
+"""A model whose matrices stay in the blocks they were quantised to: `hanbit convert --keep-blocks` left them in its
+folder, the native kernels multiply them as they are (kernels/blocks.py).
+
+Tensors that are not in blocks (norms, biases), and blocks of a type the kernels do not know, are float32.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hanbit.checkpoint.model_folder import read_tensors
+from hanbit.checkpoint.model_weights import empty_model
+from hanbit.common.errors import FormatError, GenerationError
+from hanbit.config.model import ModelConfig
+from hanbit.engine.native import BlockLinear, Matrix
+from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
+from hanbit.kernels.blocks import kind_of, pack
+from hanbit.kernels.library import native, why_not
+from hanbit.models.layers.decoder import Decoder
+from hanbit.models.registry import family_of
+
+log = logging.getLogger(__name__)
+
+CHOICES = ("auto", "none", "blocks")
+
+
+def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool:
+    """Is the model of `folder` to be computed with its blocks? `quantization` is one of CHOICES: auto is yes where they
+    are there and can be used. Raises GenerationError, FormatError where "blocks" cannot be had."""
+    if quantization not in CHOICES:
+        raise GenerationError(f"quantization={quantization!r:.80} must be {', '.join(CHOICES)}")
+    has_blocks, is_usable = (folder / FILE).is_file(), device == "cpu" and dtype in ("auto", "float32")
+    if quantization == "none" or (quantization == "auto" and not (has_blocks and dtype == "auto" and device == "cpu")):
+        return False
+    if not has_blocks:
+        raise FormatError(
+            f"quantization=blocks: {folder} has no {FILE}. Make it with `hanbit convert SOURCE.gguf {folder} "
+            "--keep-blocks`, or leave quantization at auto"
+        )
+    if not is_usable:
+        raise GenerationError(
+            f"quantization=blocks computes in float32 on a CPU; dtype={dtype!r:.40} on {device} does not. Leave "
+            "dtype at auto and give device cpu, or quantization none"
+        )
+    if native() is None:
+        log.warning("%s: quantised weights become float32, for native kernels are %s", folder, why_not())
+        return False
+    return True
+
+
+def load_blocks(folder: Path) -> Decoder:
+    """The model of a folder for `fuse`, in evaluation mode: BlockLinear wherever it has blocks, the embedding too.
+
+    Raises ModelError, FormatError, before memory is taken where it can: on a folder that is not whole, on blocks of no
+    tensor of this model or of another shape, on scales that are no numbers.
+    """
+    tensors, blocks = read_tensors(folder), read_blocks(folder)
+    names = _names(tensors.config, tensors.shapes)
+    _check(folder, blocks, names, tensors.shapes)
+    model: Decoder = empty_model(tensors.config)
+    for stored, one in blocks.items():
+        if (matrix := _matrix(folder, stored, one)) is not None:
+            _put(model, names[stored], matrix, one.shape[1])
+    if isinstance(model.embedding, BlockLinear) and tensors.config.tied:
+        model.output = BlockLinear(model.embedding.matrix, model.embedding.in_features)  # type: ignore[assignment]
+    for name, _ in list(model.named_parameters()):
+        _fill(model, name, tensors[name].to(torch.float32, copy=True))
+    if isinstance(model.embedding, nn.Embedding):
+        model.tie()
+    return model.eval().requires_grad_(False)
+
+
+def _names(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Hugging Face's name -> ours, of the tensors that may be in blocks: matrices that lie as they are in the file."""
+    source_of = family_of(config).huggingface.source_of
+    sources = {name: source_of(name, config) for name, shape in shapes.items() if len(shape) == 2}
+    return {
+        source.name: name
+        for name, source in sources.items()
+        if not source.is_stack and source.shape_in_file(shapes[name]) == shapes[name] and not source.is_transposed
+    }
+
+
+def _check(folder: Path, blocks: dict[str, Blocks], names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> None:
+    for stored, one in blocks.items():
+        if stored not in names:
+            raise FormatError(f"{folder / FILE} has blocks of {stored!r:.200}, which is no matrix of this model")
+        expected = shapes[names[stored]]
+        if one.shape != expected:
+            raise FormatError(
+                f"{folder / FILE}: {stored} has shape {list(one.shape)}, config.json asks for {list(expected)}. "
+                "Convert the model again"
+            )
+
+
+def _matrix(folder: Path, stored: str, blocks: Blocks) -> Matrix | None:
+    """None for a type that the kernels do not multiply."""
+    kind = kind_of(blocks.type)
+    if kind is None:
+        log.warning("%s: %s is %s, which becomes float32", folder, stored, blocks.type)
+        return None
+    try:
+        return Matrix(kind, blocks.shape[0], torch.from_numpy(pack(kind, blocks.data.numpy())))
+    except ValueError as problem:
+        raise FormatError(
+            f"{folder / FILE}: {stored}: {problem}. The file is damaged; convert the model again"
+        ) from None
+
+
+def _put(model: Decoder, name: str, matrix: Matrix, inputs: int) -> None:
+    parent, child = _place(model, name.removesuffix(".weight"))
+    replaced = getattr(parent, child)
+    linear = BlockLinear(matrix, inputs)
+    linear.bias = getattr(replaced, "bias", None)  # a parameter, filled with the others
+    setattr(parent, child, linear)
+
+
+def _fill(model: nn.Module, name: str, numbers: torch.Tensor) -> None:
+    parent, child = _place(model, name)
+    setattr(parent, child, nn.Parameter(numbers, requires_grad=False))
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    parent, _, child = name.rpartition(".")
+    return model.get_submodule(parent), child
