@@ -121,7 +121,8 @@ def _gradient_error(case: Case, mine: dict[str, float], theirs: dict[str, float]
 
 def is_zero(model: str, name: str) -> bool:
     """A key's bias moves all scores of a query alike, which softmax does not see, unless keys are rotated."""
-    return model in ("gpt", "bert") and name.endswith("attention.key.bias")
+    family = MODELS[model]["family"]
+    return family in ("gpt", "bert", "opt", "bloom") and name.endswith("attention.key.bias")
 
 
 def relative(value: float, wanted: float) -> float:

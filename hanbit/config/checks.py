@@ -349,9 +349,6 @@ def _relatives(recipe: Recipe) -> Iterator[Problem]:
         "training.recompute": (recipe.training.recompute == "selective", "Use full or none"),
         "tuning.model": (recipe.tuning is not None, "Tune a model of the gpt or llama family"),
     }
-    for axis in ("tensor", "pipeline"):
-        is_unproven = isinstance(model, OPTConfig | BloomConfig) and getattr(recipe.parallel, axis) > 1
-        asked[f"parallel.{axis}"] = (is_unproven, "Use 1")
     asked["parallel.schedule"] = (recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b", "Use 1f1b")
     for key, (is_asked, way_out) in asked.items():
         if is_asked:

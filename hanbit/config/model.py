@@ -189,9 +189,10 @@ class NeoXConfig(RotaryConfig):
 
 
 class OPTConfig(DecoderConfig):
-    """OPT's shape: learned positions, LayerNorm, ReLU, biases."""
+    """OPT's shape: learned positions, LayerNorm, ReLU (Galactica's: GELU), biases."""
 
     family: Literal["opt"]
+    activation: Literal["relu", "gelu"] = Field("relu", description="ReLU, or GELU as Galactica has it.")
 
 
 class BloomConfig(DecoderConfig):

@@ -94,9 +94,10 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         vocab_size=131, hidden_size=48, ffn_dim=80, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=64, dropout=0.0, pad_token_id=None, bos_token_id=None, eos_token_id=None,
     ),
-    "opt untied": OPTConfig(
+    "opt untied, gelu": OPTConfig(
         vocab_size=131, hidden_size=48, ffn_dim=80, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=64, pad_token_id=None, bos_token_id=None, eos_token_id=None, tie_word_embeddings=False,
+        activation_function="gelu",
     ),
     "bloom": BloomConfig(**BLOOM, n_head=4),
     "bloom six heads, untied": BloomConfig(**BLOOM, n_head=6, tie_word_embeddings=False),

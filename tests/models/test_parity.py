@@ -130,7 +130,7 @@ def test_exaone_3_is_read_by_the_names_of_its_files(tmp_path: Path) -> None:
         ("phi", "num_key_value_heads", 2),
         ("opt", "word_embed_proj_dim", 24),
         ("opt", "do_layer_norm_before", False),
-        ("opt", "activation_function", "gelu"),
+        ("opt", "activation_function", "silu"),
         ("bloom", "apply_residual_connection_post_layernorm", True),
         ("bloom", "n_head", 5),
         ("gemma", "use_bidirectional_attention", True),

@@ -27,7 +27,7 @@ _MODULES = {
 
 
 def config_from(config: dict[str, Any]) -> OPTConfig:
-    refuse_unless(config, "activation_function", ("relu",))
+    refuse_unless(config, "activation_function", ("relu", "gelu"))
     refuse_unless(config, "do_layer_norm_before", (True,))
     refuse_unless(config, "_remove_final_layer_norm", (False,))
     refuse_unless(config, "enable_bias", (True,))
@@ -37,6 +37,7 @@ def config_from(config: dict[str, Any]) -> OPTConfig:
     refuse_uneven("num_attention_heads", heads, "hidden_size", hidden)
     return OPTConfig(
         family="opt",
+        activation=config.get("activation_function", "relu"),
         layers=wanted(config, "num_hidden_layers", int, 12),
         hidden=hidden,
         heads=heads,
@@ -55,7 +56,7 @@ def config_to(config: OPTConfig) -> dict[str, Any]:
     return {
         "architectures": ["OPTForCausalLM"],
         "model_type": "opt",
-        "activation_function": "relu",
+        "activation_function": config.activation,
         "num_hidden_layers": config.layers,
         "hidden_size": config.hidden,
         "word_embed_proj_dim": config.hidden,

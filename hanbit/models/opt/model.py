@@ -1,4 +1,4 @@
-"""OPT (Zhang et al., arXiv 2205.01068): GPT with ReLU, whose positions are counted from two."""
+"""OPT (Zhang et al., arXiv 2205.01068): GPT with ReLU, whose positions are counted from two. Galactica has GELU."""
 
 import torch
 from torch import nn
@@ -31,5 +31,5 @@ def _block(config: OPTConfig) -> Block:
         attention_norm=nn.LayerNorm(config.hidden, config.norm_epsilon),
         attention=gpt_attention(config),
         mlp_norm=nn.LayerNorm(config.hidden, config.norm_epsilon),
-        mlp=PlainMLP(config.hidden, config.inner, bias=True, activation=ACTIVATIONS["relu"]),
+        mlp=PlainMLP(config.hidden, config.inner, bias=True, activation=ACTIVATIONS[config.activation]),
     )
