@@ -80,9 +80,9 @@ def test_a_step_equals_a_plain_loop_over_pefts_modules(base: str, overrides: lis
         same = learning[f"base_model.model.{path}.lora_{letter.upper()}.default.weight"]
         assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0
-        # By the whole tensor: a processor's own rounding in the first step moves elements near zero by their own size
+        # By whole tensors: Adam's first step turns the rounding of a gradient near zero into a share of the step
         assert (parameter.grad - same.grad).norm() <= 3e-4 * same.grad.norm()
-        torch.testing.assert_close(parameter.detach(), same.detach(), rtol=1e-4, atol=1e-5)
+        assert (parameter - same).norm() <= 1e-4 * same.norm()
 
 
 def test_the_base_has_no_gradient_no_state_and_does_not_move(tmp_path: Path) -> None:
