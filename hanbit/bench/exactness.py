@@ -68,13 +68,14 @@ class Row:
 
 def table(rows: Sequence[Row]) -> str:
     """As people read it; the second part must fail, and says so."""
-    lines = [f"{'layout':52} {'model':12} {'loss':>8} {'gradient':>9} {'fall':>5}"]
-    for row in rows:
-        name = row.case.name if row.without is None else f"{row.case.name} without {row.without}"
+    names = [row.case.name if row.without is None else f"{row.case.name} without {row.without}" for row in rows]
+    width, model = max(map(len, names), default=0), max((len(row.case.model) for row in rows), default=0)
+    lines = [f"{'layout':{width}} {'model':{model}} {'loss':>8} {'gradient':>9} {'fall':>5}"]
+    for name, row in zip(names, rows, strict=True):
         verdict = ("equal" if row.is_equal else "DIFFERENT") if row.without is None else "noticed"
         verdict = verdict if row.is_good else "FAILED"
         errors = f"{row.loss_error:8.1e} {row.gradient_error:9.1e} {row.loss_fall:5.0%}"
-        lines.append(f"{name:52} {row.case.model:12} {errors}  {verdict}")
+        lines.append(f"{name:{width}} {row.case.model:{model}} {errors}  {verdict}")
     bound = f"bound {TOLERANCE:.0e} relative, {STEPS} steps, fp32"
     good = sum(row.is_good for row in rows)
     return "\n".join([*lines, f"{good} of {len(rows)} as they must be ({bound})"])

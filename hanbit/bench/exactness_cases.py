@@ -78,8 +78,9 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "llama packed": _llama(sliding_window=9),
 }  # fmt: skip
+MODELS["gpt packed"] = MODELS["gpt"]
 
-PACKED = {"llama packed"}
+PACKED = {"llama packed", "gpt packed"}
 """Trained on documents kept apart, data.packing=documents."""
 
 
@@ -256,6 +257,29 @@ CASES = (
     Case("packing, tensor 2, sequence split", "llama packed", 2, _parallel(tensor=2, sequence=True)),
     Case("packing, context 2", "llama packed", 2, _parallel(context=2)),
     Case("packing, data 2 x tensor 2", "llama packed", 4, _parallel(data=2, tensor=2)),
+    Case("packing, data 2, parameters sharded", "gpt packed", 2, _parallel(data=2, shard=3)),
+    Case("packing, recompute, data 2, optimizer sharded", "llama packed", 2, _recomputed("full", data=2, shard=1)),
+    Case("packing, selective recompute, data 2, gradients sharded and offloaded", "llama packed", 2,
+         _recomputed("selective", data=2, shard=2, offload=True)),
+    Case("selective recompute, data 2, gradients sharded and offloaded", "t5", 2,
+         _recomputed("selective", data=2, shard=2, offload=True)),
+    Case("selective recompute, data 2, parameters sharded and offloaded", "bert", 2,
+         _recomputed("selective", data=2, shard=3, offload=True)),
+    Case("selective recompute, pipeline 2, interleaved", "llama tied", 2,
+         _recomputed("selective", pipeline=2, virtual=2)),
+    Case("recompute, context 2 x data 2, gradients sharded and offloaded", "llama", 4,
+         _recomputed("full", context=2, data=2, shard=2, offload=True)),
+    Case("recompute, data 2 x tensor 2, sequence split, optimizer sharded", "llama", 4,
+         _recomputed("full", data=2, tensor=2, sequence=True, shard=1)),
+    Case("selective recompute, data 2 x tensor 2, sequence split, gradients sharded and offloaded", "gpt", 4,
+         _recomputed("selective", data=2, tensor=2, sequence=True, shard=2, offload=True)),
+    Case("selective recompute, data 2 x pipeline 2, gpipe, optimizer sharded", "llama", 4,
+         _recomputed("selective", data=2, pipeline=2, schedule="gpipe", shard=1)),
+    Case("recompute, data 2, gradients sharded", "bert", 2, _recomputed("full", data=2, shard=2)),
+    Case("recompute, data 2 x pipeline 2, gpipe, gradients sharded", "gpt", 4,
+         _recomputed("full", data=2, pipeline=2, schedule="gpipe", shard=2)),
+    Case("data 2 x pipeline 2, gpipe, parameters sharded", "llama tied", 4,
+         _parallel(data=2, pipeline=2, schedule="gpipe", shard=3)),
 )  # fmt: skip
 
 # Compiled blocks need a C++ compiler and minutes, so they are asked for apart.
@@ -272,6 +296,10 @@ COMPILED_CASES = (
     Case("compiled, pipeline 2", "llama", 2, {**_parallel(pipeline=2), "training": {"compile": True}}),
     Case("compiled, data 2, parameters sharded", "llama", 2,
          {**_parallel(data=2, shard=3), "training": {"compile": True}}),
+    Case("compiled, data 2, gradients sharded", "gpt", 2,
+         {**_parallel(data=2, shard=2), "training": {"compile": True}}),
+    Case("compiled, pipeline 2, gpipe", "llama", 2,
+         {**_parallel(pipeline=2, schedule="gpipe"), "training": {"compile": True}}),
 )  # fmt: skip
 
 

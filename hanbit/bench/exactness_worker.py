@@ -27,19 +27,35 @@ from hanbit.train.loop import ROUTER_LOSSES, next_batch, one_step
 from hanbit.train.run import build
 from hanbit.train.setup import Training, grid_of
 
+GLOBAL_BATCH = 8
+
 
 def recipe_of(data: str, model: str, settings: dict[str, dict[str, Any]]) -> Recipe:
-    """Batch of 8 sequences of 32 tokens: in one process two micro-batches of 4, else what the layout needs."""
+    """Batch of 8 sequences of 32 tokens, in as few micro-batches as show what there is to show."""
     sections: dict[str, Any] = {
         "name": "exactness",
         "model": MODELS[model],
         "data": {"train": data, "split": 0.0, "verify": False, "packing": "documents" if model in PACKED else "none"},
-        "batch": {"micro_batch": 1, "global_batch": 8, "sequence_length": 32},
+        "batch": {
+            "micro_batch": _micro_batch(model, settings.get("parallel", {})),
+            "global_batch": GLOBAL_BATCH,
+            "sequence_length": 32,
+        },
         "training": {"steps": STEPS, "device": "cpu", **settings.get("training", {})},
         "parallel": settings.get("parallel", {}),
         "optimizer": {"learning_rate": 3e-3, "warmup_steps": 2, "clip_grad_norm": 0.5, "epsilon": 1e-5},
     }
     return resolve(Recipe.model_validate(sections), world_size=world_size(), vocabulary=None).recipe
+
+
+def _micro_batch(model: str, parallel: dict[str, Any]) -> int:
+    """Two micro-batches for a replica, so that gradients add up; for a pipeline twice its stages, so that it runs full.
+
+    A micro-batch more is each collective once more. Experts are kept balanced within each, so there they stay the same.
+    """
+    if MODELS[model]["family"] == "mixture":
+        return 1
+    return max(1, GLOBAL_BATCH // (2 * parallel.get("pipeline", 1) * parallel.get("data", 1)))
 
 
 def run_job(data: str, job: dict[str, Any]) -> dict[str, Any]:
