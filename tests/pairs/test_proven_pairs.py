@@ -101,4 +101,4 @@ def test_the_configuration_accepts_every_case(case: Case, monkeypatch: pytest.Mo
     """Found here at once, which the table would say after minutes."""
     monkeypatch.setenv("WORLD_SIZE", str(case.processes))
     recipe = recipe_of("nowhere", case.model, case.settings)
-    assert recipe.batch.global_batch // (recipe.batch.micro_batch * int(recipe.parallel.data)) >= 2
+    assert recipe.batch.global_batch // (int(recipe.batch.micro_batch) * int(recipe.parallel.data)) >= 2
