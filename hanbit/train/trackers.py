@@ -2,8 +2,12 @@
 
 Each has a thread of its own on rank 0 that starts it and hands it the numbers, so a server that is slow or gone costs
 the run nothing. The first exception is warned about, and that dashboard is left alone: `metrics.jsonl` has everything.
+
+Their modules are imported before any thread starts: CPython 3.11 may fail to parse Python in two threads at once (its
+issue 106905); wandb does so while it is imported, and torch in the first steps.
 """
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -71,7 +75,7 @@ class Tracker:
             board.close()
         except Exception as problem:  # whatever it is, the run is worth more than its dashboard
             self._is_lost = True
-            logger.warning("logging.%s: %s. The run goes on without it; metrics.jsonl has all", self.name, problem)
+            _warn_of(self.name, problem)
 
 
 def check_trackers(recipe: Recipe) -> None:
@@ -105,8 +109,21 @@ def start_trackers(recipe: Recipe, folder: RunFolder, resumed_step: int) -> list
     return [
         Tracker(name, start, lambda found, name=name: remember(name, found))  # type: ignore[misc]
         for name, start in starts.items()
-        if getattr(wanted, name)
+        if getattr(wanted, name) and _is_imported(name)
     ]
+
+
+def _is_imported(name: str) -> bool:
+    try:
+        importlib.import_module(MODULES[name])
+    except Exception as problem:
+        _warn_of(name, problem)
+        return False
+    return True
+
+
+def _warn_of(name: str, problem: Exception) -> None:
+    logger.warning("logging.%s: %s. The run goes on without it; metrics.jsonl has all", name, problem)
 
 
 def close_trackers(trackers: Sequence[Tracker], patience_seconds: float = PATIENCE_SECONDS) -> None:

@@ -228,3 +228,15 @@ def test_numbers_go_under_the_names_that_dashboards_use_and_unknown_ones_are_lef
     assert board_numbers(row) == {
         "train/loss": 2.5, "perf/tokens_per_s": 10.0, "perf/data_seconds": 0.5, "val/loss/ko": 3.0,
     }  # fmt: skip
+
+
+def test_module_that_cannot_be_imported_is_warned_about_and_starts_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken_board.py").write_text("raise SystemError('AST constructor recursion depth mismatch')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hanbit.train.trackers.MODULES", {"tensorboard": "broken_board"})
+    recipe = load_recipe("llama/base", [*tiny_run(tmp_path), "logging.tensorboard=true"]).recipe
+    with caplog.at_level(logging.WARNING):
+        assert start_trackers(recipe, RunFolder(tmp_path / "run"), 0) == []
+    assert "logging.tensorboard: AST constructor recursion depth mismatch. The run goes on without it" in caplog.text
