@@ -85,6 +85,11 @@ class Adapter:
     auto_class: str = "AutoModelForCausalLM"
 
 
+def has_no_constants(name: str) -> bool:
+    """`is_constant` of a shape none of whose files has tensors that can be computed."""
+    return False
+
+
 def wanted(config: dict[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
     """config[key], of that type, or the default; raises ModelError with key, value and rule."""
     value = config.get(key, default)

@@ -93,9 +93,9 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rows], torch.Tensor]:
 def test_logits_differ_from_float32_as_rounded_inputs_do(
     kind: str, options: dict[str, Any], tmp_path: Path, rounding: Callable[[Rows], torch.Tensor]
 ) -> None:
-    folder = folder_of(tmp_path, kind, **options)
     """A number halfway between two may be rounded either way, and these small peaked models make much of it: what is
     compared is how far rounding carries them from float32. Single products are exact (tests/kernels/test_blocks.py)."""
+    folder = folder_of(tmp_path, kind, **options)
     exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)
     wanted, simulated = logits_of(exact), rounding(exact)
     assert runner.runner.step is not None

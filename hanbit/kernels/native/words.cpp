@@ -104,7 +104,7 @@ const char* part_end(const char* begin, const char* end, bool by_gpt2) {
     cursor.pass_until(BLANK | LETTER);
     const char* letters = cursor.at();
     cursor.pass_while(LETTER);
-    const bool is_word = cursor.at() > letters && cursor.here() & STOP && !(cursor.here() & LETTER);
+    const bool is_word = cursor.at() > letters && cursor.here() & STOP;
     if (is_word) return cursor.at();
     cursor.pass_until(BLANK);  // a run
     if (by_gpt2 || cursor.last() & (DIGIT | LETTER)) return cursor.at();

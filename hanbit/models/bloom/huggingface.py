@@ -4,7 +4,16 @@ from typing import Any
 
 from hanbit.common.errors import ModelError
 from hanbit.config.model import BloomConfig
-from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, under_one_name, wanted
+from hanbit.models.huggingface import (
+    Adapter,
+    Source,
+    has_no_constants,
+    number,
+    refuse_uneven,
+    refuse_unless,
+    under_one_name,
+    wanted,
+)
 
 PREFIX = "transformer."
 _NAMES = {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer", "n_embed": "hidden_size"}
@@ -70,8 +79,4 @@ def source_of(name: str, config: BloomConfig) -> Source:
     return Source(f"{layer}{_MODULES[rest]}.{short}")
 
 
-def is_constant(name: str) -> bool:
-    return False
-
-
-BLOOM = Adapter({"BloomForCausalLM": "bloom"}, config_from, config_to, source_of, is_constant, PREFIX)
+BLOOM = Adapter({"BloomForCausalLM": "bloom"}, config_from, config_to, source_of, has_no_constants, PREFIX)

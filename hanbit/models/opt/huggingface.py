@@ -4,7 +4,7 @@ from typing import Any
 
 from hanbit.common.errors import ModelError
 from hanbit.config.model import OPTConfig
-from hanbit.models.huggingface import Adapter, Source, number, refuse_uneven, refuse_unless, wanted
+from hanbit.models.huggingface import Adapter, Source, has_no_constants, number, refuse_uneven, refuse_unless, wanted
 
 PREFIX = "model."
 _DECODER = "model.decoder."
@@ -85,8 +85,4 @@ def source_of(name: str, config: OPTConfig) -> Source:
     return Source(f"{_DECODER}layers.{index}.{_MODULES[rest]}.{short}")
 
 
-def is_constant(name: str) -> bool:
-    return False
-
-
-OPT_FOLDERS = Adapter({"OPTForCausalLM": "opt"}, config_from, config_to, source_of, is_constant, PREFIX)
+OPT_FOLDERS = Adapter({"OPTForCausalLM": "opt"}, config_from, config_to, source_of, has_no_constants, PREFIX)
