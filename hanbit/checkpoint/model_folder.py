@@ -49,13 +49,17 @@ def read_config(folder: Path | str) -> ModelConfig:
 
 
 def load_model(folder: Path | str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """The whole model of a folder, a module of its family, in evaluation mode, its numbers in `dtype` on `device`."""
+    """The whole model of a folder, a module of its family, in evaluation mode, its numbers in `dtype` on `device`.
+
+    Raises ModelError on what `read_tensors` refuses, and on a tensor with NaN or what `dtype` does not hold.
+    """
     tensors = read_tensors(folder)
     model = empty_model(tensors.config).to(dtype).to_empty(device=device)
     model.tie()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
+            tensors.require_finite(name, parameter)
     return model.eval().requires_grad_(False)
 
 

@@ -48,6 +48,15 @@ class FolderTensors(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def require_finite(self, name: str, numbers: torch.Tensor) -> None:
+        """`numbers`: what became of the tensor `name`. Raises ModelError where one is NaN or beyond its dtype."""
+        if not all(bool(end.isfinite()) for end in numbers.aminmax()):  # NaN is handed on
+            stored = self._sources(name)[0].name
+            raise ModelError(
+                f"{self.folder}: {stored} has numbers that are NaN or that {numbers.dtype} does not hold. It is "
+                "damaged, copy it again; where only the dtype is too narrow, take float32"
+            )
+
     def _tensor(self, file_name: str) -> torch.Tensor:
         path, stored = self._places[file_name]
         return self._files[path].get_tensor(stored)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
-from hanbit.common.errors import GenerationError
+from hanbit.common.errors import GenerationError, ModelError
 from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
@@ -32,6 +32,7 @@ from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load as load_tokenizer
+from hanbit.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class LLM:
         folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = _decoder_config(folder)
         self.tokenizer = load_tokenizer(folder)
+        _check_vocabulary(folder, self.config, self.tokenizer)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
@@ -272,6 +274,17 @@ def _decoder_config(folder: Path) -> ModelConfig:
             "transformers for it, or a model of the next token (gpt, llama)"
         )
     return config
+
+
+def _check_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Every id of the tokenizer has its row; more rows than ids are padding."""
+    rows, ids = config.vocabulary, tokenizer.vocabulary_size
+    assert isinstance(rows, int)
+    if ids > rows:
+        raise ModelError(
+            f"{folder}: the tokenizer has ids up to {ids - 1} ({tokenizer.token_of(ids - 1)!r:.80}), config.json says "
+            f"vocab_size={rows}. They are not of one model: copy both again from the same place"
+        )
 
 
 def _device(name: str) -> str:

@@ -66,7 +66,9 @@ def load_blocks(folder: Path) -> Decoder:
     if isinstance(model.embedding, BlockLinear) and tensors.config.tied:
         model.output = BlockLinear(model.embedding.matrix, model.embedding.in_features)  # type: ignore[assignment]
     for name, _ in list(model.named_parameters()):
-        _fill(model, name, tensors[name].to(torch.float32, copy=True))
+        numbers = tensors[name].to(torch.float32, copy=True)
+        tensors.require_finite(name, numbers)
+        _fill(model, name, numbers)
     if isinstance(model.embedding, nn.Embedding):
         model.tie()
     return model.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -223,13 +224,45 @@ def test_a_bare_prompt_and_a_wrong_number_of_parameters_are_refused(llm: LLM) ->
         llm.generate(["a", "b"], [GREEDY])
 
 
-def test_weights_that_are_no_numbers_are_noticed(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, tmp_path: Path, value: float) -> None:
     shutil.copytree(folder, tmp_path / "model")
     weights = load_file(tmp_path / "model/model.safetensors")
-    weights["model.norm.weight"][0] = torch.nan
+    weights["model.layers.1.mlp.up_proj.weight"][3, 2] = value
     save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"model.layers.1.mlp.up_proj.weight has numbers that are NaN or"):
+        LLM(tmp_path / "model")
+
+
+def test_weights_that_a_narrow_dtype_does_not_hold_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    weights["model.norm.weight"][0] = 1e6
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    LLM(tmp_path / "model", device="cpu")
+    with pytest.raises(ModelError, match=r"model.norm.weight has numbers that are NaN or that torch.float16 does not"):
+        LLM(tmp_path / "model", device="cpu", dtype="float16")
+
+
+def test_logits_that_are_no_numbers_are_noticed(folder: Path) -> None:
+    """Finite weights may still give no numbers."""
+    llm = LLM(folder, device="cpu")
+    llm.model.norm.weight.fill_(torch.nan)  # type: ignore[operator, union-attr]
     with pytest.raises(GenerationError, match="not numbers"):
-        LLM(tmp_path / "model").generate(["The"], GREEDY)
+        llm.generate(["The"], GREEDY)
+
+
+def test_a_tokenizer_of_a_larger_vocabulary_is_refused_before_the_weights(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    assert size < VOCABULARY, "rows of padding are nobody's"
+    tokenizer.add_tokens([f"<new {index}>" for index in range(size, VOCABULARY + 1)])
+    tokenizer.save(str(tmp_path / "model/tokenizer.json"))
+    (tmp_path / "model/model.safetensors").unlink()
+    message = rf"tokenizer has ids up to {VOCABULARY} .*new {VOCABULARY}.*, config.json says vocab_size={VOCABULARY}"
+    with pytest.raises(ModelError, match=message):
+        LLM(tmp_path / "model")
 
 
 def test_a_chat_is_the_template_rendered_and_answered(folder: Path, tmp_path: Path) -> None:
