@@ -48,6 +48,9 @@ def command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
+    bad_words: Annotated[
+        list[str] | None, typer.Option(help="Text that does not come in the answer; may be given again.")
+    ] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="if there is one")
     ] = None,
@@ -65,7 +68,7 @@ def command(
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     given["repetition_penalty"] = repetition_penalty
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    flags |= {"max_tokens": max_tokens, "stop": stop or []}
+    flags |= {"max_tokens": max_tokens, "stop": stop or [], "bad_words": bad_words or []}
     is_conversation = prompt is None and sys.stdin.isatty()
     _check(flags, is_conversation, as_json, chat, system)
 

@@ -104,6 +104,11 @@ def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
         )
     params = sequence.params
     allowed = adjusted(logits, params, sequence.answer, sequence.forbidden_ids, sequence.prompt)
+    if allowed is not logits and largest(allowed) is None:
+        return GenerationError(
+            f"after {len(sequence.answer)} tokens of the answer every token of the vocabulary is forbidden, by "
+            "bad_words and min_tokens together. Allow some"
+        )
     token = choose(allowed, params, sequence.uniform())
     logprobs = () if params.logprobs is None else (logprob_of(logits, token, params.logprobs),)
     return sequence.accept(token, logprobs)

@@ -8,6 +8,8 @@ from typing import Any
 from hanbit.common.errors import GenerationError
 
 MOST_LOGPROBS = 20  # as OpenAI has it
+MOST_BAD_WORDS = 1024
+LONGEST_BAD_WORD = 1024  # characters or tokens
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class SamplingParams:
     presence_penalty: taken off the logit of every token that the answer already has.
     frequency_penalty: taken off such a token's logit once for every time it is there.
     logit_bias: added to the logits of these token ids; -100 forbids one, as good as.
+    bad_words: texts or lists of token ids that do not come: the last token of one is not chosen where prompt and answer
+        end with its others. A text stands for its own tokens, with and without a space before it.
     seed: the same seed gives the same answer, whatever else is being answered; None draws one.
     max_tokens: most tokens of the answer; None means as many as the context holds.
     min_tokens: the model's own end token is not chosen before the answer has as many.
@@ -39,6 +43,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: Sequence[str | Sequence[int]] = ()
     seed: int | None = None
     max_tokens: int | None = 256
     min_tokens: int = 0
@@ -64,6 +69,7 @@ class SamplingParams:
         right = self.logprobs is None or (_is_whole(self.logprobs, 0) and self.logprobs <= MOST_LOGPROBS)
         _check("logprobs", self.logprobs, right, f"a whole number from 0 to {MOST_LOGPROBS}")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
+        object.__setattr__(self, "bad_words", _bad_words(self.bad_words))
         object.__setattr__(self, "stop", _stops(self.stop))
         if self.top_k == -1:
             object.__setattr__(self, "top_k", 0)
@@ -100,6 +106,18 @@ def _biases(biases: Any) -> dict[int, float]:
         right = _is_whole(id, 0) and _is_finite(bias) and -100 <= bias <= 100
         _check("logit_bias", {id: bias}, right, "token ids with a number from -100 to 100 each")
     return dict(biases)
+
+
+def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
+    """A single text is meant as a list of one."""
+    words = (words,) if isinstance(words, str) else words
+    rule = f"a list of at most {MOST_BAD_WORDS} texts or lists of token ids, of 1 to {LONGEST_BAD_WORD} each"
+    right = isinstance(words, Sequence) and len(words) <= MOST_BAD_WORDS
+    _check("bad_words", words, right, rule)
+    for word in words:
+        right = isinstance(word, str) or (isinstance(word, Sequence) and all(_is_whole(id, 0) for id in word))
+        _check("bad_words", word, right and 0 < len(word) <= LONGEST_BAD_WORD, rule)
+    return tuple(word if isinstance(word, str) else tuple(word) for word in words)
 
 
 def _stops(stop: Any) -> tuple[str, ...]:

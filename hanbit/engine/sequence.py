@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
 
+from hanbit.engine.bad_words import BadWords, token_ids_of
 from hanbit.engine.output import FinishReason, Logprob, Output, Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.stop import StopText
@@ -41,6 +42,7 @@ class Sequence:
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._end_ids = frozenset() if params.ignore_eos else end_ids
+        self._bad_words = BadWords(token_ids_of(params.bad_words, tokenizer))
         self._random = random.Random(params.seed)
         self._text = TextStream(tokenizer)
         self._stop = StopText(params.stop)
@@ -62,9 +64,10 @@ class Sequence:
         return 0.0 if self.params.is_greedy else self._random.random()
 
     @property
-    def forbidden_ids(self) -> frozenset[int]:
-        """Tokens that must not be chosen next: the end, before `min_tokens`."""
-        return self._end_ids if len(self.answer) < self.params.min_tokens else frozenset()
+    def forbidden_ids(self) -> set[int]:
+        """Tokens that must not be chosen next: the end, before `min_tokens`; what would complete a bad word."""
+        found = self._bad_words.after(self.tokens)
+        return found | self._end_ids if len(self.answer) < self.params.min_tokens else found
 
     def accept(self, token: int, logprobs: tuple[Logprob, ...] = ()) -> Piece:
         """Take a chosen token: what can be said now, and whether this was the end."""

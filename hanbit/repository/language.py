@@ -41,8 +41,12 @@ SAMPLING = (
     Field("seed", DataType.TYPE_UINT64, is_optional=True),
     Field("ignore_eos", DataType.TYPE_BOOL, is_optional=True),
 )
+BAD_WORDS = (
+    Field("bad_words", DataType.TYPE_STRING, (-1,), is_optional=True),
+    Field("bad_words_list", DataType.TYPE_INT32, (2, -1), is_optional=True),  # FasterTransformer's
+)
 STREAM = Field("stream", DataType.TYPE_BOOL, is_optional=True)
-ASKED = (*SAMPLING, *STOPS, STREAM)  # what may be asked of an answer
+ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, STREAM)  # what may be asked of an answer
 
 
 def tokenize_config(name: str, folder: Path, chat_template: str) -> ModelConfig:

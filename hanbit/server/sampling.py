@@ -13,8 +13,10 @@ from hanbit.server.tensors import texts
 
 _NAMES = [field.name for field in SAMPLING]
 _STOPS = ("stop", "stop_words")
+_BAD_WORDS, _BAD_WORDS_LIST = "bad_words", "bad_words_list"
 _MOST_STOPS = 64
 _LONGEST_STOP = 1024  # characters
+_KNOWN = (*_NAMES, *_STOPS, _BAD_WORDS, "stream")
 # Of the protocol, not of the model; headers may be handed on by proxies.
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
@@ -22,23 +24,35 @@ _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeo
 def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
     """`defaults`: how the model's makers sample, for what the request leaves open."""
     for name in request.parameters:
-        if name not in (*_NAMES, *_STOPS, *_RESERVED, "stream") and not name.startswith("triton_"):
-            raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join((*_NAMES, 'stop', 'stream'))}")
+        if name not in (*_NAMES, *_STOPS, _BAD_WORDS, *_RESERVED, "stream") and not name.startswith("triton_"):
+            raise invalid(
+                f"unknown parameter {name!r:.80}; known are {', '.join((*_NAMES, 'stop', _BAD_WORDS, 'stream'))}"
+            )
     given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
-    return SamplingParams(**{**defaults, **given, "stop": stops_of(request)})
+    return SamplingParams(**{**defaults, **given, "stop": stops_of(request), "bad_words": _bad_words_of(request)})
 
 
 def stops_of(request: InferRequest) -> list[str]:
     """Texts that end the answer: `stop` and `stop_words` together; an empty one is none, as Triton's users write it."""
-    found: list[str] = []
-    for name in _STOPS:
-        if name in request.inputs:
-            found += texts(request.inputs[name])
-        elif name in request.parameters:
-            found.append(str(request.parameters[name]))
+    found = [text for name in _STOPS for text in _texts(request, name)]
     if len(found) > _MOST_STOPS or any(len(text) > _LONGEST_STOP for text in found):
         raise invalid(f"at most {_MOST_STOPS} stop texts of at most {_LONGEST_STOP} characters each are taken")
     return [text for text in found if text]
+
+
+def _bad_words_of(request: InferRequest) -> list[str | list[int]]:
+    """Texts of `bad_words`, and FasterTransformer's `bad_words_list`: ids of all words one after another, and under
+    them where each word ends, filled up with -1."""
+    found: list[str | list[int]] = [text for text in _texts(request, _BAD_WORDS) if text]
+    if _BAD_WORDS_LIST in request.inputs:
+        ids, ends = request.inputs[_BAD_WORDS_LIST].data.tolist()
+        start = 0
+        for end in (end for end in ends if end >= 0):
+            if not start < end <= len(ids):
+                raise invalid(f"{_BAD_WORDS_LIST}: a word from {start} to {end} of {len(ids)} ids; ends go up")
+            found.append(ids[start:end])
+            start = end
+    return found
 
 
 def wants_stream(request: InferRequest) -> bool:
@@ -54,6 +68,13 @@ def timeout_seconds_of(request: InferRequest) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise invalid(f"timeout={value!r:.40} must be a number of microseconds, a whole one from 0 on")
     return value / 1e6 if value else None
+
+
+def _texts(request: InferRequest, name: str) -> list[str]:
+    """The tensor's, else the one that is a parameter."""
+    if name in request.inputs:
+        return texts(request.inputs[name])
+    return [str(request.parameters[name])] if name in request.parameters else []
 
 
 def _value(request: InferRequest, name: str) -> Any:

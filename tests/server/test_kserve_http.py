@@ -3,6 +3,8 @@
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +102,26 @@ def test_stop_texts_end_the_answer_before_them(http: Http, llm: LLM) -> None:
     found = http.ask("/v2/models/small/generate", body).json()
     assert found["text_output"] == whole(llm, params) == full[: full.index(stop)]
     assert found["finish_reason"] == "stop"
+
+
+def test_bad_words_are_taken_as_texts_and_as_fastertransformer_sends_them(http: Http, llm: LLM) -> None:
+    first, second = llm.generate([PROMPT], GREEDY)[0].token_ids[:2]
+    words: list[Any] = ["fox", [first], [second, first]]
+    asked = [
+        {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [PROMPT]},
+        {"name": "max_tokens", "datatype": "INT32", "shape": [1], "data": [24]},
+        {"name": "temperature", "datatype": "FP32", "shape": [1], "data": [0]},
+        {"name": "bad_words", "datatype": "BYTES", "shape": [1], "data": ["fox"]},
+        {
+            "name": "bad_words_list", "datatype": "INT32", "shape": [2, 3],
+            "data": [first, second, first, 1, 3, -1],
+        },
+    ]  # fmt: skip
+    reply = http.ask("/v2/models/small/infer", {"inputs": asked})
+    found = {one["name"]: one["data"][0] for one in reply.json()["outputs"]}
+    assert found["text_output"] == whole(llm, replace(GREEDY, bad_words=words)) != whole(llm)
+    asked[-1]["data"][3] = 9
+    assert http.ask("/v2/models/small/infer", {"inputs": asked}).status == 400
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -251,7 +251,8 @@ def test_a_stop_text_ends_the_answer_and_says_so(client: OpenAI, llm: LLM) -> No
 
 def test_sampling_fields_reach_the_engine(client: OpenAI, llm: LLM) -> None:
     fields: dict[str, Any] = {"presence_penalty": 1.5, "frequency_penalty": 0.5}
-    extra = {"top_k": 5, "min_p": 0.01, "repetition_penalty": 1.4, "min_tokens": 3, "ignore_eos": True}
+    extra: dict[str, Any] = {"top_k": 5, "min_p": 0.01, "repetition_penalty": 1.4, "min_tokens": 3, "ignore_eos": True}
+    extra["bad_words"] = ["fox", [9, 11]]
     bias = llm.generate(["The"], greedy(max_tokens=1))[0].token_ids[0]
     found = client.completions.create(
         model="tiny", prompt="The", max_tokens=12, temperature=0.7, top_p=0.9, seed=5, logit_bias={str(bias): -100},
@@ -329,6 +330,8 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "too many stops": ({"stop": ["x"] * 17}, "stop", "invalid_value"),
     "an empty stop": ({"stop": ""}, "stop", "invalid_value"),
     "bias of a word": ({"logit_bias": {"word": 1}}, "logit_bias", "invalid_value"),
+    "a bad word that is none": ({"bad_words": [[]]}, "bad_words", "invalid_value"),
+    "a bad word outside the vocabulary": ({"bad_words": [[99999]]}, "bad_words", "invalid_value"),
     "logprobs beyond": ({"logprobs": 21}, "logprobs", "invalid_value"),
     "echo with logprobs": ({"echo": True, "logprobs": 1}, "echo", None),
     "a suffix": ({"suffix": "end"}, "suffix", "unsupported_parameter"),

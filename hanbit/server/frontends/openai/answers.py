@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from hanbit.common.errors import EngineBusy, GenerationError
@@ -12,7 +12,8 @@ from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
 from hanbit.server.language_model import CountedAnswer, LanguageModel
 
-_SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop", "ignore_eos")
+_SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "bad_words", "min_tokens", "stop", "ignore_eos")
+_FIELDS = {field.name for field in fields(SamplingParams)}
 _MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
 
 
@@ -111,7 +112,8 @@ async def begin(
         raise
     except GenerationError as problem:
         await answers.close()
-        raise Refusal(str(problem), param, "invalid_value") from None
+        first = str(problem).partition(" ")[0]  # the engine's messages begin with what is at fault
+        raise Refusal(str(problem), first if first in _FIELDS else param, "invalid_value") from None
     return answers
 
 

@@ -2,13 +2,15 @@
 checked by its SamplingParams, limits on amounts here.
 
 https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
-`repetition_penalty`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's.
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import PydanticCustomError
+
+from hanbit.engine.sampling_params import MOST_BAD_WORDS
 
 MOST_CHOICES = 128  # answers of one request: prompts x n
 MOST_STOPS = 16
@@ -91,6 +93,7 @@ class Answering(Strict):
     presence_penalty: float = 0
     frequency_penalty: float = 0
     logit_bias: Annotated[dict[int, float], BeforeValidator(_biases), Field(max_length=MOST_BIASES)] = {}
+    bad_words: Annotated[list[str | list[int]], FailFast(), Field(max_length=MOST_BAD_WORDS)] = []
     seed: int | None = Field(None, ge=-_WHOLE, lt=_WHOLE)
     stop: Annotated[
         list[Annotated[str, Field(max_length=LONGEST_STOP)]], BeforeValidator(_stops), Field(max_length=MOST_STOPS)
