@@ -26,6 +26,7 @@ def command(
         typer.Argument(help="Text to continue or to answer; - reads it from stdin; left out: talk in the terminal."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of the answer, at most.")] = 256,
+    min_tokens: Annotated[int, typer.Option(help="Tokens before which it does not end.")] = 0,
     temperature: Annotated[
         float | None, typer.Option(help="0: always the likeliest token.", show_default=f"{_THEIRS} 0.8")
     ] = None,
@@ -35,6 +36,11 @@ def command(
     top_p: Annotated[
         float | None,
         typer.Option(help="Draw among the likeliest that together are this probable.", show_default=f"{_THEIRS} 0.95"),
+    ] = None,
+    top_p_decay: Annotated[float, typer.Option(help="Below 1: top-p shrinks by it with every token.")] = 1.0,
+    top_p_min: Annotated[float, typer.Option(help="Top-p shrinks no further.")] = 1e-6,
+    top_p_reset_ids: Annotated[
+        list[int] | None, typer.Option(help="Token id after which top-p is whole again; may be given again.")
     ] = None,
     min_p: Annotated[
         float | None,
@@ -68,7 +74,8 @@ def command(
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     given["repetition_penalty"] = repetition_penalty
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    flags |= {"max_tokens": max_tokens, "stop": stop or [], "bad_words": bad_words or []}
+    flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or [], "bad_words": bad_words or []}
+    flags |= {"top_p_decay": top_p_decay, "top_p_min": top_p_min, "top_p_reset_ids": top_p_reset_ids or []}
     is_conversation = prompt is None and sys.stdin.isatty()
     _check(flags, is_conversation, as_json, chat, system)
 
@@ -105,7 +112,8 @@ def _check(flags: dict[str, Any], is_conversation: bool, as_json: bool, chat: bo
     try:
         SamplingParams(**flags)
     except GenerationError as problem:
-        raise ConfigError(f"--{str(problem).replace('_', '-', 1)}") from None
+        name, _, rest = str(problem).partition("=")
+        raise ConfigError(f"--{name.replace('_', '-')}={rest}") from None
     if as_json and is_conversation:
         raise ConfigError("--json prints one answer: give a PROMPT, or - to read it from stdin")
     if system is not None and chat is False:

@@ -109,7 +109,7 @@ def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
             f"after {len(sequence.answer)} tokens of the answer every token of the vocabulary is forbidden, by "
             "bad_words and min_tokens together. Allow some"
         )
-    token = choose(allowed, params, sequence.uniform())
+    token = choose(allowed, params, sequence.uniform(), sequence.top_p)
     logprobs = () if params.logprobs is None else (logprob_of(logits, token, params.logprobs),)
     return sequence.accept(token, logprobs)
 

@@ -203,6 +203,7 @@ class LLM:
         tokens = tokens or [self._first_token(name)]
         self._check_tokens(name, tokens)
         self._check_tokens("logit_bias", list(params.logit_bias))
+        self._check_tokens("top_p_reset_ids", list(params.top_p_reset_ids))
         self._check_tokens("bad_words", [id for word in params.bad_words if not isinstance(word, str) for id in word])
         room = self.context - len(tokens)
         if room < 1:

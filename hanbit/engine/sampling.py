@@ -16,12 +16,13 @@ from hanbit.engine.sampling_params import SamplingParams
 _USUALLY_ENOUGH = 1024
 
 
-def choose(logits: torch.Tensor, params: SamplingParams, uniform: float) -> int:
-    """A token id for logits [vocabulary]; `uniform` in 0..1 decides between the candidates."""
+def choose(logits: torch.Tensor, params: SamplingParams, uniform: float, top_p: float | None = None) -> int:
+    """A token id for logits [vocabulary]; `uniform` in 0..1 decides between the candidates. `top_p`: where it is not
+    that of the parameters any more."""
     if params.is_greedy:
         place = largest(logits)
         return int(logits.argmax()) if place is None else place
-    ids, probabilities = candidates(logits.float().cpu(), params)
+    ids, probabilities = candidates(logits.float().cpu(), params, top_p)
     sums = probabilities.double().cumsum(0)
     # right=True never lands on a candidate of probability 0
     place = int(torch.searchsorted(sums, uniform * sums[-1], right=True))
@@ -64,21 +65,24 @@ def logprob_of(logits: torch.Tensor, token: int, count: int) -> Logprob:
     return Logprob(token, float(logprobs[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
 
 
-def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+def candidates(
+    logits: torch.Tensor, params: SamplingParams, top_p: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and probabilities (float32, summing to about 1) of the tokens that pass every filter, logits [vocabulary].
 
     The largest logit is taken off before the division: a temperature near 0 would overflow otherwise.
     """
+    top_p = params.top_p if top_p is None else top_p
     probabilities = ((logits - logits.max()) / params.temperature).softmax(0)
     ids = torch.arange(len(logits))
     mass = float(probabilities.sum(dtype=torch.float64))  # near 1; what top-p leaves out may be as small as its error
-    if params.top_k > 0 or params.top_p < 1:
-        probabilities, ids = _largest_first(probabilities, mass, params)
+    if params.top_k > 0 or top_p < 1:
+        probabilities, ids = _largest_first(probabilities, mass, params.top_k, top_p)
     if params.top_k > 0:
         probabilities = probabilities / probabilities.sum()
         mass = float(probabilities.sum(dtype=torch.float64))
-    if params.top_p < 1:
-        kept = _in_nucleus(probabilities, mass, params.top_p)
+    if top_p < 1:
+        kept = _in_nucleus(probabilities, mass, top_p)
         probabilities, ids = probabilities[kept], ids[kept]
     if params.min_p > 0:
         kept = probabilities >= params.min_p * probabilities.max()
@@ -87,12 +91,12 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
 
 
 def _largest_first(
-    probabilities: torch.Tensor, mass: float, params: SamplingParams
+    probabilities: torch.Tensor, mass: float, top_k: int, top_p: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest, or as many as top-p can ask for."""
-    count = min(params.top_k or _USUALLY_ENOUGH, len(probabilities))
+    count = min(top_k or _USUALLY_ENOUGH, len(probabilities))
     values, ids = probabilities.topk(count)
-    if params.top_k > 0 or mass - values.sum(dtype=torch.float64) <= 1 - params.top_p:
+    if top_k > 0 or mass - values.sum(dtype=torch.float64) <= 1 - top_p:
         return values, ids
     values, ids = probabilities.sort(descending=True)
     return values, ids

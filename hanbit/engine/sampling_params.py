@@ -19,6 +19,8 @@ class SamplingParams:
     temperature: 0 takes the likeliest token always; otherwise logits are divided by it.
     top_k: only the k likeliest tokens; 0 (or -1) means all.
     top_p: only the smallest set of likeliest tokens whose probabilities sum to at least this.
+    top_p_decay: below 1, top_p is multiplied by this after every token of the answer, down to `top_p_min`, and is
+        itself again after a token of `top_p_reset_ids` (factual nucleus, Lee et al., 2022; FasterTransformer's names).
     min_p: only tokens at least this share as likely as the likeliest.
     repetition_penalty: logits of tokens that prompt or answer have are divided by it where positive, else multiplied
         (Keskar et al., 2019, CTRL); 1 changes nothing.
@@ -29,7 +31,8 @@ class SamplingParams:
         end with its others. A text stands for its own tokens, with and without a space before it.
     seed: the same seed gives the same answer, whatever else is being answered; None draws one.
     max_tokens: most tokens of the answer; None means as many as the context holds.
-    min_tokens: the model's own end token is not chosen before the answer has as many.
+    min_tokens: the model's own end token is not chosen before the answer has as many, and what the first so many say
+        is no part of a stop text.
     stop: texts before which the answer ends.
     ignore_eos: go on after the model's own end token (for measurements).
     logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
@@ -38,6 +41,9 @@ class SamplingParams:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    top_p_decay: float = 1.0
+    top_p_min: float = 1e-6
+    top_p_reset_ids: Sequence[int] = ()
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
@@ -55,6 +61,15 @@ class SamplingParams:
         right = _is_finite(self.temperature) and self.temperature >= 0
         _check("temperature", self.temperature, right, "0 (greedy) or more")
         _check("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
+        right = _is_number(self.top_p_decay) and 0 < self.top_p_decay <= 1
+        _check("top_p_decay", self.top_p_decay, right, "above 0 and at most 1, which changes nothing")
+        most = 1 if self.top_p_decay == 1 else self.top_p
+        right = _is_number(self.top_p_min) and 0 < self.top_p_min <= most
+        _check("top_p_min", self.top_p_min, right, f"above 0 and at most top_p={most}")
+        ids = (self.top_p_reset_ids,) if _is_whole(self.top_p_reset_ids, 0) else self.top_p_reset_ids
+        right = isinstance(ids, Sequence) and all(_is_whole(id, 0) for id in ids)
+        _check("top_p_reset_ids", ids, right, "a token id or a list of them")
+        object.__setattr__(self, "top_p_reset_ids", tuple(ids))
         _check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
         _check("top_k", self.top_k, _is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
         _check("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
@@ -77,6 +92,12 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    def next_top_p(self, top_p: float, token: int) -> float:
+        """That of the token after this one, which was drawn with `top_p`."""
+        if self.top_p_decay == 1 or token in self.top_p_reset_ids:
+            return self.top_p
+        return max(top_p * self.top_p_decay, self.top_p_min)
 
     @property
     def has_penalties(self) -> bool:

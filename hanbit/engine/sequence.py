@@ -43,9 +43,10 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self._end_ids = frozenset() if params.ignore_eos else end_ids
         self._bad_words = BadWords(token_ids_of(params.bad_words, tokenizer))
+        self.top_p = params.top_p  # of the next token
         self._random = random.Random(params.seed)
         self._text = TextStream(tokenizer)
-        self._stop = StopText(params.stop)
+        self._stop = StopText(params.stop, params.min_tokens)
         self._said: list[str] = []
         self._logprobs: list[Logprob] = []
 
@@ -74,6 +75,7 @@ class Sequence:
         self.answer.append(token)
         self.tokens.append(token)
         self._logprobs += logprobs
+        self.top_p = self.params.next_top_p(self.top_p, token)
         text = self._stop.push(self._text.push(token))
         if self._stop.is_stopped or token in self._end_ids:
             self.finish_reason = "stop"

@@ -8,15 +8,21 @@ class StopText:
 
     Nothing is given out that may still turn out to be the beginning of a stop text. Of several stops the one that is
     complete first ends the answer, which makes the result independent of how the text was cut into pieces.
+
+    `first`: so many pieces are said as they are; a stop counts when it begins behind them.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], first: int = 0) -> None:
         self._stops = tuple(stops)
+        self._first = first if stops else 0
         self._held = ""
         self.is_stopped = False
 
     def push(self, piece: str) -> str:
         """The text that is now safe to say; nothing more after a stop."""
+        if self._first > 0:
+            self._first -= 1
+            return piece
         if not self._stops or self.is_stopped:
             return "" if self.is_stopped else piece
         self._held += piece

@@ -31,11 +31,15 @@ STOPS = (
     Field("stop", DataType.TYPE_STRING, (-1,), is_optional=True),
     Field("stop_words", DataType.TYPE_STRING, (-1,), is_optional=True),
 )
+MIN_TOKENS = Field("min_tokens", DataType.TYPE_INT32, is_optional=True)
 SAMPLING = (
     Field("max_tokens", DataType.TYPE_INT32, is_optional=True),
+    MIN_TOKENS,
     Field("temperature", DataType.TYPE_FP32, is_optional=True),
     Field("top_k", DataType.TYPE_INT32, is_optional=True),
     Field("top_p", DataType.TYPE_FP32, is_optional=True),
+    Field("top_p_decay", DataType.TYPE_FP32, is_optional=True),
+    Field("top_p_min", DataType.TYPE_FP32, is_optional=True),
     Field("min_p", DataType.TYPE_FP32, is_optional=True),
     Field("repetition_penalty", DataType.TYPE_FP32, is_optional=True),
     Field("seed", DataType.TYPE_UINT64, is_optional=True),
@@ -45,8 +49,9 @@ BAD_WORDS = (
     Field("bad_words", DataType.TYPE_STRING, (-1,), is_optional=True),
     Field("bad_words_list", DataType.TYPE_INT32, (2, -1), is_optional=True),  # FasterTransformer's
 )
+TOP_P_RESET_IDS = Field("top_p_reset_ids", DataType.TYPE_INT32, (-1,), is_optional=True)
 STREAM = Field("stream", DataType.TYPE_BOOL, is_optional=True)
-ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, STREAM)  # what may be asked of an answer
+ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, TOP_P_RESET_IDS, STREAM)  # what may be asked of an answer
 
 
 def tokenize_config(name: str, folder: Path, chat_template: str) -> ModelConfig:
@@ -63,7 +68,9 @@ def model_config(name: str, folder: Path, adapter: Path | None) -> ModelConfig:
 
 
 def detokenize_config(name: str, folder: Path) -> ModelConfig:
-    return _config(name, "hanbit_detokenize", (OUTPUT_IDS, *STOPS), (TEXT_OUTPUT,), {"model_folder": str(folder)})
+    return _config(
+        name, "hanbit_detokenize", (OUTPUT_IDS, MIN_TOKENS, *STOPS), (TEXT_OUTPUT,), {"model_folder": str(folder)}
+    )
 
 
 def ensemble_config(name: str, tokenize: str, model: str, detokenize: str) -> ModelConfig:
@@ -73,7 +80,7 @@ def ensemble_config(name: str, tokenize: str, model: str, detokenize: str) -> Mo
     for step, inputs, outputs in (
         (tokenize, (TEXT_INPUT,), (INPUT_IDS,)),
         (model, (INPUT_IDS, *ASKED), (OUTPUT_IDS, FINISH_REASON)),
-        (detokenize, (OUTPUT_IDS, *STOPS), (TEXT_OUTPUT,)),
+        (detokenize, (OUTPUT_IDS, MIN_TOKENS, *STOPS), (TEXT_OUTPUT,)),
     ):
         added = config.ensemble_scheduling.step.add(model_name=step, model_version=-1)
         added.input_map.update({field.name: field.name for field in inputs})

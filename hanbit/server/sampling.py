@@ -13,10 +13,19 @@ from hanbit.server.tensors import texts
 
 _NAMES = [field.name for field in SAMPLING]
 _STOPS = ("stop", "stop_words")
+_RESETS = "top_p_reset_ids"
 _BAD_WORDS, _BAD_WORDS_LIST = "bad_words", "bad_words_list"
 _MOST_STOPS = 64
 _LONGEST_STOP = 1024  # characters
-_KNOWN = (*_NAMES, *_STOPS, _BAD_WORDS, "stream")
+# FasterTransformer's names of the same, as parameters
+_THEIR_NAMES = {
+    "max_tokens": "request_output_len",
+    "min_tokens": "min_length",
+    "top_k": "runtime_top_k",
+    "top_p": "runtime_top_p",
+    "seed": "random_seed",
+}
+_KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, "stream")
 # Of the protocol, not of the model; headers may be handed on by proxies.
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
@@ -24,12 +33,11 @@ _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeo
 def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
     """`defaults`: how the model's makers sample, for what the request leaves open."""
     for name in request.parameters:
-        if name not in (*_NAMES, *_STOPS, _BAD_WORDS, *_RESERVED, "stream") and not name.startswith("triton_"):
-            raise invalid(
-                f"unknown parameter {name!r:.80}; known are {', '.join((*_NAMES, 'stop', _BAD_WORDS, 'stream'))}"
-            )
+        if name not in (*_KNOWN, *_RESERVED) and not name.startswith("triton_"):
+            raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join(_KNOWN)}")
     given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
-    return SamplingParams(**{**defaults, **given, "stop": stops_of(request), "bad_words": _bad_words_of(request)})
+    given |= {"stop": stops_of(request), "bad_words": _bad_words_of(request), _RESETS: _resets_of(request)}
+    return SamplingParams(**{**defaults, **given})
 
 
 def stops_of(request: InferRequest) -> list[str]:
@@ -38,6 +46,12 @@ def stops_of(request: InferRequest) -> list[str]:
     if len(found) > _MOST_STOPS or any(len(text) > _LONGEST_STOP for text in found):
         raise invalid(f"at most {_MOST_STOPS} stop texts of at most {_LONGEST_STOP} characters each are taken")
     return [text for text in found if text]
+
+
+def min_tokens_of(request: InferRequest) -> int:
+    """Tokens whose text is no part of a stop text. Raises GenerationError as SamplingParams does."""
+    value = _value(request, "min_tokens")
+    return SamplingParams(min_tokens=0 if value is None else value).min_tokens
 
 
 def _bad_words_of(request: InferRequest) -> list[str | list[int]]:
@@ -53,6 +67,13 @@ def _bad_words_of(request: InferRequest) -> list[str | list[int]]:
             found.append(ids[start:end])
             start = end
     return found
+
+
+def _resets_of(request: InferRequest) -> Any:
+    """As a tensor any number of ids, -1 for none as FasterTransformer has it; as a parameter one."""
+    if _RESETS in request.inputs:
+        return [id for id in request.inputs[_RESETS].data.tolist() if id != -1]
+    return request.parameters.get(_RESETS, ())
 
 
 def wants_stream(request: InferRequest) -> bool:
@@ -78,7 +99,10 @@ def _texts(request: InferRequest, name: str) -> list[str]:
 
 
 def _value(request: InferRequest, name: str) -> Any:
-    """The tensor's single element, else the parameter, else None."""
+    """The tensor's single element, else the parameter by either name, else None."""
     if name in request.inputs:
         return request.inputs[name].data.reshape(-1)[0].item()
-    return request.parameters.get(name)
+    theirs = _THEIR_NAMES.get(name, name)
+    if theirs != name and name in request.parameters and theirs in request.parameters:
+        raise invalid(f"{name} and {theirs} mean the same: give one of them")
+    return request.parameters.get(name, request.parameters.get(theirs))

@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.generation import logits_process
 
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine import runner
@@ -79,6 +82,24 @@ def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(llm: LLM) ->
     noise = SamplingParams(max_tokens=15)
     assert llm.generate([others[0], prompt, *others[1:]], [noise, seeded, noise, noise])[1] == alone
     assert llm.generate([prompt], SamplingParams(seed=12, max_tokens=20, temperature=0.9, top_p=0.9))[0] != alone
+
+
+def test_a_shrinking_nucleus_is_drawn_from_by_a_plain_loop_over_the_models_logits(folder: Path, llm: LLM) -> None:
+    prompt, other = prompts_of(7, 12)
+    params = SamplingParams(
+        seed=5, max_tokens=16, top_p=0.95, top_p_decay=0.6, top_p_min=0.05, ignore_eos=True, temperature=1.5
+    )
+    params = replace(params, top_p_reset_ids=llm.generate([prompt], params)[0].token_ids[3:4])
+    model, numbers, tokens, top_p = theirs_of(folder), random.Random(5), list(prompt), 0.95
+    with torch.inference_mode():
+        for _ in range(16):
+            scores = model(torch.tensor([tokens])).logits[:, -1] / 1.5
+            scores = logits_process.TopPLogitsWarper(top_p)(torch.empty(1, 0), scores)
+            values, ids = scores[0].softmax(0).double().sort(descending=True, stable=True)
+            place = int(torch.searchsorted(values.cumsum(0), numbers.random(), right=True))
+            tokens.append(int(ids[place]))
+            top_p = 0.95 if tokens[-1] in params.top_p_reset_ids else max(top_p * 0.6, 0.05)
+    assert llm.generate([other, prompt], [GREEDY, params])[1].token_ids == tuple(tokens[len(prompt) :])
 
 
 def test_without_a_seed_answers_differ(llm: LLM) -> None:

@@ -62,6 +62,31 @@ def test_a_nucleus_of_more_than_the_usual_tokens_is_whole() -> None:
     assert set(ids.tolist()) == set(theirs(logits, params).nonzero().flatten().tolist())
 
 
+def by_fastertransformer(tokens: list[int], top_p: float, decay: float, least: float, resets: list[int]) -> list[float]:
+    """Its kernel `computeToppDecay`, of one sequence: top_p of each token, and of the one after the last."""
+    found = [top_p]
+    for token in tokens:
+        found.append(top_p if token in resets else max(found[-1] * decay, least))
+    return found
+
+
+def test_the_nucleus_shrinks_and_comes_back_as_fastertransformers_does() -> None:
+    params = SamplingParams(top_p=0.9, top_p_decay=0.5, top_p_min=0.2, top_p_reset_ids=[7, 3])
+    tokens, top_p = [1, 2, 7, 4, 5, 6, 3], 0.9
+    shrunk = [top_p]
+    for token in tokens:
+        shrunk.append(top_p := params.next_top_p(top_p, token))
+    assert shrunk == by_fastertransformer(tokens, 0.9, 0.5, 0.2, [7, 3])
+    assert shrunk[3] == shrunk[-1] == 0.9
+    assert min(shrunk) == 0.2
+    for top_p in shrunk:
+        logits = logits_of(50)
+        for one, other in zip(
+            candidates(logits, params, top_p), candidates(logits, SamplingParams(top_p=top_p)), strict=True
+        ):
+            assert torch.equal(one, other)
+
+
 def test_the_choice_is_where_a_plain_loop_over_the_candidates_arrives() -> None:
     params = SamplingParams(top_k=20, temperature=1.3)
     logits = logits_of(300)

@@ -20,6 +20,12 @@ from hanbit.engine.sampling_params import SamplingParams
         ("top_p", 0),
         ("top_p", 1.01),
         ("top_p", None),
+        ("top_p_decay", 0),
+        ("top_p_decay", 1.1),
+        ("top_p_min", 0),
+        ("top_p_min", 1.5),
+        ("top_p_reset_ids", [-1]),
+        ("top_p_reset_ids", "."),
         ("top_k", -2),
         ("top_k", 1.5),
         ("min_p", -0.1),
@@ -60,3 +66,9 @@ def test_a_single_stop_text_is_a_list_of_one() -> None:
 
 def test_top_k_of_minus_1_means_all_as_in_vllm() -> None:
     assert SamplingParams(top_k=-1) == SamplingParams(top_k=0)
+
+
+def test_a_least_nucleus_above_the_first_is_refused() -> None:
+    with pytest.raises(GenerationError, match=r"top_p_min=0.6 must be above 0 and at most top_p=0.5"):
+        SamplingParams(top_p=0.5, top_p_decay=0.9, top_p_min=0.6)
+    assert SamplingParams(top_p_reset_ids=4).top_p_reset_ids == (4,)  # type: ignore[arg-type]

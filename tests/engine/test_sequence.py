@@ -58,6 +58,15 @@ def test_a_stop_text_over_several_tokens_cuts_exactly(tokenizer: Tokenizer, stop
     assert sequence.output().finish_reason == "stop"
 
 
+def test_before_min_tokens_a_stop_text_ends_nothing(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("the quick the quick fox")
+    first = len(tokenizer.encode("the quick"))
+    for least, wanted in ((0, "the "), (first - 1, "the "), (first, "the quick the "), (len(ids), None)):
+        sequence = sequence_of(tokenizer, SamplingParams(stop="qui", min_tokens=least), max_tokens=len(ids))
+        assert fed(sequence, ids) == (wanted or "the quick the quick fox")
+        assert sequence.output().finish_reason == ("stop" if wanted else "length")
+
+
 def test_what_was_held_for_a_stop_is_said_at_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(TEXT)
     sequence = sequence_of(tokenizer, SamplingParams(stop=["fox and more"]), max_tokens=len(ids))

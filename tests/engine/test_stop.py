@@ -47,3 +47,13 @@ def test_text_is_held_only_while_it_may_begin_a_stop() -> None:
 
 def test_without_stops_nothing_is_held() -> None:
     assert said(["a", "", "b"], []) == ["a", "", "b", ""]
+
+
+@settings(deadline=None)
+@given(st.lists(LETTERS, max_size=8), st.lists(LETTERS, min_size=1, max_size=3), st.integers(0, 9))
+def test_the_first_pieces_are_said_and_a_stop_begins_behind_them(
+    pieces: list[str], stops: list[str], first: int
+) -> None:
+    cutter = StopText(stops, first)
+    found = "".join([*map(cutter.push, pieces), cutter.finish()])
+    assert found == "".join(pieces[:first]) + by_letters("".join(pieces[first:]), stops)

@@ -104,6 +104,34 @@ def test_stop_texts_end_the_answer_before_them(http: Http, llm: LLM) -> None:
     assert found["finish_reason"] == "stop"
 
 
+def test_an_answer_has_at_least_min_tokens_whatever_stops_it(http: Http, llm: LLM) -> None:
+    stop = whole(llm)[2:4]
+    body: dict[str, Any] = {"text_input": PROMPT, "temperature": 0, "max_tokens": 24, "stop": [stop]}
+    wanted = whole(llm, replace(GREEDY, stop=[stop], min_tokens=9))
+    assert wanted != whole(llm, replace(GREEDY, stop=[stop]))
+    for name in ("min_tokens", "min_length"):
+        found = http.ask("/v2/models/small/generate", {**body, name: 9}).json()
+        assert found.get("text_output") == wanted, found
+    twice = {**body, "min_tokens": 9, "min_length": 9}
+    del twice["stop"]
+    found = http.ask("/v2/models/small/infer", _as_parameters(twice))
+    assert found.status == 400
+    assert "mean the same" in found.json()["error"]
+
+
+def test_fastertransformers_names_of_parameters_are_known(http: Http, llm: LLM) -> None:
+    theirs = {"request_output_len": 24, "runtime_top_k": 40, "runtime_top_p": 0.5, "random_seed": 7}
+    body = {"text_input": PROMPT, "parameters": theirs}
+    params = SamplingParams(temperature=1.0, top_k=40, top_p=0.5, seed=7, max_tokens=24)
+    assert http.ask("/v2/models/small/generate", body).json()["text_output"] == whole(llm, params)
+
+
+def _as_parameters(body: dict[str, Any]) -> dict[str, Any]:
+    parameters = {name: value for name, value in body.items() if name != "text_input"}
+    text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [body["text_input"]]}
+    return {"inputs": [text], "parameters": parameters}
+
+
 def test_bad_words_are_taken_as_texts_and_as_fastertransformer_sends_them(http: Http, llm: LLM) -> None:
     first, second = llm.generate([PROMPT], GREEDY)[0].token_ids[:2]
     words: list[Any] = ["fox", [first], [second, first]]

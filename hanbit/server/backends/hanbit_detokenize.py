@@ -14,7 +14,7 @@ from hanbit.repository.config import required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import stops_of
+from hanbit.server.sampling import min_tokens_of, stops_of
 from hanbit.server.tensors import tensor
 from hanbit.tokenizers.load import load
 from hanbit.tokenizers.stream import TextStream
@@ -39,7 +39,7 @@ class _Run:
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         if self._stop is None:
-            self._stop = StopText(stops_of(request))
+            self._stop = StopText(stops_of(request), min_tokens_of(request))
         token_ids = request.inputs["output_ids"].data.tolist()
         if any(id < 0 for id in token_ids):
             raise invalid("output_ids are token ids, from 0")

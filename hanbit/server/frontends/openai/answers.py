@@ -12,7 +12,18 @@ from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
 from hanbit.server.language_model import CountedAnswer, LanguageModel
 
-_SAME_NAME = ("presence_penalty", "frequency_penalty", "logit_bias", "bad_words", "min_tokens", "stop", "ignore_eos")
+_SAME_NAME = (
+    "top_p_decay",
+    "top_p_min",
+    "top_p_reset_ids",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "bad_words",
+    "min_tokens",
+    "stop",
+    "ignore_eos",
+)
 _FIELDS = {field.name for field in fields(SamplingParams)}
 _MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
 

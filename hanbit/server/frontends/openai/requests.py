@@ -2,7 +2,8 @@
 checked by its SamplingParams, limits on amounts here.
 
 https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's.
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's,
+`top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's.
 """
 
 from typing import Annotated, Any, Literal
@@ -87,6 +88,9 @@ class Answering(Strict):
     model: str
     temperature: float | None = None
     top_p: float | None = None
+    top_p_decay: float = 1
+    top_p_min: float = 1e-6
+    top_p_reset_ids: Annotated[list[int], FailFast(), Field(max_length=MOST_BIASES)] = []
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
