@@ -62,6 +62,20 @@ def command(
         _show(made)
 
 
+def model_folder(model: str) -> str:
+    """What the engine reads: of a GGUF file or a packaged one the folder that is kept for it, said when it is made;
+    anything else as it is."""
+    from hanbit.convert.kept import is_file_source, kept_folder
+
+    if not is_file_source(model):
+        return model
+    lines = _Lines()
+    folder = kept_folder(model, lines)
+    if lines.has_spoken:
+        typer.echo(f"{model} is kept as {folder}", file=sys.stderr)
+    return str(folder)
+
+
 def _show(made: "Converted") -> None:
     from hanbit.common.units import readable_bytes
 
@@ -86,6 +100,10 @@ class _Lines:
 
     def __init__(self) -> None:
         self._stage, self._next = "", 0.0
+
+    @property
+    def has_spoken(self) -> bool:
+        return bool(self._stage)
 
     def __call__(self, stage: str, share: float) -> None:
         now = time.monotonic()

@@ -20,7 +20,12 @@ _THEIRS = "the model's own, else"
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder, run folder (runs/demo), or a hub's org/name[@revision].")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model folder, run folder (runs/demo), a .gguf file, package:NAME, or a hub's org/name[@revision]."
+        ),
+    ],
     prompt: Annotated[
         str | None,
         typer.Argument(help="Text to continue or to answer; - reads it from stdin; left out: talk in the terminal."),
@@ -79,10 +84,11 @@ def command(
     is_conversation = prompt is None and sys.stdin.isatty()
     _check(flags, is_conversation, as_json, chat, system)
 
+    from hanbit.cli.convert import model_folder
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
 
-    llm = LLM(model, dtype=dtype, device=device, quantization=quantization)
+    llm = LLM(model_folder(model), dtype=dtype, device=device, quantization=quantization)
     if adapter is not None:
         llm.add_adapter(adapter, adapter)
     params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})

@@ -1,5 +1,6 @@
 """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,12 @@ import typer
 
 def command(
     folder: Annotated[
-        str | None, typer.Argument(help="Model folder, run folder (runs/demo), or a hub's org/name[@revision].")
+        str | None,
+        typer.Argument(
+            help="Model folder, run folder (runs/demo), a .gguf file, package:NAME, or a hub's org/name[@revision]."
+        ),
     ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER; may be given again.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER, or NAME=FILE.gguf; may be given again.")] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option("--adapter", "--lora-modules", help="NAME=FOLDER of a LoRA adapter; may be given again."),
@@ -101,9 +105,11 @@ def command(
     )
     options.check()
 
+    from hanbit.cli.convert import model_folder
     from hanbit.server.run import run  # torch: not before it is known that there is something to do
 
-    run(options, typer.echo)
+    folders = {name: Path(model_folder(str(path))) for name, path in models.items()}
+    run(replace(options, models=folders), typer.echo)
 
 
 def pairs(flag: str, values: list[str] | None) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from hanbit.convert.gguf_origin import GGUFOrigin
 from hanbit.convert.origin import Origin
 from hanbit.formats.hub import fetch, is_hub_name
 
-_PACKAGE = "package:"
+PACKAGE = "package:"
 
 
 def open_source(source: str | Path) -> Origin:
@@ -20,8 +20,8 @@ def open_source(source: str | Path) -> Origin:
 
 def find(source: str) -> Path:
     """A file or a folder that exists."""
-    if source.startswith(_PACKAGE):
-        return _packaged(source.removeprefix(_PACKAGE))
+    if source.startswith(PACKAGE):
+        return _packaged(source.removeprefix(PACKAGE))
     path = Path(source)
     if path.exists():
         exported = path / "model"  # of a run folder

@@ -263,6 +263,11 @@ class LLM:
 
 def _model_folder(folder: Path) -> Path:
     """The folder itself, or the model that a run folder holds."""
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise ModelError(
+            f"{folder} is one file, LLM reads folders. Give it `hanbit.convert.kept.kept_folder(FILE)`, or make one "
+            "with `hanbit convert FILE.gguf FOLDER --keep-blocks`; `hanbit generate` and `serve` take the file itself"
+        )
     exported = folder / "model"
     is_run = not (folder / "config.json").exists() and (exported / "config.json").exists()
     return exported if is_run else folder

@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc as client
 
 from hanbit.cli.main import run
+from tests.convert.gguf_models import write_gguf
 from tests.engine.folders import write_hub_cache
 from tests.server.asking import Http, inputs, text_of
 from tests.server.served import write_long_folder
@@ -95,6 +96,17 @@ def test_told_to_end_it_finishes_what_it_answers_and_takes_nothing_new(folder: P
         assert "ending: 1 requests are still answered" in errors
         assert "Traceback" not in errors
         assert list(tmp_path.iterdir()) == []  # the temporary repository is gone
+
+
+def test_a_gguf_file_is_served_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANBIT_HOME", str(tmp_path / "home"))
+    source = write_gguf(tmp_path / "small.gguf")
+    with process(tmp_path, str(source), "--model", f"other={source}") as server:
+        assert sorted(server.names.split(", ")) == ["other", "small"]
+        body = {"text_input": "The", "temperature": 0, "max_tokens": 5, "ignore_eos": True}
+        answers = [Http(server.http).ask(f"/v2/models/{name}/generate", body) for name in ("small", "other")]
+        assert answers[0].status == 200
+        assert answers[0].json()["text_output"] == answers[1].json()["text_output"]
 
 
 def test_patience_ends_and_a_repository_serves_two_servers(
