@@ -62,6 +62,7 @@ def command(
     bad_words: Annotated[
         list[str] | None, typer.Option(help="Text that does not come in the answer; may be given again.")
     ] = None,
+    best_of: Annotated[int, typer.Option(help="Answers that are made; the likeliest is given.")] = 1,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="if there is one")
     ] = None,
@@ -81,6 +82,7 @@ def command(
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or [], "bad_words": bad_words or []}
     flags |= {"top_p_decay": top_p_decay, "top_p_min": top_p_min, "top_p_reset_ids": top_p_reset_ids or []}
+    flags["best_of"] = best_of
     is_conversation = prompt is None and sys.stdin.isatty()
     _check(flags, is_conversation, as_json, chat, system)
 

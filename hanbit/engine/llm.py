@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from hanbit.common.errors import GenerationError, ModelError
 from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
+from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
-from hanbit.engine.output import Output, Piece
+from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.quantised import are_wanted, load_blocks
 from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
@@ -154,19 +156,23 @@ class LLM:
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
         params = self._params(sampling, len(prompts))
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
-        sequences = [
-            self.sequence(prompt, one, adapter=adapter, name=name)
-            for name, prompt, one in zip(names, prompts, params, strict=True)
+        made = [
+            self._choices(prompt, one, adapter, name) for name, prompt, one in zip(names, prompts, params, strict=True)
         ]
-        for _ in self._answer(sequences):
+        for _ in self._answer([sequence for sequences in made for sequence in sequences]):
             pass
-        return [sequence.output() for sequence in sequences]
+        return [_given(one, sequences) for one, sequences in zip(params, made, strict=True)]
 
     def stream(
         self, prompt: Prompt, sampling: SamplingParams | None = None, *, adapter: str | None = None
     ) -> Iterator[Piece]:
-        """One answer, piece by piece. A wrong prompt is refused at once; closing the iterator ends the work."""
-        return self._answer([self.sequence(prompt, sampling, adapter=adapter)])
+        """One answer, piece by piece; one piece where it is the best of several. A wrong prompt is refused at once;
+        closing the iterator ends the work."""
+        params = self._params(sampling, 1)[0]
+        if params.n > 1:
+            raise GenerationError(f"n={params.n} answers cannot be told as one. Use generate, or leave n out")
+        sequences = self._choices(prompt, params, adapter, "the prompt")
+        return self._answer(sequences) if len(sequences) == 1 else self._best(params, sequences)
 
     def chat(
         self,
@@ -199,6 +205,8 @@ class LLM:
         `priority`, `deadline`: as Sequence has them. Without max_tokens the answer gets what context and cache leave.
         """
         params = self._params(params, 1)[0]
+        if len(each(params)) > 1:
+            raise GenerationError(f"n={params.n}, best_of={params.best_of}: one sequence is one answer. Use generate")
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = tokens or [self._first_token(name)]
         self._check_tokens(name, tokens)
@@ -219,6 +227,18 @@ class LLM:
         found = None if adapter is None else self._adapter(adapter)
         ends = self.defaults.end_ids
         return Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline)
+
+    def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
+        """The sequences that are made for one prompt, which is encoded once."""
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return [self.sequence(tokens, one, adapter=adapter, name=name) for one in each(params)]
+
+    def _best(self, params: SamplingParams, sequences: list[Sequence]) -> Iterator[Piece]:
+        for _ in self._answer(sequences):
+            pass
+        output = _given(params, sequences)
+        usage = Usage(len(output.prompt_token_ids), sum(len(sequence.answer) for sequence in sequences))
+        yield Piece(output.text, output.token_ids, output.finish_reason, usage, output.logprobs)
 
     def _adapter(self, name: str) -> JoinedAdapter:
         if name not in self._adapters:
@@ -259,6 +279,15 @@ class LLM:
         with self._lock:
             self._turns = self._turns or Turns(self.batch())
         return self._turns.answer(sequences)
+
+
+def _given(params: SamplingParams, sequences: Items[Sequence]) -> Output:
+    """One prompt's answers, all of them over, as one output."""
+    outputs = [sequence.output() for sequence in sequences]
+    first, *others = [outputs[place] for place in chosen(params, [output.logprobs for output in outputs])]
+    if params.logprobs is None:  # they were told for the choice
+        first, *others = [replace(output, logprobs=()) for output in (first, *others)]
+    return replace(first, others=tuple(others)) if others else first
 
 
 def _model_folder(folder: Path) -> Path:

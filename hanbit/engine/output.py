@@ -43,10 +43,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Output:
-    """A whole answer. `token_ids` include the end token where there was one; `text` shows no special tokens."""
+    """A whole answer. `token_ids` include the end token where there was one; `text` shows no special tokens.
+
+    `others`: the further answers to the same prompt where several were asked for.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     prompt_token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[Logprob, ...] = ()
+    others: tuple["Output", ...] = ()

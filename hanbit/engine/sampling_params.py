@@ -8,6 +8,7 @@ from typing import Any
 from hanbit.common.errors import GenerationError
 
 MOST_LOGPROBS = 20  # as OpenAI has it
+MOST_CHOICES = 128  # answers to one prompt
 MOST_BAD_WORDS = 1024
 LONGEST_BAD_WORD = 1024  # characters or tokens
 
@@ -36,6 +37,8 @@ class SamplingParams:
     stop: texts before which the answer ends.
     ignore_eos: go on after the model's own end token (for measurements).
     logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
+    n: how many answers are given to a prompt.
+    best_of: how many are made for it, of which those n are given that are likeliest a token; None makes n.
     """
 
     temperature: float = 1.0
@@ -56,6 +59,8 @@ class SamplingParams:
     stop: Sequence[str] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    n: int = 1
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
         right = _is_finite(self.temperature) and self.temperature >= 0
@@ -83,6 +88,9 @@ class SamplingParams:
             _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
         right = self.logprobs is None or (_is_whole(self.logprobs, 0) and self.logprobs <= MOST_LOGPROBS)
         _check("logprobs", self.logprobs, right, f"a whole number from 0 to {MOST_LOGPROBS}")
+        _check("n", self.n, _is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
+        right = self.best_of is None or (_is_whole(self.best_of, self.n) and self.best_of <= MOST_CHOICES)
+        _check("best_of", self.best_of, right, f"a whole number from n={self.n} to {MOST_CHOICES}")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         object.__setattr__(self, "bad_words", _bad_words(self.bad_words))
         object.__setattr__(self, "stop", _stops(self.stop))

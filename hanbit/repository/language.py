@@ -43,6 +43,7 @@ SAMPLING = (
     Field("min_p", DataType.TYPE_FP32, is_optional=True),
     Field("repetition_penalty", DataType.TYPE_FP32, is_optional=True),
     Field("seed", DataType.TYPE_UINT64, is_optional=True),
+    Field("best_of", DataType.TYPE_INT32, is_optional=True),
     Field("ignore_eos", DataType.TYPE_BOOL, is_optional=True),
 )
 BAD_WORDS = (

@@ -48,6 +48,10 @@ from hanbit.engine.sampling_params import SamplingParams
         ("bad_words", ["a"] * 1025),
         ("bad_words", {"a": 1}),
         ("min_tokens", -1),
+        ("n", 0),
+        ("n", 129),
+        ("best_of", 0),
+        ("best_of", 129),
         ("logprobs", 21),
         ("logprobs", True),
         ("stop", [""]),
@@ -72,3 +76,8 @@ def test_a_least_nucleus_above_the_first_is_refused() -> None:
     with pytest.raises(GenerationError, match=r"top_p_min=0.6 must be above 0 and at most top_p=0.5"):
         SamplingParams(top_p=0.5, top_p_decay=0.9, top_p_min=0.6)
     assert SamplingParams(top_p_reset_ids=4).top_p_reset_ids == (4,)  # type: ignore[arg-type]
+
+
+def test_the_best_are_of_at_least_as_many_as_are_given() -> None:
+    with pytest.raises(GenerationError, match="best_of=2 must be a whole number from n=3"):
+        SamplingParams(n=3, best_of=2)

@@ -126,6 +126,16 @@ def test_fastertransformers_names_of_parameters_are_known(http: Http, llm: LLM) 
     assert http.ask("/v2/models/small/generate", body).json()["text_output"] == whole(llm, params)
 
 
+def test_the_best_of_several_is_given_whole(http: Http, llm: LLM) -> None:
+    body = {"text_input": PROMPT, "temperature": 1, "max_tokens": 12, "seed": 2, "best_of": 5}
+    params = SamplingParams(temperature=1.0, max_tokens=12, seed=2, best_of=5)
+    assert http.ask("/v2/models/small/generate", body).json()["text_output"] == whole(llm, params)
+    assert whole(llm, params) != whole(llm, replace(params, best_of=None))
+    refused = http.ask("/v2/models/small/generate_stream", body)
+    assert refused.status == 400
+    assert "best_of" in refused.json()["error"]
+
+
 def _as_parameters(body: dict[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in body.items() if name != "text_input"}
     text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [body["text_input"]]}

@@ -240,6 +240,22 @@ def test_a_seed_repeats_an_answer_and_choices_differ(client: OpenAI) -> None:
     assert ask(-7) != ask(8)
 
 
+def test_the_best_of_several_are_those_of_the_engine_and_all_are_counted(client: OpenAI, llm: LLM) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "max_tokens": 12, "temperature": 0.9, "seed": 3}
+    found = client.completions.create(prompt=["The quick", "안녕"], n=2, best_of=4, **asked)
+    params = SamplingParams(max_tokens=12, temperature=0.9, seed=3, n=2, best_of=4)
+    wanted = [one.text for output in llm.generate(["The quick", "안녕"], params) for one in (output, *output.others)]
+    assert [choice.text for choice in found.choices] == wanted
+    assert all(choice.logprobs is None for choice in found.choices)
+    made = [
+        client.completions.create(prompt=prompt, n=4, **asked).usage.completion_tokens  # type: ignore[union-attr]
+        for prompt in ("The quick", "안녕")
+    ]
+    assert found.usage is not None
+    assert found.usage.completion_tokens == sum(made)
+    assert found.usage.prompt_tokens == sum(len(llm.tokenizer.encode(text)) for text in ("The quick", "안녕"))
+
+
 def test_a_stop_text_ends_the_answer_and_says_so(client: OpenAI, llm: LLM) -> None:
     free = text_of(llm, "The", max_tokens=30)
     stop = free[6:8]
@@ -335,7 +351,8 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "logprobs beyond": ({"logprobs": 21}, "logprobs", "invalid_value"),
     "echo with logprobs": ({"echo": True, "logprobs": 1}, "echo", None),
     "a suffix": ({"suffix": "end"}, "suffix", "unsupported_parameter"),
-    "best of two": ({"best_of": 2}, "best_of", "unsupported_parameter"),
+    "best of fewer than n": ({"best_of": 2, "n": 3}, "best_of", "invalid_value"),
+    "best of two in a stream": ({"best_of": 2, "stream": True}, "best_of", None),
     "unknown": ({"temprature": 1}, "temprature", "unknown_parameter"),
     "stream options": ({"stream_options": {"usage": True}}, "stream_options.usage", "invalid_value"),
 }

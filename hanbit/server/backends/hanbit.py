@@ -4,6 +4,7 @@ Inputs and parameters of a request say how tokens are chosen, by the names of Sa
 the model's makers chose. With `stream` every piece is a response of its own, else the whole answer is one.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from hanbit.common.errors import GenerationError
+from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
-from hanbit.server.errors import RequestError
+from hanbit.server.errors import RequestError, invalid
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.sampling import sampling_of, timeout_seconds_of, wants_stream
 from hanbit.server.tensors import tensor
@@ -42,12 +44,31 @@ class Backend:
         params = sampling_of(request, self.service.llm.defaults.sampling)
         in_pieces, seconds = wants_stream(request), timeout_seconds_of(request)
         token_ids: list[int] = []
+        if params.best_of not in (None, 1):
+            if in_pieces:
+                raise invalid("the best of several answers is known when all are over: leave out stream or best_of")
+            yield await self._best(request.inputs["input_ids"].data.tolist(), params, seconds)
+            return
         async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params, seconds)) as pieces:
             async for piece in pieces:
                 token_ids += piece.token_ids
                 if in_pieces or piece.finish_reason is not None:
                     yield _response(token_ids, piece.finish_reason)
                     token_ids = []
+
+    async def _best(self, prompt: list[int], params: SamplingParams, timeout_seconds: float | None) -> InferResponse:
+        async def whole(one: SamplingParams) -> list[Piece]:
+            return [piece async for piece in self._pieces(prompt, one, timeout_seconds)]
+
+        try:
+            async with asyncio.TaskGroup() as group:  # the first that fails ends the others
+                tasks = [group.create_task(whole(one)) for one in each(params)]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        answers = [task.result() for task in tasks]
+        told = [[one for piece in answer for one in piece.logprobs] for answer in answers]
+        best = answers[chosen(params, told)[0]]
+        return _response([id for piece in best for id in piece.token_ids], best[-1].finish_reason)
 
     async def _pieces(
         self, prompt: list[int], params: SamplingParams, timeout_seconds: float | None

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece, Usage
-from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
 from hanbit.server.frontends.openai.errors import Refusal
-from hanbit.server.frontends.openai.requests import MOST_CHOICES, Answering
+from hanbit.server.frontends.openai.requests import Answering
 from hanbit.server.language_model import CountedAnswer, LanguageModel
 
 _SAME_NAME = (
@@ -23,13 +24,18 @@ _SAME_NAME = (
     "min_tokens",
     "stop",
     "ignore_eos",
+    "n",
 )
 _FIELDS = {field.name for field in fields(SamplingParams)}
 _MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
 
 
 def sampling(
-    asked: Answering, makers: Mapping[str, Any], max_tokens: int | None, logprobs: int | None
+    asked: Answering,
+    makers: Mapping[str, Any],
+    max_tokens: int | None,
+    logprobs: int | None,
+    best_of: int | None = None,
 ) -> SamplingParams:
     """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. Raises Refusal."""
     given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
@@ -37,19 +43,27 @@ def sampling(
     seed = None if asked.seed is None else asked.seed % 2**63
     try:
         return SamplingParams(
-            **{"temperature": 1.0, **makers, **given}, seed=seed, max_tokens=max_tokens, logprobs=logprobs
+            **{"temperature": 1.0, **makers, **given},
+            seed=seed,
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+            best_of=best_of,
         )
     except GenerationError as problem:  # its messages begin with name=value
         raise Refusal(str(problem), param=str(problem).partition("=")[0], code="invalid_value") from None
 
 
 class Answers:
-    """Choices 0 to n-1 answer the first prompt, the next n the second, and so on.
+    """Choices 0 to n-1 answer the first prompt, the next n the second, and so on; while they are being made, best_of
+    instead of n.
 
-    Iterating gives (choice, piece) in the order in which they come; `close` ends the work on all that are not over.
+    Iterating gives (choice, piece) in the order in which they come, `given` all of what the client gets; `close` ends
+    the work on all that are not over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, params: SamplingParams) -> None:
+        self._params = params
+        self._made = len(each(params))  # for each prompt
         self._streams: list[CountedAnswer] = []
         self._usages: dict[int, Usage] = {}
 
@@ -70,9 +84,21 @@ class Answers:
                 self._usages[choice] = piece.usage
             yield choice, piece
 
-    def usage(self, n: int) -> dict[str, int]:
-        """Of all choices that are over; a prompt counts once, however many answer it."""
-        prompt = sum(usage.prompt_tokens for choice, usage in self._usages.items() if choice % n == 0)
+    async def given(self) -> list[list[Piece]]:
+        """The pieces of each choice, once all are over."""
+        pieces: list[list[Piece]] = [[] for _ in self._streams]
+        async for choice, piece in self:
+            pieces[choice].append(piece)
+        found = []
+        for start in range(0, len(pieces), self._made):
+            made = pieces[start : start + self._made]
+            told = [[one for piece in answer for one in piece.logprobs] for answer in made]
+            found += [made[place] for place in chosen(self._params, told)]
+        return found
+
+    def usage(self) -> dict[str, int]:
+        """Of all that are over, given or not; a prompt counts once, however many answer it."""
+        prompt = sum(usage.prompt_tokens for choice, usage in self._usages.items() if choice % self._made == 0)
         completion = sum(usage.completion_tokens for usage in self._usages.values())
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -104,20 +130,19 @@ async def _hear(choice: int, stream: CountedAnswer, arrived: "asyncio.Queue[tupl
         await arrived.put((choice, problem))
 
 
-async def begin(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], params: SamplingParams, n: int, param: str
-) -> Answers:
+async def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str) -> Answers:
     """`param`: the field that the prompts came from, for errors. Either all are begun or none."""
-    if len(prompts) * n > MOST_CHOICES:
+    made = each(params)
+    if len(prompts) * len(made) > MOST_CHOICES:
         raise Refusal(
-            f"{len(prompts)} prompts with n={n} are more than {MOST_CHOICES} answers: ask in parts", param="n"
+            f"{len(prompts)} prompts with {len(made)} answers each are more than {MOST_CHOICES}: ask in parts", "n"
         )
     _check_lengths(prompts, model.service.llm.context, param)
-    answers = Answers()
+    answers = Answers(params)
     try:
         for prompt in prompts:
-            for index in range(n):
-                answers.add(model.stream(prompt, _seeded(params, index)))
+            for one in made:
+                answers.add(model.stream(prompt, one))
     except EngineBusy:
         await answers.close()
         raise
@@ -138,8 +163,3 @@ def _check_lengths(prompts: Sequence[Sequence[int]], context: int, param: str) -
                 param,
                 "context_length_exceeded",
             )
-
-
-def _seeded(params: SamplingParams, index: int) -> SamplingParams:
-    """With a seed, choices differ from one another and stay the same from one request to the next."""
-    return params if params.seed is None else replace(params, seed=(params.seed + index) % 2**63)

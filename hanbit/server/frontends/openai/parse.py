@@ -22,7 +22,7 @@ HARMLESS = frozenset(
 # each with the values that ask for nothing
 NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
-    "best_of": (1,),
+    "best_of": (1,),  # of a chat
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),

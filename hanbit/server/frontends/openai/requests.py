@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from hanbit.engine.sampling_params import MOST_BAD_WORDS
+from hanbit.engine.sampling_params import MOST_BAD_WORDS, MOST_CHOICES
 
-MOST_CHOICES = 128  # answers of one request: prompts x n
 MOST_STOPS = 16
 LONGEST_STOP = 1000
 MOST_BIASES = 1024
@@ -112,6 +111,7 @@ class Answering(Strict):
 class CompletionRequest(Answering):
     prompt: Annotated[list[Prompt], PlainValidator(_prompts)] = [""]
     max_tokens: int = Field(16, lt=_WHOLE)
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
     logprobs: int | None = None
     echo: bool = False
 

@@ -3,7 +3,6 @@
 import json
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
@@ -42,20 +41,13 @@ async def respond(request: Request, asked: Answering, answers: Answers, shape: S
         chunks = _chunks(asked, answers, shape, {**head, "object": shape.chunk_object})
         return EventStream(chunks)
     try:
-        pieces = await unless_gone(request.receive, _collected(answers))
+        pieces = await unless_gone(request.receive, answers.given())
     except GenerationError as problem:
         raise RequestError("internal", str(problem)) from None
     finally:
         await answers.close()
-    choices = [shape.whole(choice, pieces[choice]) for choice in sorted(pieces)]
-    return JSONResponse({**head, "object": shape.object, "choices": choices, "usage": answers.usage(asked.n)})
-
-
-async def _collected(answers: Answers) -> dict[int, list[Piece]]:
-    pieces: defaultdict[int, list[Piece]] = defaultdict(list)
-    async for choice, piece in answers:
-        pieces[choice].append(piece)
-    return pieces
+    choices = [shape.whole(choice, one) for choice, one in enumerate(pieces)]
+    return JSONResponse({**head, "object": shape.object, "choices": choices, "usage": answers.usage()})
 
 
 async def _chunks(asked: Answering, answers: Answers, shape: Shape, head: dict[str, Any]) -> AsyncGenerator[str]:
@@ -72,7 +64,7 @@ async def _chunks(asked: Answering, answers: Answers, shape: Shape, head: dict[s
             if (step := shape.step(choice, piece)) is not None:
                 yield _event({**head, "choices": [step]})
         if with_usage:
-            yield _event({**head, "choices": [], "usage": answers.usage(asked.n)})
+            yield _event({**head, "choices": [], "usage": answers.usage()})
     except GenerationError as problem:
         yield _event(as_refusal(RequestError("internal", str(problem))).body())
     except Exception as problem:
