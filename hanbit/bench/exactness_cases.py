@@ -63,6 +63,7 @@ MODELS: dict[str, dict[str, Any]] = {
                     query_width=20.0),
     "gemma capped": _llama(family="gemma", tied=True, sliding_window=9, score_cap=2.0),
     "exaone": _llama(family="exaone", sliding_window=9, full_every=2),
+    "phi3": _llama(family="phi3"),
     # beside 513 ids of the text those of the task: 4, and 100 sentinels and an end
     # two layers: in a later one all tokens soon look alike, and its query's gradient is mostly rounding
     "bert": {
@@ -78,9 +79,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "llama packed": _llama(sliding_window=9),
 }  # fmt: skip
-MODELS["gpt packed"] = MODELS["gpt"]
+RELATIVES = ("bloom", "gemma", "exaone", "neox", "opt", "phi3")
+"""Families of other blocks in the same trunk; those whose attention is most unlike Llama's first."""
 
-PACKED = {"llama packed", "gpt packed"}
+MODELS |= {f"{name} packed": MODELS[name] for name in ("gpt", *RELATIVES)}
+PACKED = {name for name in MODELS if name.endswith(" packed")}
 """Trained on documents kept apart, data.packing=documents."""
 
 
@@ -183,6 +186,12 @@ CASES = (
     Case("tensor 2 x pipeline 2", "gemma", 4, _parallel(tensor=2, pipeline=2)),
     Case("tensor 2 x pipeline 2", "gemma capped", 4, _parallel(tensor=2, pipeline=2)),
     Case("tensor 2 x pipeline 2", "exaone", 4, _parallel(tensor=2, pipeline=2)),
+    Case("tensor 2 x pipeline 2", "phi3", 4, _parallel(tensor=2, pipeline=2)),
+    *(Case("recompute, data 2, optimizer sharded", model, 2, _recomputed("full", data=2, shard=1))
+      for model in RELATIVES),
+    *(Case("data 2, gradients sharded", model, 2, _parallel(data=2, shard=2)) for model in RELATIVES),
+    *(Case("packing, data 2, parameters sharded and offloaded", f"{model} packed", 2,
+           _parallel(data=2, shard=3, offload=True)) for model in RELATIVES),
     Case("data 2", "bert", 2, _parallel(data=2)),
     Case("data 2, optimizer sharded", "bert", 2, _parallel(data=2, shard=1)),
     Case("tensor 2", "bert", 2, _parallel(tensor=2)),

@@ -13,11 +13,10 @@ from hanbit.bench.exactness_worker import recipe_of
 from hanbit.common.errors import ConfigError
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
+from hanbit.models.registry import FAMILIES as REGISTERED
 
 Settings = dict[str, Any]
-# Relatives (neox, opt, bloom, gemma, exaone) are other blocks in the same trunk: proven over tensor x pipeline, and
-# refused where a block's own code matters (config/checks.py).
-FAMILIES = ("bert", "gpt", "llama", "mixture", "t5")
+FAMILIES = tuple(sorted({str(shape["family"]) for shape in MODELS.values()}))
 KINDS: dict[str, Settings] = {
     "data": {"parallel.data": 2},
     "tensor": {"parallel.tensor": 2},
@@ -89,6 +88,10 @@ def test_a_kind_is_proven_beside_every_other_one_that_is_accepted_beside_it(firs
         if both is not None and not any(has(case, both) for case in (*CASES, *COMPILED_CASES)) and is_accepted(both)
     ]
     assert unproven == []
+
+
+def test_every_family_that_there_is_has_a_model_in_the_table() -> None:
+    assert set(FAMILIES) == set(REGISTERED)
 
 
 def test_a_pair_that_no_case_has_would_be_found() -> None:

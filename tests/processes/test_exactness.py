@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from hanbit.bench.exactness import Row, prove
-from hanbit.bench.exactness_cases import CASES, MODELS, NEEDED_BY, Case
+from hanbit.bench.exactness_cases import CASES, MODELS, NEEDED_BY, RELATIVES, Case
 from hanbit.parallel.collectives import Purpose
 
 
@@ -31,9 +31,17 @@ def covering(cases: tuple[Case, ...]) -> tuple[Case, ...]:
 
 
 def _pairs(case: Case) -> set[tuple[str, str]]:
-    """Of the switches that are on in a case; its family is one of them."""
+    """Of the switches that are on in a case; its family is one of them.
+
+    A relative of another family has other blocks in the same trunk: beside what cuts blocks and layers it counts as
+    itself, beside all else one relative stands for all.
+    """
     settings = [f"{section}.{key}={value}" for section, keys in case.settings.items() for key, value in keys.items()]
-    return set(itertools.combinations(sorted([MODELS[case.model]["family"], *settings]), 2))
+    family = MODELS[case.model]["family"]
+    general = "a relative" if family in RELATIVES else family
+    cuts = {"parallel.tensor", "parallel.pipeline"}
+    names = {setting: family if setting.partition("=")[0] in cuts else general for setting in settings}
+    return {*itertools.combinations(sorted(settings), 2), *names.items()}
 
 
 CHOSEN = covering(CASES)
