@@ -1,14 +1,15 @@
 """A recipe with fewer layers whose stages are of the same kind: what a dry run traces in place of the whole.
 
 Layers of a stage add up the same whatever their number, as long as those that differ are counted apart: an encoder's
-from a decoder's, and with what comes every so many layers, experts or recompute, a whole period at a time.
+from a decoder's, and with what comes every so many layers, experts, recompute or a layer without a window, a whole
+period at a time.
 """
 
 import math
 
 import torch
 
-from hanbit.config.model import MixtureConfig, T5Config, num_layers
+from hanbit.config.model import MixedWindowConfig, MixtureConfig, T5Config, num_layers
 from hanbit.config.recipe import Recipe
 from hanbit.models.registry import family_of
 from hanbit.parallel.grid import Axis
@@ -42,8 +43,12 @@ def removable(recipe: Recipe, rank: int) -> Stacks:
 
 def period_of(recipe: Recipe) -> int:
     """Layers after which a stage's pattern begins again."""
-    experts = recipe.model.sparse_every if isinstance(recipe.model, MixtureConfig) else 1
-    return math.lcm(experts, recipe.training.recompute_every)
+    model, every = recipe.model, recipe.training.recompute_every
+    if isinstance(model, MixtureConfig):
+        return math.lcm(model.sparse_every, every)
+    if isinstance(model, MixedWindowConfig) and model.sliding_window is not None:
+        return math.lcm(model.full_every, every)
+    return every
 
 
 def with_fewer(recipe: Recipe, taken: Stacks) -> Recipe:

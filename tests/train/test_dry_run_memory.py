@@ -27,6 +27,10 @@ T5 = {
     "family": "t5", "layers": 7, "decoder_layers": 3, "hidden": WIDTH, "heads": 4, "inner": 64,
     "vocabulary": VOCABULARY,
 }  # fmt: skip
+GEMMA = {
+    "family": "gemma", "layers": 8, "hidden": WIDTH, "heads": 4, "inner": 64, "vocabulary": VOCABULARY,
+    "sliding_window": 9, "full_every": 3,
+}  # fmt: skip
 
 
 def recipe_of(processes: int = 1, **sections: dict[str, Any]) -> Recipe:
@@ -74,6 +78,7 @@ def test_the_last_of_4096_ranks_is_looked_at_alone_and_leaves_nothing_behind() -
         (2, {"parallel": {"shard": 2}, "training": {"precision": "bf16"}}),
         (1, {"training": {"recompute": "full", "recompute_layers": 2, "recompute_every": 2}, "batch": SHORT}),
         (1, {"model": MIXTURE, "batch": SHORT}),
+        (1, {"model": GEMMA, "batch": SHORT}),
         (2, {"model": T5, "batch": SHORT, "parallel": {"pipeline": 2, "layers_per_stage": [5, 5]}}),
         pytest.param(
             2,
