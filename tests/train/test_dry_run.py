@@ -8,12 +8,15 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from hanbit.bench.exactness_cases import RELATIVES
+from hanbit.bench.memory_worker import peak_of
 from hanbit.cli.main import load_verb
 from hanbit.common.errors import ConfigError, DataError, ModelError
 from hanbit.train.dry_run import dry_run
 from hanbit.train.dry_run_text import told
 from hanbit.train.live_tensors import Part
-from hanbit.train.run import train
+from hanbit.train.run import build, train
+from hanbit.train.setup import grid_of
 from tests.train.recipes import tiny_run
 from tests.tuning.runs import tuning_recipe
 
@@ -49,6 +52,19 @@ def test_parameters_files_and_checkpoint_are_those_of_the_run(tmp_path: Path) ->
     pieces = (folder.checkpoints / "step-000012/rank-00000.safetensors").stat().st_size
     assert found.checkpoint_bytes < pieces < found.checkpoint_bytes + 20_000  # the header of the file
     assert dry_run("llama/base", tiny_run(tmp_path)).reached == 12
+
+
+@pytest.mark.parametrize("family", RELATIVES)
+def test_of_each_relative_parameters_and_memory_are_those_of_its_run(tmp_path: Path, family: str) -> None:
+    """A layer with a window and one without, where the family has both."""
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"model": {"family": family}}))
+    windows = ["model.sliding_window=9", "model.full_every=2"] if family in ("gemma", "exaone") else []
+    tiny = [one for one in tiny_run(tmp_path) if "key_value" not in one or family in ("gemma", "exaone", "phi3")]
+    found = dry_run(tmp_path / "recipe.yaml", [*tiny, *windows, "batch.global_batch=4"])
+    training = build(found.recipe, grid_of(found.recipe, torch.device("cpu")))
+    parameters = sum(parameter.numel() for parameter in training.model.parameters.values())
+    assert found.parameters == found.trained == parameters
+    assert found.fullest.total == pytest.approx(peak_of(found.recipe)[0], rel=0.05)
 
 
 @pytest.mark.parametrize(
