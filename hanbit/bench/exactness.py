@@ -5,12 +5,8 @@ every step and the norm of every gradient tensor of every step. Then each collec
 relies on it: the comparison must fail, else it would not notice that collective.
 """
 
-import json
-import socket
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +24,11 @@ from hanbit.bench.exactness_cases import (
     TOLERANCE,
     Case,
 )
-from hanbit.common.errors import LaunchError
+from hanbit.bench.group import results_of
 from hanbit.data.megatron import TokenWriter
 from hanbit.parallel.collectives import Purpose
 
+Job = tuple[Case, Purpose | None]
 Measured = dict[str, Any]
 
 
@@ -44,6 +41,10 @@ class Row:
     gradient_error: float  # largest relative difference of a gradient tensor's norm
     loss_fall: float  # share of the first loss that was gone at the last step
     without: Purpose | None = None
+
+    @property
+    def name(self) -> str:
+        return self.case.name if self.without is None else f"{self.case.name} without {self.without}"
 
     @property
     def is_equal(self) -> bool:
@@ -68,32 +69,44 @@ class Row:
 
 def table(rows: Sequence[Row]) -> str:
     """As people read it; the second part must fail, and says so."""
-    names = [row.case.name if row.without is None else f"{row.case.name} without {row.without}" for row in rows]
-    width, model = max(map(len, names), default=0), max((len(row.case.model) for row in rows), default=0)
+    width = max((len(row.name) for row in rows), default=0)
+    model = max((len(row.case.model) for row in rows), default=0)
     lines = [f"{'layout':{width}} {'model':{model}} {'loss':>8} {'gradient':>9} {'fall':>5}"]
-    for name, row in zip(names, rows, strict=True):
-        verdict = ("equal" if row.is_equal else "DIFFERENT") if row.without is None else "noticed"
-        verdict = verdict if row.is_good else "FAILED"
-        errors = f"{row.loss_error:8.1e} {row.gradient_error:9.1e} {row.loss_fall:5.0%}"
-        lines.append(f"{name:{width}} {row.case.model:{model}} {errors}  {verdict}")
+    lines += [line_of(row, width, model) for row in rows]
     bound = f"bound {TOLERANCE:.0e} relative, {STEPS} steps, fp32"
     good = sum(row.is_good for row in rows)
     return "\n".join([*lines, f"{good} of {len(rows)} as they must be ({bound})"])
 
 
-def prove(cases: Sequence[Case] = CASES, without: Iterable[Purpose] = tuple(Purpose)) -> list[Row]:
-    """Run all cases, then each of `without` left out of the case that needs it. Minutes on two cores."""
+def line_of(row: Row, width: int = 0, model: int = 0) -> str:
+    """width, model: characters that the first two columns have at least."""
+    verdict = ("equal" if row.is_equal else "DIFFERENT") if row.without is None else "noticed"
+    verdict = verdict if row.is_good else "FAILED"
+    errors = f"{row.loss_error:8.1e} {row.gradient_error:9.1e} {row.loss_fall:5.0%}"
+    return f"{row.name:{width}} {row.case.model:{model}} {errors}  {verdict}"
+
+
+def prove(
+    cases: Sequence[Case] = CASES,
+    without: Iterable[Purpose] = tuple(Purpose),
+    tell: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Run all cases, then each of `without` left out of the case that needs it. Most of an hour on two cores for all.
+
+    tell: called with each row as soon as it is known.
+    """
     jobs = [(case, None) for case in cases] + [(NEEDED_BY[purpose], purpose) for purpose in without]
     with tempfile.TemporaryDirectory() as folder:
         data = str(write_tokens(Path(folder)))
         models = sorted({case.model for case, _ in jobs})
-        singles = [Case("one process", model, 1) for model in models]
-        references = dict(zip(models, _run(data, [(case, None) for case in singles], Path(folder)), strict=True))
+        singles: list[Job] = [(Case("one process", model, 1), None) for model in models]
+        references = dict(zip(models, _measured(data, singles, Path(folder)), strict=True))
         rows = []
         for processes in sorted({case.processes for case, _ in jobs}):
             group = [job for job in jobs if job[0].processes == processes]
-            for (case, purpose), measured in zip(group, _run(data, group, Path(folder)), strict=True):
+            for (case, purpose), measured in zip(group, _measured(data, group, Path(folder)), strict=True):
                 rows.append(compare(case, measured, references[case.model], purpose))
+                tell(rows[-1])
     return sorted(rows, key=lambda row: row.without is not None)
 
 
@@ -149,40 +162,15 @@ def write_tokens(folder: Path) -> Path:
     return folder / "tokens"
 
 
-def _run(data: str, jobs: Sequence[tuple[Case, Purpose | None]], folder: Path) -> list[Measured]:
-    """All jobs of one number of processes in one group: starting Python eight times is what takes long."""
-    processes = jobs[0][0].processes
-    wanted, results = folder / "jobs.json", folder / "results.json"
-    wanted.write_text(
-        json.dumps(
-            [
-                {
-                    "model": case.model,
-                    "settings": case.settings,
-                    "without": without,
-                    "steps": STEPS if without is None else NOTICED_STEPS,
-                }
-                for case, without in jobs
-            ]
-        )
-    )
-    run_group(processes, "hanbit.bench.exactness_worker", data, str(wanted), str(results))
-    return json.loads(results.read_text())
-
-
-def run_group(processes: int, module: str, *arguments: str) -> None:
-    """Run a module in that many processes which know each other. Raises LaunchError with what they said."""
-    worker = ["-m", module, *arguments]
-    command = [sys.executable, *worker]
-    if processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        command = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(free_port()), *worker]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise LaunchError(f"the proof's group of {processes} process(es) failed:\n{done.stderr[-4000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _measured(data: str, jobs: Sequence[Job], folder: Path) -> Iterator[Measured]:
+    """All jobs of one number of processes in one group, each as soon as it is done."""
+    wanted = [
+        {
+            "model": case.model,
+            "settings": case.settings,
+            "without": without,
+            "steps": STEPS if without is None else NOTICED_STEPS,
+        }
+        for case, without in jobs
+    ]
+    return results_of(jobs[0][0].processes, "hanbit.bench.exactness_worker", wanted, folder, data)

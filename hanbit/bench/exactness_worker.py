@@ -1,6 +1,6 @@
-"""Runs cases of the exactness proof inside a group of processes, and writes what each step gave as JSON.
+"""Runs cases of the exactness proof inside a group of processes, and writes what the steps of each gave as JSON.
 
-Started by `bench/exactness.py`:  torchrun ... -m hanbit.bench.exactness_worker DATA JOBS.json RESULTS.json
+Started by `bench/exactness.py`:  torchrun ... -m hanbit.bench.exactness_worker JOBS.json RESULTS.jsonl DATA
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 
 from hanbit.bench.exactness_cases import MODELS, PACKED, STEPS
+from hanbit.bench.group import add_result
 from hanbit.common.log import start_logging
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
@@ -156,13 +157,14 @@ def _leave_out_of_shards(training: Training, purpose: str | None) -> None:
 
 
 def main() -> None:
-    data, jobs_path, results_path = sys.argv[1:]
+    jobs_path, results_path, data = sys.argv[1:]
     start_logging()
     torch.set_num_threads(1)
     start_processes(torch.device("cpu"), timeout_seconds=120)
-    results = [run_job(data, job) for job in json.loads(Path(jobs_path).read_text())]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        Path(results_path).write_text(json.dumps(results))
+    for job in json.loads(Path(jobs_path).read_text()):
+        measured = run_job(data, job)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            add_result(results_path, measured)
     stop_processes()
 
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanbit.bench.exactness import free_port, write_tokens
+from hanbit.bench.exactness import write_tokens
+from hanbit.bench.group import free_port
 from hanbit.checkpoint.layout import found_steps
 from hanbit.checkpoint.load import Reader, newest_checkpoint
 from hanbit.common.errors import LaunchError

@@ -4,15 +4,15 @@ Real processes count the tensors that are alive, operation by operation, over tw
 the first rank of a stage, with fewer layers and micro-batches, and continues. Each rank of a group is compared.
 """
 
-import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanbit.bench.exactness import relative, run_group, write_tokens
-from hanbit.bench.exactness_cases import MODELS, Case
+from hanbit.bench.exactness import relative, write_tokens
+from hanbit.bench.exactness_cases import MODELS, RELATIVES, Case
+from hanbit.bench.group import results_of
 from hanbit.common.units import readable_bytes
 from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
@@ -57,7 +57,16 @@ CASES = (
          {"parallel": {"data": 2, "pipeline": 2, "shard": 2, "offload": True}}),
     Case("context 2 x tensor 2, sequence split", "llama", 4,
          {"parallel": {"context": 2, "tensor": 2, "sequence": True}}),
+    *(Case("one process", model, 1) for model in RELATIVES),
+    Case("tensor 2", "bloom", 2, {"parallel": {"tensor": 2}}),
+    Case("pipeline 2", "gemma", 2, {"parallel": {"pipeline": 2}}),
+    Case("data 2, parameters sharded", "exaone", 2, {"parallel": {"data": 2, "shard": 3}}),
+    Case("tensor 2, recompute", "neox", 2, {"parallel": {"tensor": 2}, "training": {"recompute": "full"}}),
+    Case("data 2, optimizer sharded", "opt", 2, {"parallel": {"data": 2, "shard": 1}}),
+    Case("pipeline 2, recompute", "phi3", 2, {"parallel": {"pipeline": 2}, "training": {"recompute": "full"}}),
 )  # fmt: skip
+
+_WIDTH = max(len(case.name) for case in CASES)
 
 
 @dataclass(frozen=True)
@@ -81,26 +90,28 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'layout':52} {'model':10} {'dry run':>9} {'measured':>9} {'worst rank':>10}"]
-    for row in rows:
-        sizes = f"{readable_bytes(row.foretold):>9} {readable_bytes(row.measured):>9} {row.error:10.2%}"
-        lines.append(f"{row.case.name:52} {row.case.model:10} {sizes}  {'good' if row.is_good else 'WRONG'}")
+    lines = [f"{'layout':{_WIDTH}} {'model':12} {'dry run':>9} {'measured':>9} {'worst rank':>10}", *map(line_of, rows)]
     good = sum(row.is_good for row in rows)
     return "\n".join([*lines, f"{good} of {len(rows)} within {TOLERANCE:.0%}"])
 
 
-def compare(cases: Sequence[Case] = CASES) -> list[Row]:
-    """Groups of one size run in one go: starting Python is what takes long."""
+def line_of(row: Row) -> str:
+    sizes = f"{readable_bytes(row.foretold):>9} {readable_bytes(row.measured):>9} {row.error:10.2%}"
+    return f"{row.case.name:{_WIDTH}} {row.case.model:12} {sizes}  {'good' if row.is_good else 'WRONG'}"
+
+
+def compare(cases: Sequence[Case] = CASES, tell: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """Groups of one size run in one go. tell: called with each row as soon as it is known."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = str(write_tokens(Path(folder)))
         for processes in sorted({case.processes for case in cases}):
             group = [case for case in cases if case.processes == processes]
-            jobs, results = Path(folder) / "jobs.json", Path(folder) / "results.json"
-            jobs.write_text(json.dumps([recipe_of(data, case).model_dump(mode="json") for case in group]))
-            run_group(processes, "hanbit.bench.memory_worker", str(jobs), str(results))
-            measured = json.loads(results.read_text())
-            rows += [_row(case, recipe_of(data, case), peaks) for case, peaks in zip(group, measured, strict=True)]
+            jobs = [recipe_of(data, case).model_dump(mode="json") for case in group]
+            measured = results_of(processes, "hanbit.bench.memory_worker", jobs, Path(folder))
+            for case, peaks in zip(group, measured, strict=True):
+                rows.append(_row(case, recipe_of(data, case), peaks))
+                tell(rows[-1])
     return rows
 
 

@@ -1,6 +1,6 @@
 """Trains two steps of each recipe inside a group of processes, and writes how many bytes of tensors each rank held.
 
-Started by `bench/memory.py`:  torchrun ... -m hanbit.bench.memory_worker RECIPES.json RESULTS.json
+Started by `bench/memory.py`:  torchrun ... -m hanbit.bench.memory_worker RECIPES.json RESULTS.jsonl
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from hanbit.bench.group import add_result
 from hanbit.common.log import start_logging
 from hanbit.config.recipe import Recipe
 from hanbit.parallel.agree import from_all
@@ -41,9 +42,10 @@ def main() -> None:
     torch.set_num_threads(1)
     start_processes(torch.device("cpu"), timeout_seconds=300)
     recipes = [Recipe.model_validate_json(json.dumps(one)) for one in json.loads(Path(recipes_path).read_text())]
-    results = [from_all(peak_of(recipe)) for recipe in recipes]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        Path(results_path).write_text(json.dumps(results))
+    for recipe in recipes:
+        peaks = from_all(peak_of(recipe))
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            add_result(results_path, peaks)
     stop_processes()
 
 

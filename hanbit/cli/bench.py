@@ -24,12 +24,12 @@ def exactness(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Every parallel layout against one process: losses, gradients, and what happens without each collective."""
-    from hanbit.bench.exactness import prove, table
+    from hanbit.bench.exactness import line_of, prove, table
     from hanbit.bench.exactness_cases import CASES, COMPILED_CASES
     from hanbit.parallel.collectives import Purpose
 
     cases = [case for case in (*CASES, *(COMPILED_CASES if compiled else ())) if case.processes <= processes]
-    rows = prove(cases, tuple(Purpose) if without else ())
+    rows = prove(cases, tuple(Purpose) if without else (), lambda row: typer.echo(line_of(row), err=True))
     typer.echo(json.dumps([row.as_dict() for row in rows]) if as_json else table(rows))
     if not all(row.is_good for row in rows):
         raise typer.Exit(1)
@@ -41,9 +41,10 @@ def memory(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The bytes that a dry run foretells beside those of tensors alive in real processes."""
-    from hanbit.bench.memory import CASES, compare, table
+    from hanbit.bench.memory import CASES, compare, line_of, table
 
-    rows = compare([case for case in CASES if case.processes <= processes])
+    cases = [case for case in CASES if case.processes <= processes]
+    rows = compare(cases, lambda row: typer.echo(line_of(row), err=True))
     typer.echo(json.dumps([row.as_dict() for row in rows]) if as_json else table(rows))
     if not all(row.is_good for row in rows):
         raise typer.Exit(1)

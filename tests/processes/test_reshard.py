@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanbit.bench.exactness import free_port
+from hanbit.bench.group import free_port
 from hanbit.common.run_folder import RunFolder
 from hanbit.config.load import load_recipe
 from hanbit.config.resolve import resolve
