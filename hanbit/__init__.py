@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from hanbit.data.prepare import prepare
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
+    from hanbit.engine.structured_outputs import StructuredOutputs
     from hanbit.server.run import serve
     from hanbit.train.run import train
     from hanbit.train.tune import tune
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "convert", "prepare", "serve", "train", "tune"]
+__all__ = ["LLM", "SamplingParams", "StructuredOutputs", "convert", "prepare", "serve", "train", "tune"]
 
 _HOMES = {
     "LLM": "hanbit.engine.llm",
     "SamplingParams": "hanbit.engine.sampling_params",
+    "StructuredOutputs": "hanbit.engine.structured_outputs",
     "convert": "hanbit.convert.convert",
     "prepare": "hanbit.data.prepare",
     "serve": "hanbit.server.run",

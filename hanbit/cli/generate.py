@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
     from hanbit.engine.llm import LLM, Prompt
     from hanbit.engine.output import Piece
     from hanbit.engine.sampling_params import SamplingParams
+    from hanbit.engine.structured_outputs import StructuredOutputs
 
 # Where neither a flag nor the model's makers say: lively, without the unlikeliest twentieth.
 _FALLBACK = {"temperature": 0.8, "top_p": 0.95}
@@ -63,6 +65,15 @@ def command(
         list[str] | None, typer.Option(help="Text that does not come in the answer; may be given again.")
     ] = None,
     best_of: Annotated[int, typer.Option(help="Answers that are made; the likeliest is given.")] = 1,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="File with a JSON schema that the answer keeps to.", dir_okay=False, exists=True)
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="Pattern that the answer matches.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="Text that the answer may be; may be given again.")] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(help="File with a grammar of the answer, Lark's or llama.cpp's.", dir_okay=False, exists=True),
+    ] = None,
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="if there is one")
     ] = None,
@@ -83,7 +94,9 @@ def command(
     flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or [], "bad_words": bad_words or []}
     flags |= {"top_p_decay": top_p_decay, "top_p_min": top_p_min, "top_p_reset_ids": top_p_reset_ids or []}
     flags["best_of"] = best_of
+    form = {"json": _read(json_schema), "regex": regex, "choice": choice or None, "grammar": _read(grammar)}
     is_conversation = prompt is None and sys.stdin.isatty()
+    flags["structured_outputs"] = _form(form)
     _check(flags, is_conversation, as_json, chat, system)
 
     from hanbit.cli.convert import model_folder
@@ -110,6 +123,22 @@ def command(
         answer.speak()
     if not as_json:
         typer.echo(answer.numbers(), err=True)
+
+
+def _read(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8")
+
+
+def _form(given: dict[str, Any]) -> "StructuredOutputs | None":
+    from hanbit.common.errors import ConfigError, GrammarError
+    from hanbit.engine.structured_outputs import StructuredOutputs
+
+    try:
+        return StructuredOutputs(**given) if any(given.values()) else None
+    except GrammarError as problem:
+        raise ConfigError(
+            str(problem).replace("structured_outputs.", "--").replace("--json ", "--json-schema ")
+        ) from None
 
 
 def _check(flags: dict[str, Any], is_conversation: bool, as_json: bool, chat: bool | None, system: str | None) -> None:

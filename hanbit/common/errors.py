@@ -45,6 +45,10 @@ class GenerationError(HanbitError):
     """A prompt or a sampling parameter that the engine cannot serve."""
 
 
+class GrammarError(GenerationError):
+    """The form that an answer is asked to have (a JSON schema, a pattern, a grammar) cannot be kept."""
+
+
 class EngineBusy(GenerationError):
     """As many prompts wait for the engine as may; come again later."""
 

@@ -103,13 +103,18 @@ def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
             "or the dtype is too narrow for it. Check the folder, or use dtype float32"
         )
     params = sequence.params
-    allowed = adjusted(logits, params, sequence.answer, sequence.forbidden_ids, sequence.prompt)
-    if allowed is not logits and largest(allowed) is None:
+    try:
+        allowed = None if sequence.grammar is None else sequence.grammar.allowed()
+    except GenerationError as problem:
+        return problem
+    forbidden = sequence.forbidden_ids(allowed)
+    found = adjusted(logits, params, sequence.answer, forbidden, sequence.prompt, allowed)
+    if found is not logits and largest(found) is None:
         return GenerationError(
             f"after {len(sequence.answer)} tokens of the answer every token of the vocabulary is forbidden, by "
-            "bad_words and min_tokens together. Allow some"
+            "bad_words, min_tokens and structured_outputs together. Allow some"
         )
-    token = choose(allowed, params, sequence.uniform(), sequence.top_p)
+    token = choose(found, params, sequence.uniform(), sequence.top_p)
     logprobs = () if params.logprobs is None else (logprob_of(logits, token, params.logprobs),)
     return sequence.accept(token, logprobs)
 

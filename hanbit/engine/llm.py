@@ -22,6 +22,7 @@ from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
+from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.quantised import are_wanted, load_blocks
@@ -96,6 +97,9 @@ class LLM:
         self.max_sequences, self.max_num_batched_tokens = max_sequences, max_num_batched_tokens
         self.block_size, self._num_blocks, self._gigabytes = block_size, num_blocks, kv_cache_gb
         self.enable_prefix_caching = enable_prefix_caching
+        vocabulary = self.config.vocabulary
+        assert isinstance(vocabulary, int)
+        self.grammars = Grammars(self.tokenizer, vocabulary, self.defaults.end_ids)
         self._adapters: dict[str, JoinedAdapter] = {}
         self._lock = threading.Lock()
         self._turns: Turns | None = None
@@ -226,7 +230,8 @@ class LLM:
         check_size(len(tokens) + max_tokens - 1, self.cache_tokens, name)
         found = None if adapter is None else self._adapter(adapter)
         ends = self.defaults.end_ids
-        return Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline)
+        grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)
+        return Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar)
 
     def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
         """The sequences that are made for one prompt, which is encoded once."""

@@ -6,6 +6,7 @@ Filters act in the order of transformers (temperature, top-k, top-p, min-p) and 
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import torch
 
 from hanbit.engine.native import largest
@@ -35,13 +36,15 @@ def adjusted(
     answer: Sequence[int],
     forbidden: Collection[int],
     prompt: Sequence[int] = (),
+    allowed: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """logits [vocabulary] with penalties for what prompt and answer have, biases, and nothing for the forbidden ids.
+    """logits [vocabulary] with penalties for what prompt and answer have, biases, and nothing for the forbidden ids nor
+    for those that are not `allowed`, bool [vocabulary].
 
     The same tensor where nothing is asked for, a new one otherwise.
     """
     repeats = params.repetition_penalty != 1 and (prompt or answer)
-    if not (params.logit_bias or forbidden or repeats or (params.has_penalties and answer)):
+    if not (allowed is not None or params.logit_bias or forbidden or repeats or (params.has_penalties and answer)):
         return logits
     logits = logits.clone()
     if repeats:
@@ -55,6 +58,8 @@ def adjusted(
         ids = torch.tensor(list(params.logit_bias), device=logits.device)
         logits[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device, dtype=logits.dtype)
     logits[list(forbidden)] = float("-inf")
+    if allowed is not None:
+        logits[torch.from_numpy(~allowed).to(logits.device)] = float("-inf")
     return logits
 
 

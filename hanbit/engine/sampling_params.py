@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanbit.common.errors import GenerationError
+from hanbit.engine.structured_outputs import StructuredOutputs
 
 MOST_LOGPROBS = 20  # as OpenAI has it
 MOST_CHOICES = 128  # answers to one prompt
@@ -36,6 +37,8 @@ class SamplingParams:
         is no part of a stop text.
     stop: texts before which the answer ends.
     ignore_eos: go on after the model's own end token (for measurements).
+    structured_outputs: what form the answer has (structured_outputs.py); it ends where the form is complete, before
+        min_tokens too if nothing else can follow.
     logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
     n: how many answers are given to a prompt.
     best_of: how many are made for it, of which those n are given that are likeliest a token; None makes n.
@@ -58,6 +61,7 @@ class SamplingParams:
     min_tokens: int = 0
     stop: Sequence[str] = ()
     ignore_eos: bool = False
+    structured_outputs: StructuredOutputs | None = None
     logprobs: int | None = None
     n: int = 1
     best_of: int | None = None
@@ -88,6 +92,8 @@ class SamplingParams:
             _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
         right = self.logprobs is None or (_is_whole(self.logprobs, 0) and self.logprobs <= MOST_LOGPROBS)
         _check("logprobs", self.logprobs, right, f"a whole number from 0 to {MOST_LOGPROBS}")
+        right = isinstance(self.structured_outputs, StructuredOutputs | None)
+        _check("structured_outputs", self.structured_outputs, right, "StructuredOutputs")
         _check("n", self.n, _is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
         right = self.best_of is None or (_is_whole(self.best_of, self.n) and self.best_of <= MOST_CHOICES)
         _check("best_of", self.best_of, right, f"a whole number from n={self.n} to {MOST_CHOICES}")

@@ -4,7 +4,10 @@ import random
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hanbit.engine.bad_words import BadWords, token_ids_of
+from hanbit.engine.grammar import Grammar
 from hanbit.engine.output import FinishReason, Logprob, Output, Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.stop import StopText
@@ -31,6 +34,7 @@ class Sequence:
         adapter: "JoinedAdapter | None" = None,
         priority: int = 0,
         deadline: float | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         self.prompt = tuple(map(int, prompt))  # of whatever kind of integer they are
         self.params = params
@@ -38,6 +42,7 @@ class Sequence:
         self.adapter = adapter
         self.priority = priority
         self.deadline = deadline
+        self.grammar = grammar
         self.tokens = list(self.prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -64,11 +69,17 @@ class Sequence:
         """The next random number of this sequence alone; greedy answers use none."""
         return 0.0 if self.params.is_greedy else self._random.random()
 
-    @property
-    def forbidden_ids(self) -> set[int]:
-        """Tokens that must not be chosen next: the end, before `min_tokens`; what would complete a bad word."""
+    def forbidden_ids(self, allowed: np.ndarray | None = None) -> set[int]:
+        """Tokens that must not be chosen next: the end, before `min_tokens`; what would complete a bad word.
+
+        `allowed`: what the answer's form allows; where that is the end alone, it is not forbidden.
+        """
         found = self._bad_words.after(self.tokens)
-        return found | self._end_ids if len(self.answer) < self.params.min_tokens else found
+        if len(self.answer) >= self.params.min_tokens:
+            return found
+        ends = list(self._end_ids)
+        is_over = allowed is not None and allowed.sum() == allowed[ends].sum()
+        return found if is_over else found | self._end_ids
 
     def accept(self, token: int, logprobs: tuple[Logprob, ...] = ()) -> Piece:
         """Take a chosen token: what can be said now, and whether this was the end."""
@@ -77,7 +88,9 @@ class Sequence:
         self._logprobs += logprobs
         self.top_p = self.params.next_top_p(self.top_p, token)
         text = self._stop.push(self._text.push(token))
-        if self._stop.is_stopped or token in self._end_ids:
+        if self.grammar is not None:
+            self.grammar.accept(token)
+        if self._stop.is_stopped or token in self._end_ids or (self.grammar is not None and self.grammar.is_complete):
             self.finish_reason = "stop"
         elif len(self.answer) >= self.max_tokens:
             self.finish_reason = "length"

@@ -9,6 +9,7 @@ import atexit
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from hanbit.common.errors import EngineBusy, GenerationError
@@ -21,6 +22,7 @@ from hanbit.engine.sequence import Sequence
 # Tokens of a prompt read between two steps of running answers: what they wait is near a step of their own, and the
 # matrices are still read for enough tokens to be worth it.
 _PATIENCE = 128
+_MOST_COMPILING = 16  # forms of answers, the one that is being compiled included
 _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 
 
@@ -53,6 +55,8 @@ class Service:
         self._arrived: list[Sequence] = []
         self._left: list[Sequence] = []
         self._is_closed = False
+        self._compiler = ThreadPoolExecutor(1, "hanbit-grammars")
+        self._num_compiling = 0
         self._totals = Counts()
         self._thread = threading.Thread(target=self._run, name="hanbit-engine", daemon=True)
         self._thread.start()
@@ -87,6 +91,22 @@ class Service:
             self._changed.notify()
         return Answer(self, sequence, caller.events)
 
+    async def prepare(self, params: SamplingParams) -> None:
+        """Compile the form that an answer is asked to have, away from the event loop: `stream` finds it then.
+
+        One at a time. Raises GrammarError, and EngineBusy if too many wait.
+        """
+        form = params.structured_outputs
+        if form is None or self.llm.grammars.has(form):
+            return
+        if self._num_compiling >= _MOST_COMPILING:
+            raise EngineBusy(f"{self._num_compiling} forms of answers wait to be compiled already. Come again later")
+        self._num_compiling += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._compiler, self.llm.grammars.start, form)
+        finally:
+            self._num_compiling -= 1
+
     @property
     def running(self) -> int:
         return min(self._batch.num_running, len(self._callers))
@@ -120,6 +140,7 @@ class Service:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
+        self._compiler.shutdown(wait=False, cancel_futures=True)
         self._thread.join(patience_seconds)
 
     def cancel(self, sequence: Sequence) -> None:

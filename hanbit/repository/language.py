@@ -51,8 +51,12 @@ BAD_WORDS = (
     Field("bad_words_list", DataType.TYPE_INT32, (2, -1), is_optional=True),  # FasterTransformer's
 )
 TOP_P_RESET_IDS = Field("top_p_reset_ids", DataType.TYPE_INT32, (-1,), is_optional=True)
+GUIDE = (  # TensorRT-LLM's
+    Field("guided_decoding_guide_type", DataType.TYPE_STRING, is_optional=True),
+    Field("guided_decoding_guide", DataType.TYPE_STRING, is_optional=True),
+)
 STREAM = Field("stream", DataType.TYPE_BOOL, is_optional=True)
-ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, TOP_P_RESET_IDS, STREAM)  # what may be asked of an answer
+ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, TOP_P_RESET_IDS, *GUIDE, STREAM)  # what may be asked of an answer
 
 
 def tokenize_config(name: str, folder: Path, chat_template: str) -> ModelConfig:

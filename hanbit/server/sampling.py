@@ -6,7 +6,8 @@ Raises RequestError for what is no parameter, GenerationError for a value outsid
 from typing import Any
 
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.repository.language import SAMPLING
+from hanbit.engine.structured_outputs import StructuredOutputs
+from hanbit.repository.language import GUIDE, SAMPLING
 from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest
 from hanbit.server.tensors import texts
@@ -15,6 +16,8 @@ _NAMES = [field.name for field in SAMPLING]
 _STOPS = ("stop", "stop_words")
 _RESETS = "top_p_reset_ids"
 _BAD_WORDS, _BAD_WORDS_LIST = "bad_words", "bad_words_list"
+_GUIDE = [field.name for field in GUIDE]
+_FORMS = {"json": "json_object", "json_schema": "json", "regex": "regex", "ebnf_grammar": "grammar"}
 _MOST_STOPS = 64
 _LONGEST_STOP = 1024  # characters
 # FasterTransformer's names of the same, as parameters
@@ -25,7 +28,7 @@ _THEIR_NAMES = {
     "top_p": "runtime_top_p",
     "seed": "random_seed",
 }
-_KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, "stream")
+_KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE, "stream")
 # Of the protocol, not of the model; headers may be handed on by proxies.
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
@@ -37,7 +40,7 @@ def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingPara
             raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join(_KNOWN)}")
     given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
     given |= {"stop": stops_of(request), "bad_words": _bad_words_of(request), _RESETS: _resets_of(request)}
-    return SamplingParams(**{**defaults, **given})
+    return SamplingParams(**{**defaults, **given}, structured_outputs=_form_of(request))
 
 
 def stops_of(request: InferRequest) -> list[str]:
@@ -74,6 +77,17 @@ def _resets_of(request: InferRequest) -> Any:
     if _RESETS in request.inputs:
         return [id for id in request.inputs[_RESETS].data.tolist() if id != -1]
     return request.parameters.get(_RESETS, ())
+
+
+def _form_of(request: InferRequest) -> StructuredOutputs | None:
+    """What form the answer has, by TensorRT-LLM's two names."""
+    (kind,), (guide,) = ((_texts(request, name) or [""])[:1] for name in _GUIDE)
+    if not kind and not guide:
+        return None
+    if kind not in _FORMS:
+        raise invalid(f"{_GUIDE[0]}={kind!r:.60} must be one of {', '.join(_FORMS)}")
+    form: dict[str, Any] = {_FORMS[kind]: True if kind == "json" else guide}
+    return StructuredOutputs(**form)
 
 
 def wants_stream(request: InferRequest) -> bool:

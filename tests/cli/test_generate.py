@@ -100,6 +100,22 @@ def test_a_prompt_that_is_not_utf_8_is_one_error(folder: Path, prompt: str, stdi
     assert result.stdout == ""
 
 
+def test_the_answer_has_the_form_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"enum": [12, 34]}')
+    (tmp_path / "grammar.lark").write_text('start: "x" | "y"')
+    for asked, pattern in (
+        (["--regex", "[a-d]{3}"], "[a-d]{3}"),
+        (["--choice", "예", "--choice", "no"], "예|no"),
+        (["--json-schema", tmp_path / "schema.json"], "12|34"),
+        (["--grammar", tmp_path / "grammar.lark"], "x|y"),
+    ):
+        assert re.fullmatch(pattern, run(folder, "The quick", *SEEDED, *asked).stdout.strip())
+    (tmp_path / "schema.json").write_text("{")
+    refused = run(folder, "The", "--json-schema", tmp_path / "schema.json")
+    assert isinstance(refused.exception, ConfigError)
+    assert "--json-schema is not JSON" in str(refused.exception)
+
+
 def test_stop_may_be_given_again_and_cuts(folder: Path) -> None:
     text = run(folder, "The quick", *SEEDED).stdout
     stopped = run(folder, "The quick", *SEEDED, "--stop", "never said", "--stop", text[4:6]).stdout

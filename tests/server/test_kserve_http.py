@@ -1,6 +1,7 @@
 """KServe v2 over HTTP, asked by NVIDIA's own client; answers are those of the engine on the same folder."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -134,6 +135,33 @@ def test_the_best_of_several_is_given_whole(http: Http, llm: LLM) -> None:
     refused = http.ask("/v2/models/small/generate_stream", body)
     assert refused.status == 400
     assert "best_of" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide", "pattern"),
+    [
+        ("json", "", r"\{.*"),
+        ("json_schema", '{"enum": [12, 34]}', "12|34"),
+        ("regex", "[a-d]{3}", "[a-d]{3}"),
+        ("ebnf_grammar", 'start: "x" | "y"', "x|y"),
+    ],
+)
+def test_forms_by_tensorrt_llms_names_are_kept(kind: str, guide: str, pattern: str, http: Http) -> None:
+    body = {"text_input": PROMPT, "max_tokens": 9, "seed": 2}
+    body |= {"guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
+    assert re.fullmatch(pattern, http.ask("/v2/models/small/generate", body).json()["text_output"])
+
+
+def test_a_form_that_cannot_be_kept_is_a_400_with_the_reason(http: Http) -> None:
+    body = {"text_input": PROMPT, "guided_decoding_guide_type": "regex", "guided_decoding_guide": "("}
+    for change, words in (
+        ({}, "invalid regex"),
+        ({"guided_decoding_guide": "a" * 2**20}, "characters"),
+        ({"guided_decoding_guide_type": "xml"}, "must be one of json"),
+    ):
+        found = http.ask("/v2/models/small/generate", {**body, **change})
+        assert found.status == 400
+        assert words in found.json()["error"]
 
 
 def _as_parameters(body: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import jsonschema
 import openai
 import pytest
 from openai import OpenAI
 
 from hanbit.common.errors import GenerationError
+from hanbit.engine.grammar import Grammars
 from hanbit.engine.llm import LLM
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.service import Service
+from hanbit.engine.structured_outputs import StructuredOutputs
 from hanbit.server.frontends.openai import routes
 from hanbit.server.frontends.openai.requests import MOST_CHOICES
 from hanbit.server.language_model import LanguageModel
@@ -280,6 +285,83 @@ def test_sampling_fields_reach_the_engine(client: OpenAI, llm: LLM) -> None:
     assert found.choices[0].text == llm.generate(["The"], params)[0].text
 
 
+CAT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 4}, "lives": {"enum": [7, 9]}},
+    "required": ["name", "lives"],
+    "additionalProperties": False,
+}
+
+
+def test_a_schema_is_kept_in_chats_completions_and_streams(client: OpenAI, llm: LLM) -> None:
+    blank = {"bad_words": [[id] for id in range(400) if llm.tokenizer.decode([id]).isspace()]}  # so that 44 tokens do
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "cat", "strict": True, "schema": CAT}}
+    chat = client.chat.completions.create(
+        model="tiny", messages=HELLO, seed=1, temperature=1.2, max_tokens=44, response_format=wanted, n=2,
+        extra_body=blank,
+    )  # fmt: skip
+    for choice in chat.choices:
+        jsonschema.validate(json.loads(choice.message.content or ""), CAT)
+        assert choice.finish_reason == "stop"
+    stream = client.completions.create(
+        model="tiny", prompt="A", seed=1, max_tokens=50, stream=True, extra_body={"response_format": wanted, **blank}
+    )
+    jsonschema.validate(json.loads("".join(chunk.choices[0].text for chunk in stream)), CAT)
+    found = client.chat.completions.create(
+        model="tiny", messages=HELLO, seed=1, max_tokens=8, response_format={"type": "json_object"}
+    )
+    assert (found.choices[0].message.content or "").startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [
+        ({"structured_outputs": {"regex": "[a-f]{2,4}"}}, "[a-f]{2,4}"),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+        ({"structured_outputs": {"json": {"const": 5}, "disable_any_whitespace": True}}, "5"),
+        ({"structured_outputs": {"grammar": 'root ::= "a" [0-9]'}}, "a[0-9]"),
+        ({"guided_json": '{"enum": [1, 2]}'}, "1|2"),
+        ({"guided_regex": "안녕|x"}, "안녕|x"),
+        ({"guided_choice": ["a", "b"]}, "a|b"),
+        ({"guided_grammar": 'start: "a" | "b"'}, "a|b"),
+    ],
+    ids=str,
+)
+def test_forms_by_vllms_names_are_kept(client: OpenAI, fields: dict[str, Any], pattern: str) -> None:
+    found = client.completions.create(model="tiny", prompt=["A", "B"], seed=4, max_tokens=20, extra_body=fields)
+    for choice in found.choices:
+        assert re.fullmatch(pattern, choice.text)
+
+
+def test_a_form_is_compiled_away_from_the_loop_and_not_without_end(
+    client: OpenAI, services: dict[str, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grammars, go_on = services["tiny"].llm.grammars, threading.Event()
+    threads: list[str] = []
+
+    def slow(form: StructuredOutputs) -> Any:
+        threads.append(threading.current_thread().name)
+        assert go_on.wait(20)
+        return Grammars.start(grammars, form)
+
+    def ask(number: int) -> Any:
+        return client.completions.create(
+            model="tiny", prompt="A", max_tokens=9, extra_body={"guided_regex": f"a{{{number}}}"}
+        )
+
+    monkeypatch.setattr(grammars, "start", slow)
+    with ThreadPoolExecutor(16) as pool:
+        compiling = [pool.submit(ask, number) for number in range(1, 17)]
+        wait_until(lambda: services["tiny"]._num_compiling == 16)
+        client.completions.create(model="tiny", prompt="A", max_tokens=3)  # others go on meanwhile
+        with pytest.raises(openai.RateLimitError):
+            ask(20)
+        monkeypatch.undo()
+        go_on.set()
+        assert [one.result().choices[0].text for one in compiling] == ["a" * min(number, 9) for number in range(1, 17)]
+    assert set(threads) == {"hanbit-grammars_0"}
+
+
 def test_logprobs_are_the_engines_in_both_shapes(client: OpenAI, llm: LLM) -> None:
     chat = client.chat.completions.create(
         model="tiny", messages=HELLO, max_tokens=6, temperature=0, logprobs=True, top_logprobs=3
@@ -348,6 +430,16 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "bias of a word": ({"logit_bias": {"word": 1}}, "logit_bias", "invalid_value"),
     "a bad word that is none": ({"bad_words": [[]]}, "bad_words", "invalid_value"),
     "a bad word outside the vocabulary": ({"bad_words": [[99999]]}, "bad_words", "invalid_value"),
+    "a form of no kind": ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+    "no schema": ({"response_format": {"type": "json_schema"}}, "response_format", "invalid_value"),
+    "a wrong schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "objekt"}}}},
+        "response_format",
+        "invalid_value",
+    ),
+    "a megabyte of grammar": ({"guided_grammar": "#" * 2**20}, "guided_grammar", "invalid_value"),
+    "a wrong pattern": ({"structured_outputs": {"regex": "("}}, "structured_outputs", "invalid_value"),
+    "two forms": ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", None),
     "logprobs beyond": ({"logprobs": 21}, "logprobs", "invalid_value"),
     "echo with logprobs": ({"echo": True, "logprobs": 1}, "echo", None),
     "a suffix": ({"suffix": "end"}, "suffix", "unsupported_parameter"),
@@ -375,7 +467,6 @@ WRONG_CHATS: dict[str, tuple[dict[str, Any], str]] = {
     "no content": ({"messages": [{"role": "user"}]}, "messages[0].content"),
     "too long": ({"messages": [{"role": "user", "content": "fox " * 200}]}, "messages"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    "json": ({"response_format": {"type": "json_object"}}, "response_format"),
     "effort": ({"reasoning_effort": "high"}, "reasoning_effort"),
     "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
 }

@@ -43,6 +43,7 @@ class Backend:
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         params = sampling_of(request, self.service.llm.defaults.sampling)
         in_pieces, seconds = wants_stream(request), timeout_seconds_of(request)
+        await self.service.prepare(params)
         token_ids: list[int] = []
         if params.best_of not in (None, 1):
             if in_pieces:

@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.common.errors import EngineBusy, GenerationError, GrammarError
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
 from hanbit.server.frontends.openai.errors import Refusal
+from hanbit.server.frontends.openai.forms import form_field, form_of, refused
 from hanbit.server.frontends.openai.requests import Answering
 from hanbit.server.language_model import CountedAnswer, LanguageModel
 
@@ -41,6 +42,7 @@ def sampling(
     given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
     given = {name: value for name, value in given.items() if value is not None}
     seed = None if asked.seed is None else asked.seed % 2**63
+    form = form_of(asked)
     try:
         return SamplingParams(
             **{"temperature": 1.0, **makers, **given},
@@ -48,6 +50,7 @@ def sampling(
             max_tokens=max_tokens,
             logprobs=logprobs,
             best_of=best_of,
+            structured_outputs=form,
         )
     except GenerationError as problem:  # its messages begin with name=value
         raise Refusal(str(problem), param=str(problem).partition("=")[0], code="invalid_value") from None
@@ -130,7 +133,9 @@ async def _hear(choice: int, stream: CountedAnswer, arrived: "asyncio.Queue[tupl
         await arrived.put((choice, problem))
 
 
-async def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str) -> Answers:
+async def begin(
+    model: LanguageModel, asked: Answering, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str
+) -> Answers:
     """`param`: the field that the prompts came from, for errors. Either all are begun or none."""
     made = each(params)
     if len(prompts) * len(made) > MOST_CHOICES:
@@ -138,6 +143,10 @@ async def begin(model: LanguageModel, prompts: Sequence[Sequence[int]], params: 
             f"{len(prompts)} prompts with {len(made)} answers each are more than {MOST_CHOICES}: ask in parts", "n"
         )
     _check_lengths(prompts, model.service.llm.context, param)
+    try:
+        await model.service.prepare(params)
+    except GrammarError as problem:
+        raise refused(problem, form_field(asked)) from None
     answers = Answers(params)
     try:
         for prompt in prompts:

@@ -28,7 +28,7 @@ async def chat(models: Models, request: Request) -> Response:
     max_tokens = asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens
     params = sampling(asked, llm.defaults.sampling, max_tokens, _num_logprobs(asked))
     prompt = await run_in_threadpool(prompt_of, llm, asked.messages)
-    answers = await begin(model, [prompt], params, "messages")
+    answers = await begin(model, asked, [prompt], params, "messages")
     return await respond(request, asked, answers, Chat(llm.tokenizer))
 
 

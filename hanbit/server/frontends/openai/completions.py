@@ -30,7 +30,7 @@ async def complete(models: Models, request: Request) -> Response:
         raise Refusal("the best of several answers are known when all are over: leave out stream or best_of", "best_of")
     params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of)
     prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)
-    answers = await begin(model, prompts, params, "prompt")
+    answers = await begin(model, asked, prompts, params, "prompt")
     return await respond(request, asked, answers, Completion(asked, llm.tokenizer))
 
 

@@ -8,10 +8,11 @@ https://platform.openai.com/docs/api-reference/chat/create and .../completions/c
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
+from pydantic import BeforeValidator, FailFast, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from hanbit.engine.sampling_params import MOST_BAD_WORDS, MOST_CHOICES
+from hanbit.server.frontends.openai.forms import Forms, Strict
 
 MOST_STOPS = 16
 LONGEST_STOP = 1000
@@ -64,10 +65,6 @@ def _biases(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
 class Message(Strict):
     """`developer` is what newer clients call the system."""
 
@@ -81,7 +78,7 @@ class StreamOptions(Strict):
     include_obfuscation: bool = False  # padding of OpenAI's own; there is none here
 
 
-class Answering(Strict):
+class Answering(Forms):
     """What both ways of asking share. None leaves it to the model's makers, then to OpenAI's default."""
 
     model: str
