@@ -192,6 +192,13 @@ CASES = (
     *(Case("data 2, gradients sharded", model, 2, _parallel(data=2, shard=2)) for model in RELATIVES),
     *(Case("packing, data 2, parameters sharded and offloaded", f"{model} packed", 2,
            _parallel(data=2, shard=3, offload=True)) for model in RELATIVES),
+    *(Case("selective recompute, tensor 2, sequence split", model, 2, _recomputed("selective", tensor=2, sequence=True))
+      for model in RELATIVES),
+    *(Case("context 2", model, 2, _parallel(context=2)) for model in (*RELATIVES, "gemma capped")),
+    *(Case("packing, context 2", f"{model} packed", 2, _parallel(context=2)) for model in ("bloom", "gemma")),
+    *(Case("pipeline 2, gpipe", model, 2, _parallel(pipeline=2, schedule="gpipe")) for model in RELATIVES),
+    *(Case("pipeline 2, interleaved", model, 2, _parallel(pipeline=2, virtual=2)) for model in RELATIVES),
+    *(Case("pipeline 2, zero bubble", model, 2, _parallel(pipeline=2, schedule="zero_bubble")) for model in RELATIVES),
     Case("data 2", "bert", 2, _parallel(data=2)),
     Case("data 2, optimizer sharded", "bert", 2, _parallel(data=2, shard=1)),
     Case("tensor 2", "bert", 2, _parallel(tensor=2)),

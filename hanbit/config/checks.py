@@ -31,7 +31,7 @@ from hanbit.config.recipe import Recipe
 _MOST_VALUES = 12
 _FP8_ALONE = ("tensor", "shard", "context", "expert")
 _SHORTEST = {"bert": 8, "t5": 16}  # tokens of a sequence in which there is something to hide
-_SPLIT_FAMILIES = ("gpt", "llama")  # whose sequences may be split over processes
+_WHOLE_FAMILIES = ("bert", "t5", "mixture")  # whose sequences are not split over processes
 
 
 def refuse(problems: Sequence[Problem], origins: Mapping[str, str]) -> None:
@@ -192,9 +192,9 @@ def _sequence(recipe: Recipe) -> Iterator[Problem]:
     """Context peers take one early and one late part each; tensor peers then share what they have."""
     parallel, length = recipe.parallel, recipe.batch.sequence_length
     asked = {"parallel.context": parallel.context > 1, "parallel.sequence": parallel.sequence and parallel.tensor > 1}
-    for key in [key for key, is_asked in asked.items() if is_asked and recipe.model.family not in _SPLIT_FAMILIES]:
+    for key in [key for key, is_asked in asked.items() if is_asked and recipe.model.family in _WHOLE_FAMILIES]:
         rule = f"{key} together with model.family={recipe.model.family} is not proven equal to one process"
-        yield Problem(key, rule, f"Leave it out; it is proven for {' and '.join(_SPLIT_FAMILIES)}")
+        yield Problem(key, rule, f"Leave it out; it is proven for all families but {', '.join(_WHOLE_FAMILIES)}")
     for key in [key for key, is_asked in asked.items() if is_asked and parallel.schedule not in ("auto", "1f1b")]:
         rule = f"{key} together with parallel.schedule={parallel.schedule} is not proven equal to one process"
         yield Problem(key, rule, "Leave it out, or use parallel.schedule=1f1b")
@@ -346,10 +346,8 @@ def _relatives(recipe: Recipe) -> Iterator[Problem]:
     asked = {
         "training.compile": (recipe.training.compile, "Leave it out"),
         "training.precision": (recipe.training.precision in ("fp16", "fp8"), "Use bf16 or fp32"),
-        "training.recompute": (recipe.training.recompute == "selective", "Use full or none"),
         "tuning.model": (recipe.tuning is not None, "Tune a model of the gpt or llama family"),
     }
-    asked["parallel.schedule"] = (recipe.parallel.pipeline > 1 and recipe.parallel.schedule != "1f1b", "Use 1f1b")
     for key, (is_asked, way_out) in asked.items():
         if is_asked:
             section, name = key.split(".")

@@ -102,7 +102,7 @@ def _beside(recipe: Recipe) -> Iterator[Problem]:
         rule = f"training.compile=true with parallel.virtual={parallel.virtual} is not proven equal to one process"
         yield Problem("training.compile", rule, "Leave it out, or use parallel.virtual=1")
     other = "tuning" if recipe.tuning is not None else f"model.family={recipe.model.family}"
-    is_proven = recipe.tuning is None and recipe.model.family in ("gpt", "llama")
+    is_proven = recipe.tuning is None and recipe.model.family not in ("bert", "t5", "mixture")
     if not is_proven and (parallel.virtual > 1 or parallel.schedule == "zero_bubble"):
         rule = f"parallel.schedule={parallel.schedule} together with {other} is not proven equal to one process"
         yield Problem("parallel.schedule", rule, "Use 1f1b with parallel.virtual=1")

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
-from torch.nn import functional as F
 
 from hanbit.models.batch import Batch, positions_of
-from hanbit.models.layers.attend import MakeAttend
+from hanbit.models.layers.alibi import biased_mask
+from hanbit.models.layers.attend import MakeAttend, product
 from hanbit.models.layers.attention import Attend, Attention
 from hanbit.parallel.collectives import SEQUENCE_DIM, Purpose, gather
 from hanbit.parallel.grid import Axis
@@ -59,6 +59,9 @@ def _attend(
     outputs = []
     for number, queries in zip(parts_of(axis), q.chunk(2, SEQUENCE_DIM), strict=True):
         seen, mask = keys_of(number, layer.sliding_window)
+        if layer.alibi_slopes is not None:
+            back = _back(number, queries.shape[SEQUENCE_DIM], seen.start, q.device)
+            mask = biased_mask(mask, back, layer.alibi_slopes, q.dtype)
         outputs.append(_product(layer, queries, keys[:, seen], values[:, seen], mask))
     return torch.cat(outputs, SEQUENCE_DIM)
 
@@ -72,9 +75,7 @@ def _gathered(tensor: torch.Tensor, axis: Axis) -> torch.Tensor:
 
 def _product(layer: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)
-    grouped = q.shape[-3] != k.shape[-3]
-    output = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=layer.scale, enable_gqa=grouped)
-    return output.transpose(-2, -3)
+    return product(layer, q, k, v, mask).transpose(-2, -3)
 
 
 def _keys_of(
@@ -86,7 +87,7 @@ def _keys_of(
     """
     start, end = number * time, (number + 1) * time
     first = 0 if window is None else max(0, start - window + 1)
-    back = torch.arange(start, end, device=device).unsqueeze(1) - torch.arange(first, end, device=device)
+    back = _back(number, time, first, device)
     mask = back >= 0
     if window is not None:
         mask &= back < window
@@ -94,3 +95,9 @@ def _keys_of(
         same = documents[:, start:end].unsqueeze(2) == documents[:, first:end].unsqueeze(1)
         mask = (mask & same).unsqueeze(1)
     return slice(first, end), mask
+
+
+def _back(number: int, time: int, first: int, device: torch.device) -> torch.Tensor:
+    """How many tokens part `number` looks back to each key, [queries, keys], from key `first` to the part's end."""
+    start, end = number * time, (number + 1) * time
+    return torch.arange(start, end, device=device).unsqueeze(1) - torch.arange(first, end, device=device)

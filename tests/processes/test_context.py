@@ -1,5 +1,6 @@
 """Attention over a sequence that several processes share, against one process that has all of it."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hanbit.parallel.grid import Axis, make_grid
 from tests.processes.group import run_in_group
 
 TIME = 24
+SLOPES = (0.5, 0.25, 0.1, 0.03)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -26,17 +28,35 @@ def documents(is_packed: bool) -> dict[str, torch.Tensor]:
     return {"documents": torch.tensor(rows)} if is_packed else {}
 
 
-def wanted(window: int | None, is_packed: bool) -> list[torch.Tensor]:
-    """Output and gradients of q, k, v by a mask that a plain loop fills."""
+@dataclass(frozen=True)
+class Kind:
+    """Of attention: what its layer has, and whether rows are packed documents."""
+
+    window: int | None = None
+    is_packed: bool = False
+    cap: float | None = None
+    slopes: tuple[float, ...] | None = None
+
+    @property
+    def layer(self) -> Any:
+        return SimpleNamespace(scale=8**-0.5, sliding_window=self.window, score_cap=self.cap, alibi_slopes=self.slopes)
+
+
+def wanted(kind: Kind) -> list[torch.Tensor]:
+    """Output and gradients of q, k, v by a mask and a fall of scores that plain loops fill."""
     q, k, v, above = (tensor.requires_grad_() for tensor in inputs())
-    mask = torch.zeros(2, 1, TIME, TIME, dtype=torch.bool)
+    mask, fall = torch.zeros(2, 1, TIME, TIME, dtype=torch.bool), torch.zeros(4, TIME, TIME)
     for row in range(2):
         for query in range(TIME):
             for key in range(query + 1):
-                near = window is None or query - key < window
+                near = kind.window is None or query - key < kind.window
                 document = documents(True)["documents"][row]
-                mask[row, 0, query, key] = near and (not is_packed or bool(document[query] == document[key]))
+                mask[row, 0, query, key] = near and (not kind.is_packed or bool(document[query] == document[key]))
+                for head, slope in enumerate(kind.slopes or ()):
+                    fall[head, query, key] = slope * (query - key)
     scores = torch.einsum("sqhd,skhd->shqk", q, k.repeat_interleave(2, 2)) * 8**-0.5
+    scores = scores if kind.cap is None else (scores / kind.cap).tanh() * kind.cap
+    scores = scores - fall
     weights = F.softmax(scores.masked_fill(~mask, -torch.inf), -1)
     output = torch.einsum("shqk,skhd->sqhd", weights, v.repeat_interleave(2, 2))
     (output * above).sum().backward()
@@ -47,15 +67,14 @@ def places(axis: Axis) -> torch.Tensor:
     return own_part({"tokens": torch.zeros(2, TIME, dtype=torch.int64)}, axis)["positions"]
 
 
-def on_one_rank(size: int, cases: list[tuple[int | None, bool]]) -> list[Any]:
+def on_one_rank(size: int, kinds: list[Kind]) -> list[Any]:
     axis = make_grid(1, 1, 1, torch.device("cpu"), context=size).context
     ours = places(axis)
     found = []
-    for window, is_packed in cases:
-        batch = {"tokens": torch.zeros(2, TIME, dtype=torch.int64), **documents(is_packed)}
+    for kind in kinds:
+        batch = {"tokens": torch.zeros(2, TIME, dtype=torch.int64), **documents(kind.is_packed)}
         q, k, v, above = (tensor[:, ours].clone().requires_grad_() for tensor in inputs())
-        layer: Any = SimpleNamespace(scale=8**-0.5, sliding_window=window)
-        output = causal_over(axis)(batch)(0)(layer, q, k, v)
+        output = causal_over(axis)(batch)(0)(kind.layer, q, k, v)
         (output * above).sum().backward()
         found.append([output.detach(), q.grad, k.grad, v.grad])
     return [ours, found]
@@ -63,12 +82,13 @@ def on_one_rank(size: int, cases: list[tuple[int | None, bool]]) -> list[Any]:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_parts_of_a_sequence_attend_as_the_whole(size: int) -> None:
-    cases = [(None, False), (7, False), (None, True), (7, True)]
-    ranks = run_in_group(size, on_one_rank, size, cases)
+    kinds = [Kind(), Kind(7), Kind(None, True), Kind(7, True)]
+    kinds += [Kind(7, True, cap=0.5), Kind(cap=0.5), Kind(slopes=SLOPES), Kind(7, True, slopes=SLOPES)]
+    ranks = run_in_group(size, on_one_rank, size, kinds)
     order = torch.cat([ours for ours, _ in ranks])
     assert sorted(order.tolist()) == list(range(TIME))
-    for index, (window, is_packed) in enumerate(cases):
-        for which, whole in enumerate(wanted(window, is_packed)):
+    for index, kind in enumerate(kinds):
+        for which, whole in enumerate(wanted(kind)):
             together = torch.cat([found[index][which] for _, found in ranks], 1)
             torch.testing.assert_close(together, whole[:, order])
 
