@@ -1,6 +1,7 @@
 """`hanbit bench generate`: decode tokens per second of the engine and of transformers' `generate`, taking turns.
 
 One sequence, float32, greedy, the same folder and prompts; their tokens must be the same before any ratio is printed.
+Beside llama.cpp: generate_gguf.py.
 """
 
 import json
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hanbit.bench.turns import Contestant, ratios, take_turns
+from hanbit.bench.turns import Contestant, ratios, take_turns_telling
 from hanbit.common.errors import LaunchError
 from hanbit.tokenizers.load import load as load_tokenizer
 
 WARM_UP = 1
+SCRIPT = Path("benchmarks/peers/hf_generate.py")
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,20 @@ def measure(plan: Plan) -> list[Contestant]:
         folder = Path(name)
         settings = folder / "settings.json"
         settings.write_text(
-            json.dumps({"model": str(plan.model), "prompts": _prompts(plan), "new_tokens": plan.new_tokens})
+            json.dumps(
+                {
+                    "model": str(plan.model),
+                    "prompts": windows_of_topics(plan.model, plan.prompt_tokens, WARM_UP + plan.rounds),
+                    "new_tokens": plan.new_tokens,
+                    "with_blocks": False,
+                }
+            )
         )
         environment = {**os.environ, **({"OMP_NUM_THREADS": str(plan.threads)} if plan.threads else {})}
         worker = [sys.executable, "-m", "hanbit.bench.generate_worker", str(settings)]
         peer = [plan.peer_python, str(plan.peer_script), str(settings)]
         contestants = [Contestant("hanbit", worker, environment), Contestant("transformers", peer, environment)]
-        try:
-            take_turns(contestants, plan.rounds, 1, WARM_UP, folder)
-        except LaunchError as problem:
-            logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
-            raise LaunchError(f"{problem}\n{logs}") from None
+        take_turns_telling(contestants, plan.rounds, 1, WARM_UP, folder)
     _check_same_tokens(contestants, plan.new_tokens)
     return contestants
 
@@ -72,11 +77,10 @@ def table(contestants: list[Contestant], new_tokens: int) -> list[dict[str, floa
     return rows
 
 
-def _prompts(plan: Plan) -> list[list[int]]:
-    """Windows of Python's own documentation, which is on every machine."""
-    tokens = load_tokenizer(plan.model).encode("\n".join(pydoc_data.topics.topics.values()))
-    step = plan.prompt_tokens
-    return [tokens[index * step : (index + 1) * step] for index in range(WARM_UP + plan.rounds)]
+def windows_of_topics(folder: Path, tokens: int, count: int) -> list[list[int]]:
+    """`count` prompts of so many tokens out of Python's own documentation, which is on every machine."""
+    found = load_tokenizer(folder).encode("\n".join(pydoc_data.topics.topics.values()))
+    return [found[index * tokens : (index + 1) * tokens] for index in range(count)]
 
 
 def _check_same_tokens(contestants: list[Contestant], new_tokens: int) -> None:

@@ -55,6 +55,15 @@ def take_turns(contestants: Sequence[Contestant], rounds: int, steps: int, warm_
             process.wait()
 
 
+def take_turns_telling(contestants: Sequence[Contestant], rounds: int, steps: int, warm_up: int, logs: Path) -> None:
+    """As `take_turns`; if one ends early, the last words of all are in the error, for `logs` that are removed."""
+    try:
+        take_turns(contestants, rounds, steps, warm_up, logs)
+    except LaunchError as problem:
+        words = "\n".join(path.read_text()[-2000:] for path in sorted(logs.glob("*.log")))
+        raise LaunchError(f"{problem}\n{words}") from None
+
+
 def ratios(one: Contestant, other: Contestant) -> list[float]:
     """How many times faster `one` was than `other`, round by round."""
     return [theirs / ours for ours, theirs in zip(one.seconds, other.seconds, strict=True)]

@@ -4,9 +4,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
+    from hanbit.bench.llama_cpp import LlamaCpp
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -112,19 +115,44 @@ def train(
 
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
+    model: Annotated[str, typer.Argument(help="Model folder: models/smollm2; for llama.cpp a .gguf, or package:NAME.")],
+    peer: Annotated[str, typer.Option(help="transformers, or llama.cpp.")] = "transformers",
+    peer_path: Annotated[Path | None, typer.Option(help="Folder of llama.cpp's programs.")] = None,
     peer_python: Annotated[str, typer.Option(help="Python that has transformers.")] = sys.executable,
-    peer: Annotated[Path, typer.Option(help="The peer's script.")] = Path("benchmarks/peers/hf_generate.py"),
+    requantize: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="llama.cpp makes these blocks (Q4_0, Q8_0) of the file, too."),
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
     new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    prefill_tokens: Annotated[int, typer.Option(help="Tokens of a prompt that is only read, beside llama.cpp.")] = 512,
     rounds: Annotated[int, typer.Option(help="Answers of each contestant.")] = 7,
     threads: Annotated[int | None, typer.Option(help="Of each contestant.", show_default="torch's choice")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Decode tokens per second of one sequence beside transformers' generate, taking turns; tokens must be equal."""
-    from hanbit.bench.generate import Plan, measure, table
+    """Tokens per second of one sequence beside transformers or llama.cpp, taking turns, the same work proven first.
 
-    plan = Plan(model, peer, peer_python, prompt_tokens, new_tokens, rounds, threads)
+    transformers: float32, all tokens equal. llama.cpp: the same GGUF file; predictions over one text are compared.
+    """
+    from hanbit.bench.generate import SCRIPT, Plan, measure, table
+    from hanbit.common.errors import ConfigError
+
+    if peer == "llama.cpp":
+        _beside_llama_cpp(
+            model,
+            peer_path,
+            tuple(requantize or ()),
+            (prompt_tokens, new_tokens, prefill_tokens),
+            rounds,
+            threads,
+            as_json,
+        )
+        return
+    if peer != "transformers":
+        raise ConfigError(f"--peer {peer!r:.80} must be transformers or llama.cpp")
+    if requantize or peer_path:
+        raise ConfigError("--requantize and --peer-path go with --peer llama.cpp")
+    plan = Plan(Path(model), SCRIPT, peer_python, prompt_tokens, new_tokens, rounds, threads)
     rows = table(measure(plan), new_tokens)
     if as_json:
         typer.echo(json.dumps(rows))
@@ -136,27 +164,138 @@ def generate(
         )
 
 
-@app.command()
-def batch(
-    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
-    sequences: Annotated[list[int] | None, typer.Option(help="Answered together.", show_default="1, 8, 32")] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
-    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
-    prefix_tokens: Annotated[int, typer.Option(help="What prompts begin with in common.")] = 1000,
-    requests: Annotated[int, typer.Option(help="Prompts that begin so.")] = 16,
-    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+def _beside_llama_cpp(
+    model: str,
+    peer_path: Path | None,
+    types: tuple[str, ...],
+    tokens: tuple[int, int, int],
+    rounds: int,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
-    """Tokens per second of answers that grow together, and what a shared beginning saves until the first token."""
-    from hanbit.bench.batch import measure, table
+    from hanbit.bench.generate_gguf import Plan, measure
 
-    rows = table(measure(model, sequences or [1, 8, 32], prompt_tokens, new_tokens, prefix_tokens, requests, rounds))
+    other = _llama_cpp(peer_path, threads)
+    plan = Plan(_gguf(model), other, types, *tokens, rounds)
+    rows = [row.facts() for row in measure(plan, _say)]
     if as_json:
         typer.echo(json.dumps(rows))
         return
     for row in rows:
         typer.echo(
+            f"{row['file']}, {row['work']}: hanbit {row['hanbit_tokens_per_second']:.1f} tok/s, llama.cpp "
+            f"{row['peer_tokens_per_second']:.1f}: {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to "
+            f"{row['highest']:.3f}); {row['same_likeliest_percent']:.1f}% of {row['tokens_checked']} tokens the same "
+            f"likeliest, {row['divergence_nats']:.5f} nats apart"
+        )
+
+
+def _llama_cpp(peer_path: Path | None, threads: int | None) -> "LlamaCpp":
+    from hanbit.bench.llama_cpp import HOW, LlamaCpp
+    from hanbit.common.errors import ConfigError
+
+    if peer_path is None:
+        raise ConfigError(f"--peer llama.cpp needs --peer-path, the folder of its programs. {HOW}")
+    if threads is None:
+        import torch
+
+        threads = torch.get_num_threads()
+    if threads < 1:
+        raise ConfigError(f"--threads {threads} must be at least 1")
+    return LlamaCpp(peer_path.resolve(), threads)
+
+
+def _gguf(model: str) -> Path:
+    """The file that llama.cpp reads."""
+    from hanbit.common.errors import ConfigError
+    from hanbit.convert.sources import find
+
+    path = find(model)
+    if path.is_dir():
+        raise ConfigError(f"{model} is a folder, llama.cpp reads a GGUF file. Name that: FILE.gguf, or package:NAME")
+    return path.resolve()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@app.command()
+def perplexity(
+    model: Annotated[str, typer.Argument(help="A .gguf file, package:NAME, or a folder that keeps its blocks.")],
+    peer_path: Annotated[
+        Path | None, typer.Option(help="Folder of llama.cpp's programs.", show_default="no peer")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="UTF-8 file.", show_default="Python's documentation")] = None,
+    context: Annotated[int, typer.Option(help="Tokens of a window; half of them are predicted.")] = 512,
+    windows: Annotated[int, typer.Option(help="Of the text, from its beginning.")] = 4,
+    threads: Annotated[int | None, typer.Option(help="Of llama.cpp.", show_default="torch's choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Perplexity with a file's blocks beside float32's and llama.cpp's, and how far each is from float32."""
+    from hanbit.bench.llama_cpp import PERPLEXITY
+    from hanbit.bench.perplexity import Plan, measure, table
+    from hanbit.cli.convert import model_folder
+
+    peer = None if peer_path is None else _llama_cpp(peer_path, threads)
+    file = None if peer is None else _gguf(model)
+    if peer is not None:
+        peer.require(PERPLEXITY)
+    found = measure(Plan(Path(model_folder(model)), file, peer, text, context, windows), _say)
+    rows = table(found)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:10} perplexity {row['perplexity']:9.4f} over {row['tokens']} tokens   from float32: "
+            f"{row['same_likeliest_percent']:6.2f}% the same likeliest, {row['divergence_nats']:.5f} nats"
+        )
+
+
+@app.command()
+def batch(
+    model: Annotated[str, typer.Argument(help="Model folder: models/smollm2; with a peer a .gguf, or package:NAME.")],
+    sequences: Annotated[list[int] | None, typer.Option(help="Answered together.", show_default="1, 8, 32")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    prefix_tokens: Annotated[int, typer.Option(help="What prompts begin with in common.")] = 1000,
+    requests: Annotated[int, typer.Option(help="Prompts that begin so.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Turns of each, at most.")] = 5,
+    seconds: Annotated[float, typer.Option(help="No round is begun that would end later.")] = 180.0,
+    peer: Annotated[str | None, typer.Option(help="llama.cpp.", show_default="no peer")] = None,
+    peer_path: Annotated[Path | None, typer.Option(help="Folder of llama.cpp's programs.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of both.", show_default="torch's choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Tokens per second of answers that grow together, and what a shared beginning saves until the first token."""
+    from hanbit.bench.batch import Plan, measure, table
+    from hanbit.cli.convert import model_folder
+    from hanbit.common.errors import ConfigError
+
+    if peer not in (None, "llama.cpp"):
+        raise ConfigError(f"--peer {peer!r:.80} must be llama.cpp")
+    other = None if peer is None else _llama_cpp(peer_path, threads)
+    file = None if peer is None else _gguf(model)
+    counts = tuple(sequences or (1, 8, 32))
+    plan = Plan(
+        Path(model_folder(model)), counts, prompt_tokens, new_tokens, prefix_tokens, requests, rounds, seconds,
+        threads, file, other,
+    )  # fmt: skip
+    rows = table(measure(plan, _say))
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        beside = ""
+        if "peer_median" in row:
+            beside = (
+                f"   llama.cpp {row['peer_median']:.1f}: {row['hanbit_over_it_median']:.2f} x "
+                f"({row['hanbit_over_it_lowest']:.2f} to {row['hanbit_over_it_highest']:.2f})"
+            )
+        typer.echo(
             f"{row['what']:44} {row['median']:9.1f} {row['unit']}   ({row['lowest']:.1f} to {row['highest']:.1f})"
+            f"{beside}"
         )
 
 
