@@ -20,11 +20,11 @@ class LanguageModel:
     created: int
     statistics: tuple[Statistics, ...] = ()
 
-    def stream(self, prompt: Sequence[int], params: SamplingParams) -> "CountedAnswer":
+    def stream(self, prompt: Sequence[int], params: SamplingParams, priority: int = 0) -> "CountedAnswer":
         """Raises GenerationError, EngineBusy as the service does."""
         tally = Tally(self.statistics)
         try:
-            return CountedAnswer(self.service.stream(prompt, params, adapter=self.adapter), tally)
+            return CountedAnswer(self.service.stream(prompt, params, adapter=self.adapter, priority=priority), tally)
         except Exception:
             tally.failed()
             raise

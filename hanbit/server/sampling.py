@@ -29,6 +29,7 @@ _THEIR_NAMES = {
     "seed": "random_seed",
 }
 _KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE, "stream")
+_USUAL_LEVEL = 100  # of a request that names no priority
 # Of the protocol, not of the model; headers may be handed on by proxies.
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
@@ -103,6 +104,17 @@ def timeout_seconds_of(request: InferRequest) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise invalid(f"timeout={value!r:.40} must be a number of microseconds, a whole one from 0 on")
     return value / 1e6 if value else None
+
+
+def priority_of(request: InferRequest) -> int:
+    """The protocol's `priority`: 1 is answered first, larger ones later, 0 or none is a level in the midst; smaller and
+    larger than 0 as the engine has them."""
+    value = request.parameters.get("priority", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise invalid(
+            f"priority={value!r:.40} must be a whole number: 1 for the first, {_USUAL_LEVEL} as if none is given"
+        )
+    return value - _USUAL_LEVEL if value else 0
 
 
 def _texts(request: InferRequest, name: str) -> list[str]:

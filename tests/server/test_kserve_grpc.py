@@ -209,6 +209,17 @@ def test_a_cancelled_unary_call_ends_the_work(served: Served, triton: client.Inf
     served.wait_until_idle()
 
 
+def test_the_deadline_of_a_stream_ends_the_work(served: Served, triton: client.InferenceServerClient) -> None:
+    answers: queue.Queue[Answer] = queue.Queue()
+    triton.start_stream(callback=lambda result, error: answers.put((result, error)), stream_timeout=0.5)
+    triton.async_stream_infer("small", inputs(client, max_tokens=16000, ignore_eos=True, stream=True))
+    while (answer := answers.get(timeout=30))[1] is None:
+        pass
+    assert "Deadline" in str(answer[1])
+    served.wait_until_idle()
+    triton.stop_stream()
+
+
 def test_ids_go_in_as_numpy_makes_them(triton: client.InferenceServerClient) -> None:
     ids = client.InferInput("input_ids", [2], "INT32")
     ids.set_data_from_numpy(np.array([5, 99999], dtype=np.int32))

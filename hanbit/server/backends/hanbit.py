@@ -7,6 +7,7 @@ the model's makers chose. With `stream` every piece is a response of its own, el
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -19,8 +20,16 @@ from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import RequestError, invalid
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import sampling_of, timeout_seconds_of, wants_stream
+from hanbit.server.sampling import priority_of, sampling_of, timeout_seconds_of, wants_stream
 from hanbit.server.tensors import tensor
+
+
+@dataclass(frozen=True)
+class _Order:
+    """When an answer is worked on, and until when."""
+
+    priority: int
+    timeout_seconds: float | None
 
 
 class Backend:
@@ -42,24 +51,25 @@ class Backend:
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         params = sampling_of(request, self.service.llm.defaults.sampling)
-        in_pieces, seconds = wants_stream(request), timeout_seconds_of(request)
+        in_pieces = wants_stream(request)
+        order = _Order(priority_of(request), timeout_seconds_of(request))
         await self.service.prepare(params)
         token_ids: list[int] = []
         if params.best_of not in (None, 1):
             if in_pieces:
                 raise invalid("the best of several answers is known when all are over: leave out stream or best_of")
-            yield await self._best(request.inputs["input_ids"].data.tolist(), params, seconds)
+            yield await self._best(request.inputs["input_ids"].data.tolist(), params, order)
             return
-        async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params, seconds)) as pieces:
+        async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params, order)) as pieces:
             async for piece in pieces:
                 token_ids += piece.token_ids
                 if in_pieces or piece.finish_reason is not None:
                     yield _response(token_ids, piece.finish_reason)
                     token_ids = []
 
-    async def _best(self, prompt: list[int], params: SamplingParams, timeout_seconds: float | None) -> InferResponse:
+    async def _best(self, prompt: list[int], params: SamplingParams, order: "_Order") -> InferResponse:
         async def whole(one: SamplingParams) -> list[Piece]:
-            return [piece async for piece in self._pieces(prompt, one, timeout_seconds)]
+            return [piece async for piece in self._pieces(prompt, one, order)]
 
         try:
             async with asyncio.TaskGroup() as group:  # the first that fails ends the others
@@ -71,11 +81,11 @@ class Backend:
         best = answers[chosen(params, told)[0]]
         return _response([id for piece in best for id in piece.token_ids], best[-1].finish_reason)
 
-    async def _pieces(
-        self, prompt: list[int], params: SamplingParams, timeout_seconds: float | None
-    ) -> AsyncGenerator[Piece]:
+    async def _pieces(self, prompt: list[int], params: SamplingParams, order: "_Order") -> AsyncGenerator[Piece]:
         try:
-            stream = self.service.stream(prompt, params, adapter=self.adapter, timeout_seconds=timeout_seconds)
+            stream = self.service.stream(
+                prompt, params, adapter=self.adapter, priority=order.priority, timeout_seconds=order.timeout_seconds
+            )
             async with aclosing(stream) as answer:
                 async for piece in answer:
                     yield piece

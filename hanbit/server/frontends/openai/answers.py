@@ -151,7 +151,7 @@ async def begin(
     try:
         for prompt in prompts:
             for one in made:
-                answers.add(model.stream(prompt, one))
+                answers.add(model.stream(prompt, one, asked.priority))
     except EngineBusy:
         await answers.close()
         raise

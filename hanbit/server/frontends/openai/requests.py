@@ -2,7 +2,7 @@
 checked by its SamplingParams, limits on amounts here.
 
 https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos` and the two token routes are vLLM's,
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority` and the two token routes are vLLM's,
 `top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's.
 """
 
@@ -100,6 +100,7 @@ class Answering(Forms):
     ] = []
     min_tokens: int = Field(0, lt=_WHOLE)
     ignore_eos: bool = False
+    priority: int = Field(0, ge=-_WHOLE, lt=_WHOLE)
     n: int = Field(1, ge=1, le=MOST_CHOICES)
     stream: bool = False
     stream_options: StreamOptions | None = None
