@@ -65,6 +65,9 @@ def command(
         list[str] | None, typer.Option(help="Text that does not come in the answer; may be given again.")
     ] = None,
     best_of: Annotated[int, typer.Option(help="Answers that are made; the likeliest is given.")] = 1,
+    num_beams: Annotated[int, typer.Option(help="Above 1: the best of so many ways that are followed at once.")] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: above 0 longer answers are better.")] = 1.0,
+    early_stopping: Annotated[bool, typer.Option(help="Of beams: end with the first answers.")] = False,
     json_schema: Annotated[
         Path | None, typer.Option(help="File with a JSON schema that the answer keeps to.", dir_okay=False, exists=True)
     ] = None,
@@ -93,7 +96,8 @@ def command(
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or [], "bad_words": bad_words or []}
     flags |= {"top_p_decay": top_p_decay, "top_p_min": top_p_min, "top_p_reset_ids": top_p_reset_ids or []}
-    flags["best_of"] = best_of
+    flags["best_of"] = None if best_of == 1 else best_of
+    flags |= {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
     form = {"json": _read(json_schema), "regex": regex, "choice": choice or None, "grammar": _read(grammar)}
     is_conversation = prompt is None and sys.stdin.isatty()
     flags["structured_outputs"] = _form(form)

@@ -4,11 +4,13 @@ Anyone joins or leaves between steps. What goes wrong in a step ends the sequenc
 go on.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
 from hanbit.common.errors import DeadlinePassed, GenerationError
+from hanbit.engine.beams import Beams, check_width
 from hanbit.engine.blocks import Blocks
 from hanbit.engine.native import largest
 from hanbit.engine.output import Piece
@@ -38,6 +40,7 @@ class Batch:
     def __init__(self, runner: Runner, limits: Limits, shares: bool = True) -> None:
         self._runner = runner
         cache = runner.cache
+        self._searches: dict[Sequence, Beams] = {}  # by each of their beams
         self._scheduler: Scheduler[Sequence] = Scheduler(Blocks(cache.num_blocks, cache.block_size), limits, shares)
 
     @property
@@ -58,25 +61,71 @@ class Batch:
 
     def add(self, sequence: Sequence) -> None:
         """It waits for its turn. Raises GenerationError if it is larger than the whole cache."""
+        if sequence.params.num_beams > 1:
+            check_width(sequence, self._scheduler.blocks, self._scheduler.limits.sequences)
+            self._searches[sequence] = Beams(sequence)
         self._scheduler.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget an answer that has not ended, wherever it stands; nothing if it is not here."""
-        self._scheduler.remove(sequence)
+        self._leave(sequence)
 
     def step(self) -> list[Event]:
         """One more token of every answer, and parts of prompts; what came of it."""
-        late: list[Event] = [(sequence, _late(sequence)) for sequence in self._scheduler.late()]
+        late: list[Event] = [(sequence, _late(sequence)) for sequence in self._heads(self._scheduler.late())]
         for sequence, _ in late:
             self.remove(sequence)
         parts = self._scheduler.plan()
         events = self._fed(parts) if parts else []
+        failed = {sequence for sequence, event in events if isinstance(event, GenerationError)}
+        for search in self._ready():
+            if search.head not in failed and (ended := self._advanced(search)) is not None:
+                events.append((search.head, ended))
         for sequence, event in events:
             if isinstance(event, GenerationError):
-                self._runner.cache.clear(self._scheduler.remove(sequence, spoiled=True))
+                self._runner.cache.clear(self._leave(sequence, spoiled=True))
             elif event.finish_reason is not None:
                 self.remove(sequence)
         return late + events
+
+    def _leave(self, sequence: Sequence, spoiled: bool = False) -> list[int]:
+        """The blocks that were its own alone, with all of its beams."""
+        search = next((one for one in self._searches.values() if one.head is sequence), None)
+        if search is None:
+            return self._scheduler.remove(sequence, spoiled)
+        for beam in search.beams:
+            del self._searches[beam]
+        return [block for beam in search.beams for block in self._scheduler.remove(beam, spoiled)]
+
+    def _heads(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Each answer once, however many beams it has."""
+        heads = (self._searches[one].head if one in self._searches else one for one in sequences)
+        return list(dict.fromkeys(heads))
+
+    def _ready(self) -> list[Beams]:
+        return [search for search in dict.fromkeys(self._searches.values()) if search.is_ready]
+
+    def _advanced(self, search: Beams) -> Piece | GenerationError | None:
+        """Its next beams in the places of the last ones; its result when it is over."""
+        try:
+            step = search.advance()
+        except GenerationError as problem:
+            return problem
+        if step is None:
+            return search.result()
+        for beam in set(step.before) - set(step.parents):
+            self._scheduler.remove(beam)
+        left = Counter(step.parents)
+        for parent, child in zip(step.parents, step.children, strict=True):
+            left[parent] -= 1
+            if left[parent] == 0:  # the last of its children takes its blocks over
+                self._scheduler.become(parent, child)
+            elif (copied := self._scheduler.fork(parent, child)) is not None:
+                self._runner.cache.copy(*copied)
+        for beam in step.before:
+            del self._searches[beam]
+        self._searches.update(dict.fromkeys(step.children, search))
+        return None
 
     def _fed(self, parts: list[Part[Sequence]]) -> list[Event]:
         """Feed all; if that fails, each alone: feeding the same again changes nothing."""
@@ -84,24 +133,31 @@ class Batch:
             logits = self._runner.feed(parts)
         except Exception as problem:
             if len(parts) == 1:
-                return [(parts[0].request, _failure(problem))]
+                return [(self._heads([parts[0].request])[0], _failure(problem))]
             return [event for part in parts for event in self._fed([part])]
         events = []
         for part, row in zip(parts, logits, strict=True):
-            event = None if row is None else _taken(part.request, row)
+            event = None if row is None else self._taken(part.request, row)
             if not isinstance(event, GenerationError):
                 self._scheduler.fed(part)
             if event is not None:
-                events.append((part.request, event))
+                events.append((self._heads([part.request])[0], event))
         return events
 
+    def _taken(self, sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError | None:
+        """None for a beam, which waits for the others of its search."""
+        if largest(logits) is None:
+            return GenerationError(
+                f"the model's logits after {len(sequence.tokens)} tokens are not numbers: its weights are damaged, "
+                "or the dtype is too narrow for it. Check the folder, or use dtype float32"
+            )
+        if sequence in self._searches:
+            self._searches[sequence].take(sequence, logits)
+            return None
+        return _chosen(sequence, logits)
 
-def _taken(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
-    if largest(logits) is None:
-        return GenerationError(
-            f"the model's logits after {len(sequence.tokens)} tokens are not numbers: its weights are damaged, "
-            "or the dtype is too narrow for it. Check the folder, or use dtype float32"
-        )
+
+def _chosen(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:
     params = sequence.params
     try:
         allowed = None if sequence.grammar is None else sequence.grammar.allowed()

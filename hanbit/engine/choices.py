@@ -16,7 +16,7 @@ def each(params: SamplingParams) -> list[SamplingParams]:
     n=1. Where the best are to be found, the likelihood of every token is told.
     """
     made = params.best_of or params.n
-    if made == 1:
+    if made == 1 or params.num_beams > 1:  # one search finds n answers
         return [params]
     one = replace(params, n=1, best_of=None)
     if made > params.n and params.logprobs is None:

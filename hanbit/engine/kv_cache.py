@@ -59,6 +59,11 @@ class KVCache:
                 f"which this machine of {readable_bytes(most)} refuses. Lower num_blocks or kv_cache_gb of the LLM"
             ) from problem
 
+    def copy(self, source: int, target: int) -> None:
+        """Keys and values of one block to another."""
+        for slab in (*self.keys, *self.values):
+            slab[target] = slab[source]
+
     def clear(self, blocks: Sequence[int]) -> None:
         """Zeros: a place that nobody looks at still counts if it holds NaN."""
         for slab in (*self.keys, *self.values):

@@ -19,6 +19,8 @@ from hanbit.common.errors import GenerationError, ModelError
 from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
+from hanbit.engine.beams import check_width
+from hanbit.engine.blocks import Blocks
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
@@ -203,10 +205,12 @@ class LLM:
         name: str = "the prompt",
         priority: int = 0,
         deadline: float | None = None,
+        seats: int | None = None,
     ) -> Sequence:
         """A checked prompt, ready to be answered; `name` is what an error calls it.
 
-        `priority`, `deadline`: as Sequence has them. Without max_tokens the answer gets what context and cache leave.
+        `priority`, `deadline`: as Sequence has them; `seats`: of the batch, else `max_sequences`. Without max_tokens
+        the answer gets what context and cache leave.
         """
         params = self._params(params, 1)[0]
         if len(each(params)) > 1:
@@ -223,7 +227,10 @@ class LLM:
                 f"{name} has {len(tokens)} tokens and the model's context holds {self.context}, the answer included. "
                 f"Shorten it by at least {1 - room}"
             )
-        max_tokens = params.max_tokens or max(1, min(room, self.cache_tokens + 1 - len(tokens)))
+        seats = seats or self.max_sequences
+        blocks = Blocks(self._blocks_for(seats if params.num_beams > 1 else 1), self.block_size)
+        share = blocks.num_blocks // params.num_beams * self.block_size
+        max_tokens = params.max_tokens or max(1, min(room, share + 1 - len(tokens)))
         if max_tokens > room:
             log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
         max_tokens = min(max_tokens, room)
@@ -231,7 +238,10 @@ class LLM:
         found = None if adapter is None else self._adapter(adapter)
         ends = self.defaults.end_ids
         grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)
-        return Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar)
+        made = Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar)
+        if params.num_beams > 1:
+            check_width(made, blocks, seats)
+        return made
 
     def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
         """The sequences that are made for one prompt, which is encoded once."""
@@ -289,6 +299,8 @@ class LLM:
 def _given(params: SamplingParams, sequences: Items[Sequence]) -> Output:
     """One prompt's answers, all of them over, as one output."""
     outputs = [sequence.output() for sequence in sequences]
+    if params.num_beams > 1:
+        return outputs[0]
     first, *others = [outputs[place] for place in chosen(params, [output.logprobs for output in outputs])]
     if params.logprobs is None:  # they were told for the choice
         first, *others = [replace(output, logprobs=()) for output in (first, *others)]

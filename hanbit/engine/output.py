@@ -31,7 +31,8 @@ class Piece:
     """A step of an answer. `text` may be empty while a character or a possible stop text is incomplete; the texts of
     all pieces joined are the answer, and so are the token ids. The last piece has a finish reason and the usage.
 
-    `logprobs`: one for each token id where they were asked for, else empty.
+    `logprobs`: one for each token id where they were asked for, else empty. `others`: further answers, each whole, with
+    the only piece of a beam search; their tokens are part of its usage.
     """
 
     text: str
@@ -39,13 +40,15 @@ class Piece:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     logprobs: tuple[Logprob, ...] = ()
+    others: tuple["Piece", ...] = ()
 
 
 @dataclass(frozen=True)
 class Output:
     """A whole answer. `token_ids` include the end token where there was one; `text` shows no special tokens.
 
-    `others`: the further answers to the same prompt where several were asked for.
+    `others`: the further answers to the same prompt where several were asked for. `score`: of a beam search, the sum of
+    the tokens' log-probabilities over their number to the power of length_penalty.
     """
 
     text: str
@@ -54,3 +57,4 @@ class Output:
     finish_reason: FinishReason
     logprobs: tuple[Logprob, ...] = ()
     others: tuple["Output", ...] = ()
+    score: float | None = None

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hanbit.common.errors import GenerationError
 from hanbit.engine.structured_outputs import StructuredOutputs
 
 MOST_LOGPROBS = 20  # as OpenAI has it
+MOST_BEAMS = 32
 MOST_CHOICES = 128  # answers to one prompt
 MOST_BAD_WORDS = 1024
 LONGEST_BAD_WORD = 1024  # characters or tokens
@@ -41,6 +42,10 @@ class SamplingParams:
         min_tokens too if nothing else can follow.
     logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
     n: how many answers are given to a prompt.
+    num_beams: above 1, nothing is drawn (temperature, top-k and the like do not count): so many likeliest ways to go on
+        are followed, and the n best answers given; `length_penalty`: a score is divided by the answer's tokens to the
+        power of this; `early_stopping`: True ends with the first num_beams answers, False when the best way looks worse
+        than them, "never" when it must be. As transformers has them.
     best_of: how many are made for it, of which those n are given that are likeliest a token; None makes n.
     """
 
@@ -64,6 +69,9 @@ class SamplingParams:
     structured_outputs: StructuredOutputs | None = None
     logprobs: int | None = None
     n: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
     best_of: int | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +103,7 @@ class SamplingParams:
         right = isinstance(self.structured_outputs, StructuredOutputs | None)
         _check("structured_outputs", self.structured_outputs, right, "StructuredOutputs")
         _check("n", self.n, _is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
+        self._check_beams()
         right = self.best_of is None or (_is_whole(self.best_of, self.n) and self.best_of <= MOST_CHOICES)
         _check("best_of", self.best_of, right, f"a whole number from n={self.n} to {MOST_CHOICES}")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
@@ -102,6 +111,17 @@ class SamplingParams:
         object.__setattr__(self, "stop", _stops(self.stop))
         if self.top_k == -1:
             object.__setattr__(self, "top_k", 0)
+
+    def _check_beams(self) -> None:
+        right = _is_whole(self.num_beams, 1) and self.num_beams <= MOST_BEAMS
+        _check("num_beams", self.num_beams, right, f"a whole number from 1 to {MOST_BEAMS}")
+        right = _is_finite(self.length_penalty) and -8 <= self.length_penalty <= 8
+        _check("length_penalty", self.length_penalty, right, "from -8 to 8")
+        right = isinstance(self.early_stopping, bool) or self.early_stopping == "never"
+        _check("early_stopping", self.early_stopping, right, 'true, false or "never"')
+        if self.num_beams > 1:
+            _check("n", self.n, self.n <= self.num_beams, f"at most num_beams={self.num_beams}")
+            _check("best_of", self.best_of, self.best_of is None, "left out beside num_beams")
 
     @property
     def is_greedy(self) -> bool:

@@ -23,7 +23,7 @@ class Request(Protocol):
 
     @property
     def tokens(self) -> Items[int]:
-        """Prompt and answer so far; grows by the newest token when a step has fed all of them."""
+        """Prompt and answer so far; grows by the newest token when a step has fed all of them, or later."""
 
     @property
     def longest(self) -> int:
@@ -135,6 +135,33 @@ class Scheduler(Generic[R]):
         self._release(ticket)
         return [block for block in blocks if self.blocks.num_free_among([block])]
 
+    def fork(self, request: R, child: R) -> tuple[int, int] | None:
+        """`child` begins with the tokens of `request` and goes on from the same place, in the same turn: a beam.
+
+        They share full blocks. Of the one that is not full the child gets a copy: (from, to), to be made before the
+        next step. Without a seat or a block it waits, and reads its tokens anew.
+        """
+        ticket, size = self._tickets[request], self.blocks.block_size
+        self._tickets[child] = new = _Ticket(child, ticket.rank, keys=list(ticket.keys))
+        num_full, rest = divmod(ticket.num_fed, size)
+        has_room = len(self._running) < self.limits.sequences and self.blocks.num_free >= (rest > 0)
+        if ticket not in self._running or not has_room:
+            bisect.insort(self._waiting, new, key=_rank)
+            return None
+        bisect.insort(self._running, new, key=_rank)
+        new.blocks, new.num_fed = ticket.blocks[:num_full], ticket.num_fed
+        for block in new.blocks:
+            self.blocks.share(block)
+        if rest == 0:
+            return None
+        new.blocks.append(self.blocks.take())
+        return ticket.blocks[num_full], new.blocks[num_full]
+
+    def become(self, request: R, child: R) -> None:
+        """`child`, which begins with the tokens of `request`, stands in its place from now on."""
+        self._tickets[child] = ticket = self._tickets.pop(request)
+        ticket.request = child
+
     def late(self) -> list[R]:
         """Those whose deadline has passed, first come first; they are still here."""
         timed = [one for one in self._tickets.values() if one.request.deadline is not None]
@@ -145,6 +172,14 @@ class Scheduler(Generic[R]):
 
     def plan(self) -> list[Part[R]]:
         """What to feed in the next step; empty only if nobody is here."""
+        parts = self._plan()
+        while not parts and self._running:  # all wait for fellows of theirs to get in
+            self._preempt(self._running[-1])
+            parts = self._plan()
+        assert parts or not self._tickets
+        return parts
+
+    def _plan(self) -> list[Part[R]]:
         num_growing = sum(ticket.num_left == 1 for ticket in self._running)
         budget = self.limits.step_tokens - num_growing
         budget = min(budget, self.limits.patience) if num_growing else budget
@@ -159,9 +194,7 @@ class Scheduler(Generic[R]):
                 parts.append(_part(ticket, tokens))
         if self.counts.preempted == preempted:  # else who was just sent away would come back at once
             parts += self._admit(budget)
-        parts = [part for part in parts if self._tickets[part.request] in self._running]  # admitting sends away, too
-        assert parts or not self._tickets
-        return parts
+        return [part for part in parts if self._tickets[part.request] in self._running]  # admitting sends away, too
 
     def fed(self, part: Part[R]) -> None:
         """The part's keys and values are in the cache, and are numbers."""

@@ -1,5 +1,6 @@
 """One prompt and its growing answer: its own random numbers, its text, its end. No torch."""
 
+import copy
 import random
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class Sequence:
         self._stop = StopText(params.stop, params.min_tokens)
         self._said: list[str] = []
         self._logprobs: list[Logprob] = []
+        self._output: Output | None = None
 
     @property
     def longest(self) -> int:
@@ -64,6 +66,11 @@ class Sequence:
     def root(self) -> bytes:
         """Keys and values of the same tokens differ by adapter."""
         return b"" if self.adapter is None else self.adapter.root
+
+    @property
+    def num_ends(self) -> int:
+        """Tokens that end it."""
+        return len(self._end_ids)
 
     def uniform(self) -> float:
         """The next random number of this sequence alone; greedy answers use none."""
@@ -100,10 +107,30 @@ class Sequence:
         usage = None if self.finish_reason is None else Usage(len(self.prompt), len(self.answer))
         return Piece(text, (token,), self.finish_reason, usage, logprobs)
 
-    def output(self) -> Output:
+    def fork(self) -> "Sequence":
+        """Another one that is where this one is; they go on apart."""
+        other = copy.copy(self)
+        other.tokens, other.answer = list(self.tokens), list(self.answer)
+        other._said, other._logprobs = list(self._said), list(self._logprobs)
+        other._text, other._stop = self._text.copy(), self._stop.copy()
+        other.grammar = None if self.grammar is None else self.grammar.copy()
+        return other
+
+    def become(self, other: "Sequence", output: Output) -> None:
+        """End with the answer of a fork."""
+        self.tokens, self.answer, self.finish_reason, self._output = (
+            other.tokens,
+            other.answer,
+            other.finish_reason,
+            output,
+        )
+
+    def output(self, score: float | None = None) -> Output:
         assert self.finish_reason is not None, "the answer has not ended"
+        if self._output is not None:
+            return self._output
         said, logprobs = "".join(self._said), tuple(self._logprobs)
-        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs)
+        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs, score=score)
 
     def _rest(self) -> str:
         """Half a character that is never completed may itself complete a stop text."""

@@ -78,7 +78,9 @@ class Service:
         dropping it, or cancelling the task that waits for it ends the work within two steps.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        sequence = self.llm.sequence(prompt, params, adapter=adapter, priority=priority, deadline=deadline)
+        sequence = self.llm.sequence(
+            prompt, params, adapter=adapter, priority=priority, deadline=deadline, seats=self.max_sequences
+        )
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
         with self._changed:
             if self._is_closed:

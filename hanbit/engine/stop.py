@@ -1,5 +1,6 @@
 """End an answer exactly before a stop text, however the text was cut into pieces. No torch."""
 
+import copy
 from collections.abc import Sequence
 
 
@@ -17,6 +18,10 @@ class StopText:
         self._first = first if stops else 0
         self._held = ""
         self.is_stopped = False
+
+    def copy(self) -> "StopText":
+        """Where this one is now; they go on apart."""
+        return copy.copy(self)
 
     def push(self, piece: str) -> str:
         """The text that is now safe to say; nothing more after a stop."""

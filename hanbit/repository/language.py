@@ -44,6 +44,9 @@ SAMPLING = (
     Field("repetition_penalty", DataType.TYPE_FP32, is_optional=True),
     Field("seed", DataType.TYPE_UINT64, is_optional=True),
     Field("best_of", DataType.TYPE_INT32, is_optional=True),
+    Field("num_beams", DataType.TYPE_INT32, is_optional=True),
+    Field("length_penalty", DataType.TYPE_FP32, is_optional=True),
+    Field("early_stopping", DataType.TYPE_BOOL, is_optional=True),
     Field("ignore_eos", DataType.TYPE_BOOL, is_optional=True),
 )
 BAD_WORDS = (

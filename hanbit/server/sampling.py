@@ -27,6 +27,8 @@ _THEIR_NAMES = {
     "top_k": "runtime_top_k",
     "top_p": "runtime_top_p",
     "seed": "random_seed",
+    "num_beams": "beam_width",
+    "length_penalty": "len_penalty",
 }
 _KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE, "stream")
 _USUAL_LEVEL = 100  # of a request that names no priority

@@ -5,6 +5,7 @@ the replacement character is held back until the next id completes it. Each deco
 point where the text was whole, because some decoders treat the first token of a text differently.
 """
 
+import copy
 import re
 
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -21,6 +22,12 @@ class TextStream:
         self._skip_special_tokens = skip_special_tokens
         self._ids: list[int] = []  # since the whole point before the last one
         self._spoken = 0  # how many of `_ids` have been given out
+
+    def copy(self) -> "TextStream":
+        """Where this one is now; they go on apart."""
+        other = copy.copy(self)
+        other._ids = list(self._ids)
+        return other
 
     def push(self, id: int) -> str:
         """The text that this id completes; empty while a character is incomplete."""

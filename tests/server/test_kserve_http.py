@@ -164,6 +164,13 @@ def test_a_form_that_cannot_be_kept_is_a_400_with_the_reason(http: Http) -> None
         assert words in found.json()["error"]
 
 
+def test_beams_go_by_our_names_and_by_fastertransformers(http: Http, llm: LLM) -> None:
+    wanted = whole(llm, SamplingParams(num_beams=3, length_penalty=0.5, max_tokens=9))
+    body = {"text_input": PROMPT, "max_tokens": 9}
+    for names in ({"num_beams": 3, "length_penalty": 0.5}, {"beam_width": 3, "len_penalty": 0.5}):
+        assert http.ask("/v2/models/small/generate", {**body, **names}).json()["text_output"] == wanted
+
+
 def _as_parameters(body: dict[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in body.items() if name != "text_input"}
     text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [body["text_input"]]}

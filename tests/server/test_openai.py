@@ -285,6 +285,24 @@ def test_sampling_fields_reach_the_engine(client: OpenAI, llm: LLM) -> None:
     assert found.choices[0].text == llm.generate(["The"], params)[0].text
 
 
+def test_beams_are_those_of_the_engine_whole_and_streamed(client: OpenAI, llm: LLM) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": ["The quick", "안녕"], "max_tokens": 8, "n": 2}
+    params = SamplingParams(max_tokens=8, n=2, num_beams=3, length_penalty=0.5)
+    outputs = llm.generate(["The quick", "안녕"], params)
+    wanted = [one.text for output in outputs for one in (output, *output.others)]
+    extra = {"num_beams": 3, "length_penalty": 0.5}
+    found = client.completions.create(**asked, extra_body=extra)
+    assert [choice.text for choice in found.choices] == wanted
+    assert found.usage is not None
+    assert found.usage.completion_tokens == sum(len(one.token_ids) for o in outputs for one in (o, *o.others))
+    texts = [""] * 4
+    for chunk in client.completions.create(**asked, stream=True, extra_body=extra):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == wanted
+    theirs = {"use_beam_search": True, "length_penalty": 0.5, "best_of": 3}
+    assert [choice.text for choice in client.completions.create(**asked, extra_body=theirs).choices] == wanted
+
+
 CAT: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 4}, "lives": {"enum": [7, 9]}},
@@ -443,6 +461,9 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "logprobs beyond": ({"logprobs": 21}, "logprobs", "invalid_value"),
     "echo with logprobs": ({"echo": True, "logprobs": 1}, "echo", None),
     "a suffix": ({"suffix": "end"}, "suffix", "unsupported_parameter"),
+    "beams beyond": ({"num_beams": 99}, "num_beams", "invalid_value"),
+    "beams beside best_of": ({"num_beams": 2, "best_of": 3}, "best_of", "invalid_value"),
+    "more beams than seats": ({"num_beams": 5}, "num_beams", "invalid_value"),
     "best of fewer than n": ({"best_of": 2, "n": 3}, "best_of", "invalid_value"),
     "best of two in a stream": ({"best_of": 2, "stream": True}, "best_of", None),
     "unknown": ({"temprature": 1}, "temprature", "unknown_parameter"),

@@ -26,6 +26,8 @@ _SAME_NAME = (
     "stop",
     "ignore_eos",
     "n",
+    "length_penalty",
+    "early_stopping",
 )
 _FIELDS = {field.name for field in fields(SamplingParams)}
 _MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
@@ -49,11 +51,17 @@ def sampling(
             seed=seed,
             max_tokens=max_tokens,
             logprobs=logprobs,
-            best_of=best_of,
+            best_of=None if asked.use_beam_search else best_of,
+            num_beams=_width(asked, best_of),
             structured_outputs=form,
         )
     except GenerationError as problem:  # its messages begin with name=value
         raise Refusal(str(problem), param=str(problem).partition("=")[0], code="invalid_value") from None
+
+
+def _width(asked: Answering, best_of: int | None) -> int:
+    """Of a beam search; vLLM's switch takes as many beams as answers are to be given or made."""
+    return max(asked.num_beams, best_of or asked.n) if asked.use_beam_search else asked.num_beams
 
 
 class Answers:
@@ -66,7 +74,8 @@ class Answers:
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._made = len(each(params))  # for each prompt
+        self._streams_each = len(each(params))  # for each prompt
+        self._made = params.n if params.num_beams > 1 else self._streams_each
         self._streams: list[CountedAnswer] = []
         self._usages: dict[int, Usage] = {}
 
@@ -74,7 +83,7 @@ class Answers:
         self._streams.append(stream)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._streams) * self._made // self._streams_each
 
     async def close(self) -> None:
         for stream in self._streams:
@@ -82,14 +91,16 @@ class Answers:
 
     async def __aiter__(self) -> AsyncGenerator[tuple[int, Piece], None]:
         pieces = self._in_turn() if len(self._streams) == 1 else self._together()
-        async for choice, piece in pieces:
+        async for stream, piece in pieces:
+            choice = stream * self._made // self._streams_each
             if piece.usage is not None:
                 self._usages[choice] = piece.usage
-            yield choice, piece
+            for index, one in enumerate((piece, *piece.others)):
+                yield choice + index, one
 
     async def given(self) -> list[list[Piece]]:
         """The pieces of each choice, once all are over."""
-        pieces: list[list[Piece]] = [[] for _ in self._streams]
+        pieces: list[list[Piece]] = [[] for _ in range(len(self))]
         async for choice, piece in self:
             pieces[choice].append(piece)
         found = []

@@ -26,7 +26,7 @@ async def complete(models: Models, request: Request) -> Response:
     llm = model.service.llm
     if asked.echo and asked.logprobs is not None:
         raise Refusal("logprobs of an echoed prompt are not computed: leave out echo or logprobs", "echo")
-    if asked.stream and asked.best_of not in (None, asked.n):
+    if asked.stream and asked.best_of not in (None, asked.n) and not asked.use_beam_search:
         raise Refusal("the best of several answers are known when all are over: leave out stream or best_of", "best_of")
     params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of)
     prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)

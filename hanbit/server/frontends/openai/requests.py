@@ -2,8 +2,10 @@
 checked by its SamplingParams, limits on amounts here.
 
 https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority` and the two token routes are vLLM's,
-`top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's.
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority`,
+`use_beam_search` and the two token routes are vLLM's,
+`top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's,
+`num_beams` and `early_stopping` transformers'.
 """
 
 from typing import Annotated, Any, Literal
@@ -101,6 +103,10 @@ class Answering(Forms):
     min_tokens: int = Field(0, lt=_WHOLE)
     ignore_eos: bool = False
     priority: int = Field(0, ge=-_WHOLE, lt=_WHOLE)
+    num_beams: int = 1
+    use_beam_search: bool = False
+    length_penalty: float = 1
+    early_stopping: bool | Literal["never"] = False
     n: int = Field(1, ge=1, le=MOST_CHOICES)
     stream: bool = False
     stream_options: StreamOptions | None = None
