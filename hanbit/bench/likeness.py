@@ -61,6 +61,7 @@ class _Text:
     priority: int = 0
     deadline: float | None = None
     root: bytes = b""
+    reads_all: bool = False
 
 
 def log_probabilities(llm: LLM, tokens: list[int], first: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from hanbit.engine.blocks import Blocks
 from hanbit.engine.native import largest
 from hanbit.engine.output import Piece
 from hanbit.engine.runner import Runner
-from hanbit.engine.sampling import adjusted, choose, logprob_of
+from hanbit.engine.sampling import adjusted, choose, logprob_of, logprobs_of
 from hanbit.engine.scheduler import Limits, Part, Scheduler
 from hanbit.engine.sequence import Sequence
 
@@ -137,24 +137,40 @@ class Batch:
             return [event for part in parts for event in self._fed([part])]
         events = []
         for part, row in zip(parts, logits, strict=True):
-            event = None if row is None else self._taken(part.request, row)
+            event = None if row is None else self._taken(part, row)
             if not isinstance(event, GenerationError):
                 self._scheduler.fed(part)
             if event is not None:
                 events.append((self._heads([part.request])[0], event))
         return events
 
-    def _taken(self, sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError | None:
-        """None for a beam, which waits for the others of its search."""
-        if largest(logits) is None:
+    def _taken(self, part: Part[Sequence], logits: torch.Tensor) -> Piece | GenerationError | None:
+        """None for a beam, which waits for the others of its search, and for a piece of a prompt."""
+        sequence = part.request
+        if any(largest(row) is None for row in logits.view(-1, logits.shape[-1])):
             return GenerationError(
-                f"the model's logits after {len(sequence.tokens)} tokens are not numbers: its weights are damaged, "
+                f"the model's logits after {part.end} tokens are not numbers: its weights are damaged, "
                 "or the dtype is too narrow for it. Check the folder, or use dtype float32"
             )
+        if sequence.reads_all:
+            _read(part, logits)
+            logits = logits[-1]
+        if part.end < len(sequence.tokens):
+            return None
+        if sequence.max_tokens == 0:
+            return sequence.end()
         if sequence in self._searches:
             self._searches[sequence].take(sequence, logits)
             return None
         return _chosen(sequence, logits)
+
+
+def _read(part: Part[Sequence], logits: torch.Tensor) -> None:
+    """Logits [tokens of the part, vocabulary] say how likely the tokens behind them are."""
+    sequence, count = part.request, part.request.params.prompt_logprobs
+    assert count is not None
+    following = sequence.prompt[part.start + 1 : part.end + 1]
+    sequence.read(part.start, logprobs_of(logits, following, count))
 
 
 def _chosen(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError:

@@ -222,19 +222,20 @@ class LLM:
         self._check_tokens("top_p_reset_ids", list(params.top_p_reset_ids))
         self._check_tokens("bad_words", [id for word in params.bad_words if not isinstance(word, str) for id in word])
         room = self.context - len(tokens)
-        if room < 1:
+        least = int(params.max_tokens != 0)
+        if room < least:
             raise GenerationError(
                 f"{name} has {len(tokens)} tokens and the model's context holds {self.context}, the answer included. "
-                f"Shorten it by at least {1 - room}"
+                f"Shorten it by at least {least - room}"
             )
         seats = seats or self.max_sequences
         blocks = Blocks(self._blocks_for(seats if params.num_beams > 1 else 1), self.block_size)
         share = blocks.num_blocks // params.num_beams * self.block_size
-        max_tokens = params.max_tokens or max(1, min(room, share + 1 - len(tokens)))
+        max_tokens = max(1, min(room, share + 1 - len(tokens))) if params.max_tokens is None else params.max_tokens
         if max_tokens > room:
             log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
         max_tokens = min(max_tokens, room)
-        check_size(len(tokens) + max_tokens - 1, self.cache_tokens, name)
+        check_size(len(tokens) + max(0, max_tokens - 1), self.cache_tokens, name)
         found = None if adapter is None else self._adapter(adapter)
         ends = self.defaults.end_ids
         grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)

@@ -32,7 +32,8 @@ class Piece:
     all pieces joined are the answer, and so are the token ids. The last piece has a finish reason and the usage.
 
     `logprobs`: one for each token id where they were asked for, else empty. `others`: further answers, each whole, with
-    the only piece of a beam search; their tokens are part of its usage.
+    the only piece of a beam search; their tokens are part of its usage. `prompt_logprobs`: with the first piece, where
+    they were asked for: one for each token of the prompt, None for the first, which nothing is before.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Piece:
     usage: Usage | None = None
     logprobs: tuple[Logprob, ...] = ()
     others: tuple["Piece", ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,4 @@ class Output:
     logprobs: tuple[Logprob, ...] = ()
     others: tuple["Output", ...] = ()
     score: float | None = None
+    prompt_logprobs: tuple[Logprob | None, ...] = ()

@@ -1,6 +1,7 @@
 """One model and one cache: feed parts of sequences, get logits. Every step runs without autograd."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -35,16 +36,16 @@ class Runner:
 
     @torch.inference_mode()
     def feed(self, parts: Sequence[Part[Fed]]) -> list[torch.Tensor | None]:
-        """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now."""
+        """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now, and
+        [tokens, vocabulary] of each whose request `reads_all`."""
         logits: list[torch.Tensor | None] = [None] * len(parts)
-        native, others = self._apart(parts)
-        if native:
-            for index, row in zip(native, self._decode([parts[index] for index in native]), strict=True):
-                logits[index] = row if _is_whole(parts[index]) else None
-        whole = [index for index in others if _is_whole(parts[index])]
-        if others:
-            for index, row in zip(whole, self._flat([parts[index] for index in others]), strict=True):
-                logits[index] = row
+        for indices, feed in zip(self._apart(parts), (self._decode, self._flat), strict=True):
+            fed = [parts[index] for index in indices]
+            if not fed:
+                continue
+            for index, rows in zip(indices, feed(fed).split([_num_wanted(part) for part in fed]), strict=True):
+                if len(rows):
+                    logits[index] = rows if parts[index].request.reads_all else rows[0]
         return logits
 
     def _apart(self, parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
@@ -59,15 +60,17 @@ class Runner:
         return single, sorted({*range(len(parts))} - {*single})
 
     def _decode(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
+        """Logits [rows that are wanted, vocabulary]."""
         assert self.step is not None
-        return self.step(
+        logits = self.step(
             [part.request.tokens[part.start] for part in parts],
             [part.start for part in parts],
             [part.blocks for part in parts],
         )
+        return logits[_wanted_rows(parts)]
 
     def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
-        """Logits [parts that are whole, vocabulary]."""
+        """Logits [rows that are wanted, vocabulary]."""
         self.attend.begin(parts)
         self.attend.adapters = of_rows(
             [part.request.adapter for part in parts for _ in range(part.start, part.end)], self.device
@@ -76,12 +79,8 @@ class Runner:
         places = [place for part in parts for place in range(part.start, part.end)]
         positions = self._column(places)
         hidden = self.model.trunk(self.model.embed(self._column(tokens), positions), positions, self.attend)
-        last, end = [], 0
-        for part in parts:
-            end += part.end - part.start
-            if _is_whole(part):
-                last.append(end - 1)
-        return self.model.head(hidden[last, 0]) if last else hidden.new_empty(0)
+        wanted = _wanted_rows(parts)
+        return self.model.head(hidden[wanted, 0]) if wanted else hidden.new_empty(0)
 
     def _column(self, numbers: list[int]) -> torch.Tensor:
         """[tokens, 1]"""
@@ -97,6 +96,17 @@ def cache_shape_of(model: Decoder) -> CacheShape:
 
 def _is_whole(part: Part[Fed]) -> bool:
     return part.end == len(part.request.tokens)
+
+
+def _num_wanted(part: Part[Fed]) -> int:
+    """Of how many of its last rows logits are wanted."""
+    return part.end - part.start if part.request.reads_all else int(_is_whole(part))
+
+
+def _wanted_rows(parts: Sequence[Part[Fed]]) -> list[int]:
+    """Places of those rows among the rows of all parts."""
+    ends = accumulate(part.end - part.start for part in parts)
+    return [row for part, end in zip(parts, ends, strict=True) for row in range(end - _num_wanted(part), end)]
 
 
 def _attention_of(block: torch.nn.Module) -> JoinedAttention:

@@ -15,6 +15,7 @@ from hanbit.engine.sampling_params import SamplingParams
 
 # Sorting 49,152 probabilities takes 3 ms, finding the largest 1,024 a tenth of it; nearly always they suffice.
 _USUALLY_ENOUGH = 1024
+_ROWS_AT_ONCE = 64  # of a prompt's logits, whose logarithms are as large
 
 
 def choose(logits: torch.Tensor, params: SamplingParams, uniform: float, top_p: float | None = None) -> int:
@@ -68,6 +69,19 @@ def logprob_of(logits: torch.Tensor, token: int, count: int) -> Logprob:
     logprobs = logits.float().log_softmax(0)
     top = logprobs.topk(min(count, len(logprobs)))
     return Logprob(token, float(logprobs[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+
+
+def logprobs_of(logits: torch.Tensor, tokens: Sequence[int], count: int) -> list[Logprob]:
+    """Of each of some tokens by its row of logits [tokens or more, vocabulary], as `logprob_of`."""
+    found: list[Logprob] = []
+    for start in range(0, len(tokens), _ROWS_AT_ONCE):
+        chosen = list(tokens[start : start + _ROWS_AT_ONCE])
+        logprobs = logits[start : start + len(chosen)].float().log_softmax(1)
+        values, ids = logprobs.topk(min(count, logprobs.shape[1]))
+        own = logprobs[range(len(chosen)), chosen]
+        for token, logprob, top_ids, top in zip(chosen, own.tolist(), ids.tolist(), values.tolist(), strict=True):
+            found.append(Logprob(token, logprob, tuple(zip(top_ids, top, strict=True))))
+    return found
 
 
 def candidates(

@@ -41,6 +41,7 @@ class SamplingParams:
     structured_outputs: what form the answer has (structured_outputs.py); it ends where the form is complete, before
         min_tokens too if nothing else can follow.
     logprobs: how many of the likeliest tokens are told at each place, beside the chosen one's; None tells nothing.
+    prompt_logprobs: the same of the prompt's tokens, from the second on; max_tokens may be 0 then, for nothing else.
     n: how many answers are given to a prompt.
     num_beams: above 1, nothing is drawn (temperature, top-k and the like do not count): so many likeliest ways to go on
         are followed, and the n best answers given; `length_penalty`: a score is divided by the answer's tokens to the
@@ -68,6 +69,7 @@ class SamplingParams:
     ignore_eos: bool = False
     structured_outputs: StructuredOutputs | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     n: int = 1
     num_beams: int = 1
     length_penalty: float = 1.0
@@ -90,16 +92,19 @@ class SamplingParams:
         _check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
         _check("top_k", self.top_k, _is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
         _check("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
-        right = self.max_tokens is None or _is_whole(self.max_tokens, 1)
-        _check("max_tokens", self.max_tokens, right, "a whole number from 1")
+        least = 1 if self.prompt_logprobs is None else 0
+        right = self.max_tokens is None or _is_whole(self.max_tokens, least)
+        _check("max_tokens", self.max_tokens, right, f"a whole number from {least}")
         _check("min_tokens", self.min_tokens, _is_whole(self.min_tokens, 0), "a whole number from 0")
         right = _is_finite(self.repetition_penalty) and self.repetition_penalty > 0
         _check("repetition_penalty", self.repetition_penalty, right, "above 0; 1 changes nothing")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
-        right = self.logprobs is None or (_is_whole(self.logprobs, 0) and self.logprobs <= MOST_LOGPROBS)
-        _check("logprobs", self.logprobs, right, f"a whole number from 0 to {MOST_LOGPROBS}")
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, name)
+            right = value is None or (_is_whole(value, 0) and value <= MOST_LOGPROBS)
+            _check(name, value, right, f"a whole number from 0 to {MOST_LOGPROBS}")
         right = isinstance(self.structured_outputs, StructuredOutputs | None)
         _check("structured_outputs", self.structured_outputs, right, "StructuredOutputs")
         _check("n", self.n, _is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
@@ -122,6 +127,8 @@ class SamplingParams:
         if self.num_beams > 1:
             _check("n", self.n, self.n <= self.num_beams, f"at most num_beams={self.num_beams}")
             _check("best_of", self.best_of, self.best_of is None, "left out beside num_beams")
+            right = self.prompt_logprobs is None
+            _check("prompt_logprobs", self.prompt_logprobs, right, "left out beside num_beams")
 
     @property
     def is_greedy(self) -> bool:

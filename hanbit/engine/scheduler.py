@@ -38,6 +38,10 @@ class Request(Protocol):
         """In seconds of the scheduler's clock, when nobody waits for it any more."""
 
     @property
+    def reads_all(self) -> bool:
+        """Is something wanted of every token, so that none may be taken over from another?"""
+
+    @property
     def root(self) -> Key:
         """What its keys and values depend on besides tokens: sequences with another root share no blocks."""
 
@@ -240,7 +244,7 @@ class Scheduler(Generic[R]):
 
     def _shared(self, ticket: _Ticket[R]) -> list[int] | None:
         """Blocks that hold its beginning already; None if the next one is just being filled by another."""
-        if not self._shares:
+        if not self._shares or ticket.request.reads_all:
             return []
         size, tokens = self.blocks.block_size, ticket.request.tokens
         extend_keys(ticket.keys, ticket.request.root, tokens, size)

@@ -55,12 +55,18 @@ class Sequence:
         self._stop = StopText(params.stop, params.min_tokens)
         self._said: list[str] = []
         self._logprobs: list[Logprob] = []
+        self._prompt_logprobs: list[Logprob | None] = [None]
         self._output: Output | None = None
 
     @property
     def longest(self) -> int:
         """Tokens it may have in the cache at most; the last token of an answer is never fed."""
-        return len(self.prompt) + self.max_tokens - 1
+        return len(self.prompt) + max(0, self.max_tokens - 1)
+
+    @property
+    def reads_all(self) -> bool:
+        """The likelihoods of its prompt are wanted, and some are not known yet: nothing of it may be taken over."""
+        return self.params.prompt_logprobs is not None and len(self._prompt_logprobs) < len(self.prompt)
 
     @property
     def root(self) -> bytes:
@@ -88,6 +94,18 @@ class Sequence:
         is_over = allowed is not None and allowed.sum() == allowed[ends].sum()
         return found if is_over else found | self._end_ids
 
+    def read(self, start: int, logprobs: Items[Logprob]) -> None:
+        """Take how likely the prompt's tokens behind places start, start + 1, .. were; known ones may come again."""
+        self._prompt_logprobs += logprobs[len(self._prompt_logprobs) - 1 - start :]
+
+    def end(self) -> Piece:
+        """The only piece where nothing but the prompt's likelihoods is wanted."""
+        self.finish_reason = "length"
+        return Piece("", (), "length", Usage(len(self.prompt), 0), (), (), self._prompt())
+
+    def _prompt(self) -> tuple[Logprob | None, ...]:
+        return () if self.params.prompt_logprobs is None else tuple(self._prompt_logprobs)
+
     def accept(self, token: int, logprobs: tuple[Logprob, ...] = ()) -> Piece:
         """Take a chosen token: what can be said now, and whether this was the end."""
         self.answer.append(token)
@@ -105,7 +123,8 @@ class Sequence:
             text += self._rest()
         self._said.append(text)
         usage = None if self.finish_reason is None else Usage(len(self.prompt), len(self.answer))
-        return Piece(text, (token,), self.finish_reason, usage, logprobs)
+        prompt = self._prompt() if len(self.answer) == 1 else ()
+        return Piece(text, (token,), self.finish_reason, usage, logprobs, (), prompt)
 
     def fork(self) -> "Sequence":
         """Another one that is where this one is; they go on apart."""
@@ -130,7 +149,7 @@ class Sequence:
         if self._output is not None:
             return self._output
         said, logprobs = "".join(self._said), tuple(self._logprobs)
-        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs, score=score)
+        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs, (), score, self._prompt())
 
     def _rest(self) -> str:
         """Half a character that is never completed may itself complete a stop text."""

@@ -24,6 +24,7 @@ class Row:
     priority: int = 0
     deadline: float | None = None
     root: bytes = b""
+    reads_all: bool = False
 
 
 class Rows:

@@ -18,9 +18,11 @@ from transformers.generation import logits_process
 
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine import runner
+from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
-from hanbit.engine.runner import cache_shape_of
+from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.scheduler import Limits
 from hanbit.tokenizers import chat
 from tests.engine.conftest import Folder
 from tests.engine.folders import VOCABULARY, theirs_of
@@ -169,6 +171,54 @@ def test_logprobs_come_with_every_token_and_say_what_transformers_says(llm: LLM,
     assert output.logprobs == tuple(one for piece in llm.stream(prompt, params) for one in piece.logprobs)
     with pytest.raises(GenerationError, match="logit_bias has token 500"):
         llm.generate([prompt], SamplingParams(logit_bias={500: 1.0}))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral window", "gpt2", "gemma2"])
+def test_logprobs_of_a_prompt_are_those_of_transformers_however_it_is_read(name: str, folder_of: Folder) -> None:
+    """In one step, in pieces, after its beginning is in the cache, beside others, on blocks that are taken away."""
+    prompts = prompts_of(40, 33, 1, 7)
+    model = theirs_of(folder_of(name))
+    params = SamplingParams(temperature=0, max_tokens=6, prompt_logprobs=3, logprobs=0, ignore_eos=True)
+    llms = [LLM(folder_of(name), device="cpu", max_num_batched_tokens=tokens) for tokens in (1024, 5)]
+    outputs = [
+        *llms[0].generate(prompts, params),
+        *llms[1].generate(prompts, params),
+        *llms[0].generate(prompts, params),
+    ]
+    batch = Batch(Runner(llms[0].model, 14, 4), Limits(4, step_tokens=16, patience=4))
+    sequences = [llms[0].sequence(prompt, params) for prompt in prompts]
+    for sequence in sequences:
+        batch.add(sequence)
+    while not batch.is_empty:
+        batch.step()
+    outputs += [sequence.output() for sequence in sequences]
+    assert batch.cache_counts.preempted > 0
+    for output in outputs:
+        prompt = list(output.prompt_token_ids)
+        with torch.inference_mode():
+            wanted = model(torch.tensor([prompt])).logits[0].log_softmax(1)
+        assert output.prompt_logprobs[0] is None
+        assert len(output.prompt_logprobs) == len(prompt)
+        for place, told in enumerate(output.prompt_logprobs[1:], 1):
+            assert told is not None
+            assert told.token_id == prompt[place]
+            assert told.logprob == pytest.approx(float(wanted[place - 1, prompt[place]]), abs=1e-4)
+            assert [value for _, value in told.top] == pytest.approx(
+                wanted[place - 1].topk(3).values.tolist(), abs=1e-4
+            )
+    plain = llms[0].generate(prompts, replace(params, prompt_logprobs=None))
+    assert [output.token_ids for output in outputs] == [output.token_ids for output in plain] * 4
+
+
+def test_a_prompt_as_long_as_the_context_may_be_asked_for_its_logprobs_alone(llm: LLM) -> None:
+    (prompt,) = prompts_of(CONTEXT)
+    only = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    (output,) = llm.generate([prompt], only)
+    assert (len(output.prompt_logprobs), output.token_ids, output.text) == (CONTEXT, (), "")
+    (piece,) = llm.stream(prompt[:5], only)
+    assert (len(piece.prompt_logprobs), piece.finish_reason) == (5, "length")
+    with pytest.raises(GenerationError, match="Shorten it by at least 1"):
+        llm.generate([[*prompt, 1]], only)
 
 
 @pytest.mark.parametrize("way", ["close", "drop"])

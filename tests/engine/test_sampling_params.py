@@ -86,3 +86,15 @@ def test_a_least_nucleus_above_the_first_is_refused() -> None:
 def test_the_best_are_of_at_least_as_many_as_are_given() -> None:
     with pytest.raises(GenerationError, match="best_of=2 must be a whole number from n=3"):
         SamplingParams(n=3, best_of=2)
+
+
+@pytest.mark.parametrize("beside", [{"n": 3}, {"best_of": 2}, {"prompt_logprobs": 0}])
+def test_what_a_beam_search_cannot_do_is_refused_by_name(beside: dict[str, Any]) -> None:
+    with pytest.raises(GenerationError, match=f"{next(iter(beside))}=.* must be "):
+        SamplingParams(num_beams=2, **beside)
+
+
+def test_no_tokens_may_be_asked_for_only_with_the_prompts_logprobs() -> None:
+    assert SamplingParams(max_tokens=0, prompt_logprobs=0).max_tokens == 0
+    with pytest.raises(GenerationError, match="max_tokens=0 must be a whole number from 1"):
+        SamplingParams(max_tokens=0)

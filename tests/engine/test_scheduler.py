@@ -29,6 +29,7 @@ class Talk:
     priority: int = 0
     deadline: float | None = None
     root: bytes = b""
+    reads_all: bool = False
     answer: list[int] = field(default_factory=list)
 
     @property

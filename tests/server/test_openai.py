@@ -403,6 +403,36 @@ def test_logprobs_are_the_engines_in_both_shapes(client: OpenAI, llm: LLM) -> No
     assert offsets == [sum(map(len, tokens[:place])) for place in range(len(tokens))]
 
 
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+def test_an_echo_tells_how_likely_the_prompt_was_as_lm_eval_reads_it(max_tokens: int, client: OpenAI, llm: LLM) -> None:
+    """Its `local-completions`: ids in, sums of token_logprobs behind a context, is the likeliest token the one told?"""
+    prompts = [llm.tokenizer.encode("The quick 안녕하세요 fox"), llm.tokenizer.encode("A")]
+    asked: dict[str, Any] = {"model": "tiny", "prompt": prompts, "max_tokens": max_tokens, "temperature": 0}
+    found = client.completions.create(**asked, echo=True, logprobs=2)
+    params = greedy(max_tokens=max_tokens, logprobs=2, prompt_logprobs=2)
+    for choice, output in zip(found.choices, llm.generate(prompts, params), strict=True):
+        told = choice.logprobs
+        assert told is not None
+        assert told.tokens is not None
+        assert told.top_logprobs is not None
+        assert told.token_logprobs is not None
+        assert (told.token_logprobs[0], told.top_logprobs[0]) == (None, None)
+        wanted = [*output.prompt_logprobs[1:], *output.logprobs]
+        assert told.token_logprobs[1:] == pytest.approx([one.logprob for one in wanted if one is not None], abs=1e-5)
+        assert len(told.tokens) == len(output.prompt_token_ids) + max_tokens == len(told.top_logprobs)
+        assert choice.text == llm.tokenizer.decode(output.prompt_token_ids) + output.text
+        assert choice.finish_reason == "length"
+    chunks = list(client.completions.create(**asked, echo=True, logprobs=2, stream=True))
+    for index, choice in enumerate(found.choices):
+        parts = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == index]
+        assert "".join(part.text for part in parts) == choice.text
+        tokens = [token for part in parts if part.logprobs is not None for token in part.logprobs.tokens or []]
+        assert choice.logprobs is not None
+        assert tokens == choice.logprobs.tokens
+    found = client.completions.create(**{**asked, "max_tokens": 0}, echo=True)
+    assert [choice.text for choice in found.choices] == [llm.tokenizer.decode(prompt) for prompt in prompts]
+
+
 def test_without_max_tokens_a_chat_may_fill_the_context(client: OpenAI, llm: LLM) -> None:
     found = client.chat.completions.create(model="tiny", messages=HELLO, temperature=0, extra_body={"ignore_eos": True})
     assert found.usage is not None
@@ -459,7 +489,6 @@ WRONG: dict[str, tuple[dict[str, Any], str | None, str | None]] = {  # body, par
     "a wrong pattern": ({"structured_outputs": {"regex": "("}}, "structured_outputs", "invalid_value"),
     "two forms": ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", None),
     "logprobs beyond": ({"logprobs": 21}, "logprobs", "invalid_value"),
-    "echo with logprobs": ({"echo": True, "logprobs": 1}, "echo", None),
     "a suffix": ({"suffix": "end"}, "suffix", "unsupported_parameter"),
     "beams beyond": ({"num_beams": 99}, "num_beams", "invalid_value"),
     "beams beside best_of": ({"num_beams": 2, "best_of": 3}, "best_of", "invalid_value"),

@@ -1,6 +1,7 @@
 """The engine's answers to one request: checked and begun together, heard as they come, ended together."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -39,6 +40,7 @@ def sampling(
     max_tokens: int | None,
     logprobs: int | None,
     best_of: int | None = None,
+    prompt_logprobs: int | None = None,
 ) -> SamplingParams:
     """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. Raises Refusal."""
     given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
@@ -51,6 +53,7 @@ def sampling(
             seed=seed,
             max_tokens=max_tokens,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             best_of=None if asked.use_beam_search else best_of,
             num_beams=_width(asked, best_of),
             structured_outputs=form,
@@ -153,7 +156,7 @@ async def begin(
         raise Refusal(
             f"{len(prompts)} prompts with {len(made)} answers each are more than {MOST_CHOICES}: ask in parts", "n"
         )
-    _check_lengths(prompts, model.service.llm.context, param)
+    _check_lengths(prompts, model.service.llm.context, params.max_tokens, param)
     try:
         await model.service.prepare(params)
     except GrammarError as problem:
@@ -168,18 +171,19 @@ async def begin(
         raise
     except GenerationError as problem:
         await answers.close()
-        first = str(problem).partition(" ")[0]  # the engine's messages begin with what is at fault
-        raise Refusal(str(problem), first if first in _FIELDS else param, "invalid_value") from None
+        first = re.match(r"\w*", str(problem))  # the engine's messages begin with what is at fault
+        name = first.group() if first is not None and first.group() in _FIELDS else param
+        raise Refusal(str(problem), name, "invalid_value") from None
     return answers
 
 
-def _check_lengths(prompts: Sequence[Sequence[int]], context: int, param: str) -> None:
+def _check_lengths(prompts: Sequence[Sequence[int]], context: int, max_tokens: int | None, param: str) -> None:
     """The engine has the same rule; clients want its code, and many a long prompt is not worth the engine's time."""
     for prompt in prompts:
-        if len(prompt) >= context:
+        if len(prompt) >= context + (max_tokens == 0):
             raise Refusal(
                 f"{param} has {len(prompt)} tokens and the model's context holds {context}, the answer included. "
-                f"Shorten it by at least {len(prompt) - context + 1}",
+                f"Shorten it by at least {len(prompt) + 1 - context - (max_tokens == 0)}",
                 param,
                 "context_length_exceeded",
             )

@@ -24,14 +24,15 @@ async def complete(models: Models, request: Request) -> Response:
     asked = parse(CompletionRequest, await read_body(request))
     model = find(models, asked.model)
     llm = model.service.llm
-    if asked.echo and asked.logprobs is not None:
-        raise Refusal("logprobs of an echoed prompt are not computed: leave out echo or logprobs", "echo")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise Refusal("max_tokens=0 asks for nothing without echo", "max_tokens", "invalid_value")
     if asked.stream and asked.best_of not in (None, asked.n) and not asked.use_beam_search:
         raise Refusal("the best of several answers are known when all are over: leave out stream or best_of", "best_of")
-    params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of)
+    echoed = asked.logprobs or 0 if asked.echo and (asked.logprobs is not None or asked.max_tokens == 0) else None
+    params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of, echoed)
     prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)
     answers = await begin(model, asked, prompts, params, "prompt")
-    return await respond(request, asked, answers, Completion(asked, llm.tokenizer))
+    return await respond(request, asked, answers, Completion(asked, prompts, llm.tokenizer))
 
 
 def _encoded(tokenizer: Tokenizer, asked: CompletionRequest) -> list[list[int]]:
@@ -44,17 +45,20 @@ class Completion:
     prefix = "cmpl"
     object = chunk_object = "text_completion"
 
-    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer) -> None:
-        self._asked, self._tokenizer = asked, tokenizer
+    def __init__(self, asked: CompletionRequest, prompts: Sequence[list[int]], tokenizer: Tokenizer) -> None:
+        self._asked, self._prompts, self._tokenizer = asked, prompts, tokenizer
         self._told: Counter[int] = Counter()  # characters of tokens whose likelihood was told, by choice
 
     def opening(self, choice: int) -> dict[str, Any] | None:
-        return _choice(choice, self._echo(choice), None, None) if self._asked.echo else None
+        """The echo, unless the likelihoods of its tokens are told: they are known with the first piece."""
+        is_told = self._asked.logprobs is not None
+        return _choice(choice, self._echo(choice), None, None) if self._asked.echo and not is_told else None
 
     def step(self, choice: int, piece: Piece) -> dict[str, Any] | None:
         if not (piece.text or piece.finish_reason or piece.logprobs):
             return None
-        return _choice(choice, piece.text, self._logprobs(choice, [piece]), piece.finish_reason)
+        echo = self._echo(choice) if piece.prompt_logprobs and self._asked.logprobs is not None else ""
+        return _choice(choice, echo + piece.text, self._logprobs(choice, [piece]), piece.finish_reason)
 
     def whole(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = self._echo(choice) + "".join(piece.text for piece in pieces)
@@ -69,8 +73,9 @@ class Completion:
     def _logprobs(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if self._asked.logprobs is None:
             return None
-        told = [one for piece in pieces for one in piece.logprobs]
-        found = logprobs.of_completion(self._tokenizer, told, self._told[choice])
+        told = [one for piece in pieces for one in (*piece.prompt_logprobs, *piece.logprobs)]
+        first = self._prompts[choice // self._asked.n][:1]
+        found = logprobs.of_completion(self._tokenizer, told, self._told[choice], first)
         self._told[choice] += sum(map(len, found["tokens"]))
         return found
 

@@ -15,19 +15,26 @@ def of_chat(tokenizer: Tokenizer, logprobs: Sequence[Logprob]) -> dict[str, Any]
     return {"content": content, "refusal": None}
 
 
-def of_completion(tokenizer: Tokenizer, logprobs: Sequence[Logprob], offset: int) -> dict[str, Any]:
-    """`offset`: characters of the tokens before these, in the same answer."""
-    tokens = [tokenizer.decode([one.token_id]) for one in logprobs]
+def of_completion(
+    tokenizer: Tokenizer, logprobs: Sequence[Logprob | None], offset: int, first: Sequence[int] = ()
+) -> dict[str, Any]:
+    """`offset`: characters of the tokens before these, in the same answer. `first`: the token that None stands for,
+    the first of an echoed prompt, which nothing was before."""
+    tokens = [tokenizer.decode(first if one is None else [one.token_id]) for one in logprobs]
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token)
     return {
         "tokens": tokens,
-        "token_logprobs": [one.logprob for one in logprobs],
-        "top_logprobs": [{tokenizer.decode([id]): logprob for id, logprob in one.top} for one in logprobs],
+        "token_logprobs": [None if one is None else one.logprob for one in logprobs],
+        "top_logprobs": [None if one is None else _top(tokenizer, one) for one in logprobs],
         "text_offset": offsets,
     }
+
+
+def _top(tokenizer: Tokenizer, one: Logprob) -> dict[str, float]:
+    return {tokenizer.decode([id]): logprob for id, logprob in one.top}
 
 
 def _token(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
