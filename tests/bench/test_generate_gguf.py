@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hanbit.bench.generate_gguf import Plan, measure
+from hanbit.bench import generate_gguf
+from hanbit.bench.generate_gguf import Plan, Row, measure
 from hanbit.bench.llama_cpp import BENCH, PERPLEXITY, QUANTIZE, LlamaCpp
 from hanbit.bench.llama_logits import Windows
 from hanbit.cli.bench import app
@@ -43,17 +44,26 @@ def peer(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCp
 
 
 def test_each_file_has_a_row_for_decoding_and_one_for_reading(file: Path, peer: LlamaCpp) -> None:
-    plan = Plan(file, peer, ("Q4_0",), prompt_tokens=9, new_tokens=6, prefill_tokens=20, rounds=2)
+    plan = Plan(file, peer, prompt_tokens=9, new_tokens=6, prefill_tokens=20, rounds=2)
     rows = [row.facts() for row in measure(plan, lambda _: None)]
-    works = ["decode 9 + 6", "prefill 20"]
-    assert [(row["file"], row["work"]) for row in rows] == [
-        (name, work) for name in ("a.gguf", "a.Q4_0.gguf") for work in works
-    ]
+    assert [(row["file"], row["work"]) for row in rows] == [("a.gguf", "decode 9 + 6"), ("a.gguf", "prefill 20")]
     for row in rows:
         assert row["peer_tokens_per_second"] == 1.0, "5 tokens behind the first, 20 of a prompt: a second each"
         assert row["hanbit_tokens_per_second"] > 1
         assert row["lowest"] <= row["hanbit_over_it"] <= row["highest"]
         assert row["tokens_checked"] == 2 * (CONTEXT - 1 - CONTEXT // 2)
+
+
+def test_files_with_other_blocks_follow(file: Path, peer: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    def rows(plan: Plan, path: Path, *_: object) -> list[Row]:
+        seen.append((path.name, path.read_bytes()))
+        return []
+
+    monkeypatch.setattr(generate_gguf, "_rows", rows)
+    measure(Plan(file, peer, ("Q4_0", "Q8_0")), pytest.fail)
+    assert seen == [(name, file.read_bytes()) for name in ("a.gguf", "a.Q4_0.gguf", "a.Q8_0.gguf")]
 
 
 def test_another_model_is_no_contest(file: Path, peer: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
