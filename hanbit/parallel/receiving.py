@@ -4,6 +4,9 @@ torch's stage makes a buffer for each micro-batch of a step, in both directions,
 stage of GPT 175B. Here room is made when a message is asked for. After its pass the stage lets go of it, and
 whoever still needs it holds it: what backward saved, recompute's input, the weights' half of a zero bubble. So it lives
 as long as it is used, whatever the schedule, and memory follows from the micro-batches that are on their way.
+
+Of a loss only the number stays: behind its graph torch kept what the last stage had received and that one's gradient,
+12.8 GB of GPT 175B.
 """
 
 import contextlib
@@ -51,10 +54,14 @@ class ReceivingStage(PipelineStage):
             self.fwd_cache[fwd_chunk_id] = (sent, [])
         return output
 
-    def backward_one_chunk(self, bwd_chunk_id: int, *arguments: Any, **named: Any) -> None:
-        super().backward_one_chunk(bwd_chunk_id, *arguments, **named)
+    def backward_one_chunk(
+        self, bwd_chunk_id: int, loss: torch.Tensor | None = None, *arguments: Any, **named: Any
+    ) -> None:
+        super().backward_one_chunk(bwd_chunk_id, loss, *arguments, **named)
         if self.has_backward and not self.is_last:
             _let_go(self.grad_recv_info[bwd_chunk_id])
+        if loss is not None:
+            loss.detach_()
 
 
 def make_room(received: tuple[Any, ...], device: torch.device) -> None:

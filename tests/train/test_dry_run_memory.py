@@ -140,6 +140,14 @@ def test_a_stage_has_room_only_for_messages_on_their_way() -> None:
     assert 3 * message <= received[0] == received[1] <= 4 * message
 
 
+def test_the_last_stage_keeps_of_a_micro_batch_its_tokens_and_its_loss() -> None:
+    """Not what it received, which torch holds by the graph of each loss until the step ends."""
+    layout = {"pipeline": 2, "layers_per_stage": [3, 3]}
+    recipe = recipe_of(2, parallel=layout, batch={"micro_batch": 1, "global_batch": 12, "sequence_length": 64})
+    held = [sum(fullest(trace(with_sizes(recipe), 1, count).device).values()) for count in (4, 6)]
+    assert held[1] - held[0] < 2 * (2 * 8 * 64 + 100)
+
+
 def test_recompute_keeps_the_inputs_of_blocks_alone() -> None:
     kept = memory_of(recipe_of(training={"recompute": "none"}), 0).parts[Part.ACTIVATIONS]
     forgotten = memory_of(recipe_of(training={"recompute": "full"}), 0).parts[Part.ACTIVATIONS]
