@@ -96,8 +96,18 @@ def _continued(recipe: Recipe, rank: int) -> Moments:
             fewer = tuple(one - period * (number == stack) for number, one in enumerate(taken))
             total = _sum(total, trace(with_fewer(recipe, fewer), rank, few), first, layers, period)
     if count > few and recipe.parallel.pipeline > 1:  # without stages nothing is left behind
-        total = _sum(total, trace(with_fewer(recipe, taken), rank, few + more), first, count - few, more)
+        left = _sum(total, trace(with_fewer(recipe, taken), rank, few + more), first, count - few, more)
+        total = Moments(_grown(total.device, left.device), _grown(total.host, left.host))
     return total
+
+
+def _grown(moments: tuple[Bytes, ...], left: tuple[Bytes, ...]) -> tuple[Bytes, ...]:
+    """What micro-batches leave behind are activations: of two moments that hold as much, one with a message and one
+    without, now the one is the fullest and now the other, and a line through both would continue their difference."""
+    return tuple(
+        {**parts, Part.ACTIVATIONS: parts[Part.ACTIVATIONS] + sum(more.values()) - sum(parts.values())}
+        for parts, more in zip(moments, left, strict=True)
+    )
 
 
 def _straight_from(recipe: Recipe) -> tuple[int, int]:
