@@ -352,6 +352,7 @@ def _relatives(recipe: Recipe) -> Iterator[Problem]:
         if is_asked:
             section, name = key.split(".")
             value = getattr(getattr(recipe, section), name)
+            value = "true" if value is True else value
             yield Problem(key, f"{key}={value} with model.family={model.family} is not proven", way_out)
 
 

@@ -220,6 +220,26 @@ def test_what_is_offloaded_is_not_trained_in_ways_that_are_not_proven(
         resolved(recipe(**{**sections, "parallel": parallel}), world_size=2 * parallel.get("pipeline", 1))
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"training": {"compile": True}}, "training.compile=true with model.family=bloom is not proven"),
+        ({"training": {"precision": "fp16"}}, "training.precision=fp16 with model.family=bloom is not proven"),
+    ],
+)
+def test_of_a_relative_what_is_not_proven_is_refused(sections: dict[str, dict[str, Any]], told: str) -> None:
+    bloom = {"family": "bloom", "layers": 1, "hidden": 96, "heads": 6, "vocabulary": 9}
+    with pytest.raises(ConfigError, match=told):
+        resolved(recipe(model=bloom, **sections))
+    assert resolved(recipe(model=bloom, parallel={"context": 2}), world_size=2).recipe.parallel.context == 2
+
+
+def test_experts_are_not_trained_on_conversations() -> None:
+    mixture = {"family": "mixture", "layers": 1, "hidden": 96, "heads": 6, "experts": 4, "vocabulary": 9}
+    with pytest.raises(ConfigError, match=r"conversations are not proven with model\.family=mixture"):
+        resolved(recipe(model=mixture, data={"kind": "conversations"}))
+
+
 def test_fp8_is_not_trained_with_moments_shared_out() -> None:
     one = recipe(parallel={"data": 2, "shard": 1}, training={"precision": "fp8"})
     with pytest.raises(ConfigError, match=r"precision=fp8 together with parallel\.shard=1 is not proven"):
