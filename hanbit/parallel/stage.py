@@ -54,7 +54,8 @@ class Stage(nn.Module):
         carried = cast(Any, self.model).advance(carried, batch, attend)
         if not self.is_last:
             return carried
-        return self.objective.loss(self.model, carried, batch, self.vocabulary).reshape(1)
+        loss = self.objective.loss(self.model, carried, batch, self.vocabulary)
+        return loss.reshape(1).clone()  # of a view FSDP2 warns, and a pipeline cannot take it off its graph
 
 
 def cut_layers(model: nn.Module, plan: Plan, sizes: Sequence[int], number: int) -> None:
