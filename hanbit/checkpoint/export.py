@@ -19,13 +19,14 @@ def export_model(
     target: Path,
     config: ModelConfig,
     tokenizer_folder: Path | None,
+    origin: str,
     answer_end: int | None = None,
     added: Mapping[str, int] | None = None,
 ) -> None:
     """Write the parameters of `checkpoint` to `target` in Hugging Face's layout, whatever layout trained them.
 
-    answer_end: the token that ends an answer, beside the one that ends a document. added: ids of tokens that the
-    task has and the tokenizer has not.
+    origin: for hanbit.json, of what it was made. answer_end: the token that ends an answer, beside the one that ends a
+    document. added: ids of tokens that the task has and the tokenizer has not.
     """
     reader = Reader(checkpoint)
     names = [name.removeprefix(PREFIX) for name in reader.index if name.startswith(PREFIX)]
@@ -37,7 +38,8 @@ def export_model(
             add_tokens(folder, added)
         return {}
 
-    save_model(target, config, tensors, tokenizer_folder, {"parents": [checkpoint.name]}, finish)
+    facts = {"parents": [checkpoint.name], "origin": origin}
+    save_model(target, config, tensors, tokenizer_folder, facts, finish)
 
 
 def _end_with(path: Path, id: int | None) -> None:

@@ -31,8 +31,9 @@ def base_digest(folder: str) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in files}
 
 
-def export_adapter(checkpoint: Path, target: Path, recipe: Recipe) -> None:
-    """Write the trained matrices of `checkpoint` as peft has them, whatever layout trained them."""
+def export_adapter(checkpoint: Path, target: Path, recipe: Recipe, origin: str) -> None:
+    """Write the trained matrices of `checkpoint` as peft has them, whatever layout trained them. origin: for
+    hanbit.json, of what it was made."""
     tuning = recipe.tuning
     assert tuning is not None
     reader = Reader(checkpoint)
@@ -40,5 +41,5 @@ def export_adapter(checkpoint: Path, target: Path, recipe: Recipe) -> None:
     layers = sorted({name.removesuffix(f".{A}").removesuffix(f".{B}") for name in names})
     matrices = {name: (reader.whole(f"{PREFIX}{name}.{A}"), reader.whole(f"{PREFIX}{name}.{B}")) for name in layers}
     adapter = Adapter(target.name, tuning.alpha / tuning.rank, matrices)
-    facts = {"parents": [checkpoint.name, tuning.model]}
+    facts = {"parents": [checkpoint.name, tuning.model], "origin": origin}
     write_adapter(target, adapter, recipe.model, tuning.model, facts)

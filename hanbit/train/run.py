@@ -16,7 +16,6 @@ from typing import IO
 
 import torch
 
-from hanbit.checkpoint.export import export_model
 from hanbit.checkpoint.layout import folder_name
 from hanbit.checkpoint.save import point_at
 from hanbit.common.atomic import write_json, write_text
@@ -32,10 +31,10 @@ from hanbit.config.write import to_yaml
 from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
-from hanbit.train.adapter import export_adapter, model_of
+from hanbit.train.adapter import model_of
 from hanbit.train.agreement import check_same_run
-from hanbit.train.corrupted import added_ids
-from hanbit.train.data import answer_end, open_data, tokenizer_folder, told
+from hanbit.train.data import open_data, told
+from hanbit.train.export import export
 from hanbit.train.loop import StopRequest, Watch, train_steps
 from hanbit.train.metrics import Metrics, is_number, read_metrics
 from hanbit.train.precision import build_loss_scale
@@ -211,13 +210,7 @@ def _conclude(recipe: Recipe, folder: RunFolder, checkpoint: Path, is_finished: 
     checkpoint: the one of the step that was reached, saved just now or resumed from.
     """
     if is_finished and recipe.checkpoint.export:
-        if recipe.tuning is None:
-            tokens, added = tokenizer_folder(recipe), added_ids(recipe, tokenizer_folder(recipe))
-            export_model(checkpoint, folder.model, recipe.model, tokens, answer_end(recipe), added)
-            logger.info("model %s", folder.model)
-        else:
-            export_adapter(checkpoint, folder.adapter, recipe)
-            logger.info("adapter %s", folder.adapter)
+        export(recipe, folder, checkpoint)
     write_report(folder)
     logger.info("report %s", folder.report)
     files = [path.name for path in (folder.config, folder.environment, folder.metrics, folder.report)]

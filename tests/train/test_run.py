@@ -143,6 +143,25 @@ def test_another_models_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
     assert first.folder.config.read_text() == recipe
 
 
+def test_a_run_that_has_ended_makes_its_model_again_only_where_it_must(tmp_path: Path) -> None:
+    overrides = tiny_run(tmp_path)
+    weights = train("llama/base", overrides).folder.model / "model.safetensors"
+
+    def written_by(*more: str) -> bool:
+        before = weights.stat().st_mtime_ns
+        train("llama/base", [*overrides, *more])
+        return weights.stat().st_mtime_ns != before
+
+    content = weights.read_bytes()
+    assert not written_by()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert written_by()
+    assert weights.read_bytes() == content
+    (weights.parent / "config.json").unlink()
+    assert written_by()
+    assert written_by("training.steps=14")
+
+
 @pytest.mark.parametrize("has_manifest", [True, False])
 def test_another_corpus_of_equal_size_is_refused_on_resume(tmp_path: Path, has_manifest: bool) -> None:
     tokens = np.random.default_rng(5).integers(0, 513, 20_000)
