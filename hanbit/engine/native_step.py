@@ -1,6 +1,8 @@
-"""One token of each of a few sequences through a whole llama-shaped model in one native call.
+"""Tokens of many sequences through a whole llama-shaped model in one native call.
 
 It reads and writes the engine's own cache, so that steps of this kind and of the PyTorch path may follow each other.
+What a token gets depends on its own sequence alone, to the last bit: not on what else is in the step, nor on how a
+prompt is cut into steps.
 """
 
 import ctypes
@@ -17,12 +19,10 @@ from hanbit.engine.native import NativeEmbedding, NativeLinear
 from hanbit.engine.quick import QuickRMSNorm
 from hanbit.kernels import structs
 from hanbit.kernels.blocks import Kind
-from hanbit.kernels.library import MOST_ROWS, native
+from hanbit.kernels.library import native
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.model import Llama
 
-# Two passes over the weights take as long as PyTorch's one from here on, without what lies between
-MOST_SEQUENCES = 2 * MOST_ROWS
 _FIRST_ANGLES = 1024  # positions
 
 
@@ -43,33 +43,42 @@ class NativeStep:
         ending = weakref.finalize(self, found.library.hanbit_step_free, self._step)
         ending.atexit = False  # a daemon thread may be in a step when the process ends
 
-    def __call__(self, tokens: Sequence[int], positions: Sequence[int], blocks: "Sequence[array[int]]") -> torch.Tensor:
-        """Feed one token to each of some sequences; logits [rows, vocabulary]. `blocks`: of each, of its positions from
-        0 to this one."""
-        rows = len(tokens)
-        assert 0 < rows <= MOST_SEQUENCES
-        assert 0 <= min(tokens) <= max(tokens) < self._vocabulary
-        for position, table in zip(positions, blocks, strict=True):
-            assert table.itemsize == ctypes.sizeof(ctypes.c_int32)
-            assert 0 <= position < len(table) * self._cache.block_size
-            assert 0 <= min(table) <= max(table) < self._cache.num_blocks
-        self._turn(max(positions) + 1)
-        logits = torch.empty(rows, self._vocabulary, dtype=torch.float32, device="cpu")  # whatever the defaults are
-        for first in range(0, rows, MOST_ROWS):
-            part = slice(first, first + MOST_ROWS)
-            self._run(tokens[part], positions[part], blocks[part], logits[part])
-        return logits
+    def __call__(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        blocks: "Sequence[array[int]]",
+        wanted: Sequence[int],
+    ) -> torch.Tensor:
+        """Feed tokens, a row each, sequence by sequence and in the order of their positions.
 
-    def _run(
-        self, tokens: Sequence[int], positions: Sequence[int], blocks: "Sequence[array[int]]", logits: torch.Tensor
-    ) -> None:
-        """For at most MOST_ROWS sequences."""
-        rows, threads = len(tokens), torch.get_num_threads()
+        `blocks`: of each row's sequence, of its positions from 0 on. Logits [wanted, vocabulary] of the rows in
+        `wanted`, which ascend.
+        """
+        assert 0 <= min(tokens) <= max(tokens) < self._vocabulary
+        ends = [len(table) * self._cache.block_size for table in blocks]
+        assert min(positions) >= 0
+        assert all(position < end for position, end in zip(positions, ends, strict=True))
+        tables = {id(table): table for table in blocks}.values()
+        assert all(table.itemsize == ctypes.sizeof(ctypes.c_int32) for table in tables)
+        assert all(0 <= min(table) <= max(table) < self._cache.num_blocks for table in tables)
+        self._turn(max(positions) + 1)
+        logits = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")  # whatever the defaults
+        rows = len(tokens)
+        assert not wanted or 0 <= wanted[0] <= wanted[-1] < rows
         numbers, addresses = ctypes.c_int64 * rows, ctypes.c_void_p * rows
-        tables = addresses(*(table.buffer_info()[0] for table in blocks))
         self._kernels.library.hanbit_step_run(
-            self._step, numbers(*tokens), numbers(*positions), tables, rows, logits.data_ptr(), threads
+            self._step,
+            numbers(*tokens),
+            numbers(*positions),
+            addresses(*(table.buffer_info()[0] for table in blocks)),
+            rows,
+            (ctypes.c_int64 * len(wanted))(*wanted),
+            len(wanted),
+            logits.data_ptr(),
+            torch.get_num_threads(),
         )
+        return logits
 
     def _turn(self, end: int) -> None:
         """Have the angles of positions below `end`; a long context's are not computed before they are needed."""

@@ -10,7 +10,7 @@ from hanbit.engine.adapters import JoinedAdapter, of_rows
 from hanbit.engine.attend import PagedAttend, kind_of
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import CacheShape, KVCache
-from hanbit.engine.native_step import MOST_SEQUENCES, NativeStep, fits
+from hanbit.engine.native_step import NativeStep, fits
 from hanbit.engine.scheduler import Part, Request
 from hanbit.models.layers.decoder import Decoder
 
@@ -39,7 +39,9 @@ class Runner:
         """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now, and
         [tokens, vocabulary] of each whose request `reads_all`."""
         logits: list[torch.Tensor | None] = [None] * len(parts)
-        for indices, feed in zip(self._apart(parts), (self._decode, self._flat), strict=True):
+        native = [index for index, part in enumerate(parts) if self.step is not None and part.request.adapter is None]
+        others = sorted({*range(len(parts))} - {*native})
+        for indices, feed in ((native, self._natively), (others, self._flat)):
             fed = [parts[index] for index in indices]
             if not fed:
                 continue
@@ -48,26 +50,12 @@ class Runner:
                     logits[index] = rows if parts[index].request.reads_all else rows[0]
         return logits
 
-    def _apart(self, parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
-        """Which parts a native step takes, and the others."""
-        single = [
-            index
-            for index, part in enumerate(parts)
-            if part.end - part.start == 1 and part.request.adapter is None and self.step is not None
-        ]
-        if len(single) > MOST_SEQUENCES:
-            single = []
-        return single, sorted({*range(len(parts))} - {*single})
-
-    def _decode(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
+    def _natively(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         assert self.step is not None
-        logits = self.step(
-            [part.request.tokens[part.start] for part in parts],
-            [part.start for part in parts],
-            [part.blocks for part in parts],
-        )
-        return logits[_wanted_rows(parts)]
+        tokens, positions = _rows(parts)
+        blocks = [part.blocks for part in parts for _ in range(part.start, part.end)]
+        return self.step(tokens, positions, blocks, _wanted_rows(parts))
 
     def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
@@ -75,10 +63,8 @@ class Runner:
         self.attend.adapters = of_rows(
             [part.request.adapter for part in parts for _ in range(part.start, part.end)], self.device
         )
-        tokens = [token for part in parts for token in part.request.tokens[part.start : part.end]]
-        places = [place for part in parts for place in range(part.start, part.end)]
-        positions = self._column(places)
-        hidden = self.model.trunk(self.model.embed(self._column(tokens), positions), positions, self.attend)
+        tokens, positions = map(self._column, _rows(parts))
+        hidden = self.model.trunk(self.model.embed(tokens, positions), positions, self.attend)
         wanted = _wanted_rows(parts)
         return self.model.head(hidden[wanted, 0]) if wanted else hidden.new_empty(0)
 
@@ -96,6 +82,12 @@ def cache_shape_of(model: Decoder) -> CacheShape:
 
 def _is_whole(part: Part[Fed]) -> bool:
     return part.end == len(part.request.tokens)
+
+
+def _rows(parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
+    """Tokens and positions, part by part."""
+    tokens = [token for part in parts for token in part.request.tokens[part.start : part.end]]
+    return tokens, [position for part in parts for position in range(part.start, part.end)]
 
 
 def _num_wanted(part: Part[Fed]) -> int:

@@ -28,7 +28,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_take_rows": (None, (Address, ctypes.POINTER(Matrix), Count, Address, Count, Address)),
     "hanbit_quantise": (None, (Address, Address, Count, Address)),
     "hanbit_step_new": (Address, (Address, ctypes.POINTER(Decoder))),
-    "hanbit_step_run": (None, (Address, Address, Address, Address, _INT, Address, _INT)),
+    "hanbit_step_run": (None, (Address, Address, Address, Address, Count, Address, Count, Address, _INT)),
     "hanbit_step_free": (None, (Address,)),
     "hanbit_use_huge_pages": (None, (Address, Count)),
     "hanbit_rms_norm": (None, (Address, Address, Address, _FLOAT, Count, Address)),

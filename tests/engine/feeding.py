@@ -35,13 +35,22 @@ class Rows:
         self.runner = Runner(model, rows * per_row, SIZE)
         self._rows = [Row([], array("i", range(row, rows * per_row, rows))) for row in range(rows)]
 
+    def part(
+        self, row: int, tokens: list[int], start: int, end: int, adapter: JoinedAdapter | None = None
+    ) -> Part[Row]:
+        """Positions start..end of a row's tokens."""
+        one = self._rows[row]
+        one.tokens, one.adapter = list(tokens), adapter
+        return Part(one, start, end, one.blocks)
+
+    def feed(self, parts: list[Part[Row]]) -> list[torch.Tensor | None]:
+        return self.runner.feed(parts)
+
     def prefill(
         self, row: int, prompt: list[int], start: int, end: int, adapter: JoinedAdapter | None = None
     ) -> torch.Tensor | None:
         """Positions start..end of a prompt; logits [vocabulary] once all of it is fed."""
-        one = self._rows[row]
-        one.tokens, one.adapter = list(prompt), adapter
-        return self.runner.feed([Part(one, start, end, one.blocks)])[0]
+        return self.feed([self.part(row, prompt, start, end, adapter)])[0]
 
     def decode(
         self, tokens: list[int], positions: list[int], adapters: list[JoinedAdapter | None] | None = None

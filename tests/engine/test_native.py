@@ -29,8 +29,9 @@ def tokens_of(length: int) -> list[int]:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(9)).tolist()
 
 
-def runner_of(folder: Path, rows: int, lengths: list[int], tokens: list[int]) -> Rows:
+def runner_of(folder: Path, rows: int, lengths: list[int], tokens: list[int], is_native: bool = True) -> Rows:
     runner = Rows(fuse(load_model(folder)), rows, 64)
+    runner.runner.step = runner.runner.step if is_native else None
     for row, length in enumerate(lengths):
         runner.prefill(row, tokens[:length], 0, length)
     return runner
@@ -55,20 +56,71 @@ def test_logits_are_those_of_pytorch(
     name: str, rows: int, threads: int, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens, lengths = tokens_of(60), [3 + 4 * row for row in range(rows)]
-    ours, theirs = (runner_of(folder_of(name), rows, lengths, tokens) for _ in range(2))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    ours, theirs = (runner_of(folder_of(name), rows, lengths, tokens, is_native) for is_native in (True, False))
     for step in range(10):
         places = [length + step for length in lengths]
         fed = [tokens[place] for place in places]
-        assert_same_logits(ours.decode(fed, places), by_torch(theirs, fed, places))
+        assert_same_logits(ours.decode(fed, places), theirs.decode(fed, places))
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_logits_of_prompts_are_those_of_pytorch(name: str, folder_of: Folder) -> None:
+    """Few rows, many, and more than go through the layers together; with single tokens of others in the same step."""
+    tokens, model = tokens_of(400), fuse(load_model(folder_of(name)))
+    ours, theirs = Rows(model, 4, 400), Rows(model, 4, 400)
+    theirs.runner.step = None
+    for row, (start, end) in enumerate([(0, 3), (0, 12), (0, 290), (0, 1)]):
+        assert_same_logits(fed(ours, row, tokens, start, end), fed(theirs, row, tokens, start, end))
+    steps = [(0, 3, 4), (1, 12, 13), (2, 290, 400), (3, 1, 30)]
+    together = ours.feed([ours.part(row, tokens[:end], start, end) for row, start, end in steps])
+    for (row, start, end), found in zip(steps, together, strict=True):
+        assert found is not None
+        assert_same_logits(found, fed(theirs, row, tokens, start, end))
+
+
+def fed(rows: Rows, row: int, tokens: list[int], start: int, end: int) -> torch.Tensor:
+    found = rows.prefill(row, tokens[:end], start, end)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whatever_is_beside_it(
+    folder: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    tokens, model = tokens_of(300), fuse(load_model(folder))
+    rows = Rows(model, 8, 300)
+    wanted = fed(rows, 0, tokens, 0, 300)
+    for row, cuts in enumerate([(1, 2, 3), (4,), (5, 130, 299), (257,), (16, 17, 272), tuple(range(1, 300))], start=1):
+        starts = (0, *cuts)
+        for start, end in zip(starts, cuts, strict=False):
+            rows.feed([rows.part(row, tokens, start, end), rows.part(7, tokens[::-1], 0, 1 + start % 9)])
+        assert torch.equal(fed(rows, row, tokens, starts[-1], 300), wanted)
 
 
 def test_rows_answered_together_have_the_logits_they_have_alone(folder: Path) -> None:
     tokens, lengths = tokens_of(60), [3, 20, 41]
-    together = runner_of(folder, 3, lengths, tokens).decode([1, 2, 3], lengths)
-    for row, length in enumerate(lengths):
-        alone = runner_of(folder, 1, [length], tokens).decode([row + 1], [length])
-        assert torch.equal(together[row], alone[0])
+    for count in (3, 12):
+        places = [lengths[row % 3] for row in range(count)]
+        together = runner_of(folder, count, places, tokens).decode([*range(1, count + 1)], places)
+        for row, length in enumerate(places):
+            alone = runner_of(folder, 1, [length], tokens).decode([row + 1], [length])
+            assert torch.equal(together[row], alone[0])
+
+
+def test_logits_of_any_rows_can_be_had(folder: Path) -> None:
+    """Those of a prompt's inner tokens too, of several tiles of rows."""
+    tokens, rows = tokens_of(300), Rows(fuse(load_model(folder)), 2, 300)
+    table = rows.part(0, tokens, 0, 300).blocks
+    assert rows.runner.step is not None
+    places = [0, 3, 254, 255, 256, 299]
+    found = rows.runner.step(tokens, range(300), [table] * 300, places)
+    assert found.shape == (6, VOCABULARY)
+    for place, logits in zip(places, found, strict=True):
+        assert torch.equal(fed(rows, 1, tokens, 0, place + 1), logits)
+    assert rows.runner.step(tokens, range(300), [table] * 300, []).shape == (0, VOCABULARY)
 
 
 def test_steps_of_both_kinds_follow_each_other_on_one_cache(folder: Path) -> None:
@@ -132,14 +184,14 @@ from hanbit.engine.runner import Runner
 
 step, has_begun = Runner(fuse(load_model(sys.argv[1])), 512, 16).step, threading.Event()
 table = array("i", range(512))
-logits = step([1] * 8, [8000] * 8, [table] * 8)
+logits = step([1] * 8, [8000] * 8, [table] * 8, range(8))
 numbers = ctypes.c_int64 * 8
-tokens, positions = numbers(*[1] * 8), numbers(*[8000] * 8)
+tokens, positions, wanted = numbers(*[1] * 8), numbers(*[8000] * 8), numbers(*range(8))
 tables = (ctypes.c_void_p * 8)(*[table.buffer_info()[0]] * 8)
 
 def answer():  # no torch: its own calls do not survive the end of a process in a daemon thread
     while True:
-        step._kernels.library.hanbit_step_run(step._step, tokens, positions, tables, 8, logits.data_ptr(), 1)
+        step._kernels.library.hanbit_step_run(step._step, tokens, positions, tables, 8, wanted, 8, logits.data_ptr(), 1)
         has_begun.set()
 
 threading.Thread(target=answer, daemon=True).start()

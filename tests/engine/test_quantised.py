@@ -47,10 +47,9 @@ def tokens_of(length: int) -> list[int]:
 
 def logits_of(runner: Rows, is_native: bool = True) -> torch.Tensor:
     """A prompt of 20 tokens, then 6 single ones; [7, vocabulary]."""
-    tokens = tokens_of(26)
-    found = [runner.prefill(0, tokens[:20], 0, 20)]
-    step = runner.runner.step
+    tokens, step = tokens_of(26), runner.runner.step
     runner.runner.step = step if is_native else None
+    found = [runner.prefill(0, tokens[:20], 0, 20)]
     found += [runner.decode([tokens[place]], [place])[0] for place in range(20, 26)]
     runner.runner.step = step
     return torch.stack([one for one in found if one is not None])

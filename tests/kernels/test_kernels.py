@@ -31,7 +31,7 @@ def product(
     return output
 
 
-@pytest.mark.parametrize("rows", range(1, MOST_ROWS + 1))
+@pytest.mark.parametrize("rows", [*range(1, 10), 64, 67])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (15, 7), (16, 64), (577, 100), (10_007, 3)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_linear_layer_is_that_of_torch(kernels: Native, rows: int, inputs: int, outputs: int, threads: int) -> None:
@@ -42,9 +42,9 @@ def test_linear_layer_is_that_of_torch(kernels: Native, rows: int, inputs: int, 
 
 
 def test_rows_answered_together_have_the_numbers_they_have_alone(kernels: Native) -> None:
-    hidden, weight = numbers(MOST_ROWS, 577), numbers(65, 577, seed=1)
+    hidden, weight = numbers(131, 577), numbers(65, 577, seed=1)
     alone = torch.cat([product(kernels, row.unsqueeze(0), weight) for row in hidden])
-    for rows in range(1, MOST_ROWS + 1):
+    for rows in (*range(1, 12), 63, 64, 131):
         assert torch.equal(product(kernels, hidden[:rows], weight, threads=2), alone[:rows])
 
 

@@ -38,8 +38,9 @@ HANBIT_EXPORT hanbit::Step* hanbit_step_new(const Kernels* kernels, const Hanbit
 }
 
 HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, const int64_t* positions,
-                                   const int32_t* const* blocks, int32_t rows, float* logits, int32_t num_threads) {
-    step->run(tokens, positions, blocks, rows, logits, num_threads);
+                                   const int32_t* const* blocks, int64_t rows, const int64_t* wanted,
+                                   int64_t num_wanted, float* logits, int32_t num_threads) {
+    step->run({tokens, positions, blocks, rows, wanted, num_wanted}, logits, num_threads);
 }
 
 HANBIT_EXPORT void hanbit_step_free(hanbit::Step* step) { delete step; }

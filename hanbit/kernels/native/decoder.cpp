@@ -8,6 +8,9 @@
 namespace hanbit {
 namespace {
 
+constexpr int64_t TILE = 256;  // rows that go through all layers together: what they leave behind stays near the cores
+constexpr int64_t FEW = 4;     // rows whose small work one thread does, sooner than others could be told of it
+constexpr int64_t ROWS_AT_ONCE = 4;  // of small work
 // Positions that one chunk of attention looks at, at least; a long sequence is cut into at most MOST_PARTS.
 constexpr int64_t SHORTEST_PART = 128, MOST_PARTS = 64;
 constexpr int64_t PLACES = 128;  // positions that are looked up at once; several tiles of the kernel
@@ -16,44 +19,70 @@ int64_t first_seen(int64_t position, int64_t window) {
     return window == 0 ? 0 : std::max<int64_t>(0, position + 1 - window);
 }
 
+int64_t divided_up(int64_t number, int64_t by) { return (number + by - 1) / by; }
+
+int64_t part_length(int64_t position) { return std::max(SHORTEST_PART, divided_up(position + 1, MOST_PARTS)); }
+
 }  // namespace
 
-void Step::run(const int64_t* tokens, const int64_t* positions, const int32_t* const* blocks, int rows, float* logits,
-               int num_threads) {
-    positions_ = positions;
-    blocks_ = blocks;
-    rows_ = rows;
+void Step::run(const Feed& feed, float* logits, int num_threads) {
     logits_ = logits;
-    const int64_t longest = *std::max_element(positions, positions + rows) + 1;
-    part_length_ = std::max(SHORTEST_PART, (longest + MOST_PARTS - 1) / MOST_PARTS);
-    num_parts_ = static_cast<int>((longest + part_length_ - 1) / part_length_);
+    const int64_t *wanted = feed.wanted, *const end = feed.wanted + feed.num_wanted;
+    for (first_ = 0; first_ < feed.rows; first_ += TILE) {
+        const int64_t rows = std::min(TILE, feed.rows - first_);
+        const int64_t* const next = std::lower_bound(wanted, end, first_ + rows);
+        run_tile({feed.tokens + first_, feed.positions + first_, feed.blocks + first_, rows, wanted, next - wanted},
+                 num_threads);
+        logits_ += (next - wanted) * decoder_.head.out;
+        wanted = next;
+    }
+}
+
+void Step::run_tile(const Feed& feed, int num_threads) {
+    feed_ = feed;
+    are_many_ = feed.rows > FEW;
+    most_parts_ = 0;
+    for (int64_t row = 0; row < feed.rows; ++row) most_parts_ = std::max(most_parts_, num_parts(row));
+    slots_ = 1 + (are_many_ ? 1 : most_parts_);
     make_room();
-    embed(tokens);
-    norm(decoder_.layers[0].attention_norm, decoder_.layers[0].projection);
+    const HanbitLayer& first = decoder_.layers[0];
+    for (int64_t row = 0; row < feed.rows; ++row) {
+        float* residual = &residual_[row * decoder_.hidden];
+        take_row(kernels_, decoder_.embedding, decoder_.hidden, feed.tokens[row], residual);
+        norm(first.attention_norm, first.projection, row, row);
+    }
     Team::instance().run(*this, num_threads);
 }
 
 void Step::make_room() {
     const HanbitDecoder& d = decoder_;
-    residual_.resize(rows_ * d.hidden);
-    normed_.resize(rows_ * d.hidden);
-    added_.resize(rows_ * d.hidden);
-    joined_.resize(rows_ * (d.heads + 2 * d.key_value_heads) * d.head_dim);
-    attended_.resize(rows_ * d.heads * d.head_dim);
-    gate_up_.resize(rows_ * 2 * d.inner);
-    inner_.resize(rows_ * d.inner);
-    quantised_.resize_bytes(rows_ * quantised_bytes(std::max({d.hidden, d.heads * d.head_dim, d.inner})));
-    seen_.resize(rows_ * d.heads * num_parts_ * (d.head_dim + sizeof(Seen) / sizeof(float)));
+    const int64_t rows = feed_.rows;
+    residual_.resize(rows * d.hidden);
+    normed_.resize(rows * d.hidden);
+    added_.resize(rows * d.hidden);
+    joined_.resize(rows * (d.heads + 2 * d.key_value_heads) * d.head_dim);
+    attended_.resize(rows * d.heads * d.head_dim);
+    gate_up_.resize(rows * 2 * d.inner);
+    inner_.resize(rows * d.inner);
+    quantised_.resize_bytes(rows * quantised_bytes(std::max({d.hidden, d.heads * d.head_dim, d.inner})));
+    seen_.resize(rows * d.heads * slots_ * (d.head_dim + sizeof(Seen) / sizeof(float)));
 }
 
-int Step::num_phases() const { return static_cast<int>(decoder_.num_layers * KINDS + 1); }
+int Step::num_phases() const {
+    const bool has_head = feed_.num_wanted > 0;
+    if (!are_many_) return num_layer_stages() + has_head;
+    return 2 * num_layer_stages() + (has_head ? 1 : -1);  // without a head nothing follows the last product
+}
 
 int Step::num_chunks(int phase) const {
-    if (is_head(phase)) return hanbit::num_chunks(decoder_.head);
-    const HanbitLayer& layer = layer_of(phase);
-    switch (phase % KINDS) {
+    const int stage = stage_of(phase);
+    if (is_head(stage)) return hanbit::num_chunks(decoder_.head);
+    if (is_of_rows(phase)) return static_cast<int>(divided_up(num_rows_after(stage), ROWS_AT_ONCE));
+    const HanbitLayer& layer = layer_of(stage);
+    switch (stage % KINDS) {
         case PROJECTION: return hanbit::num_chunks(layer.projection);
-        case ATTENTION: return static_cast<int>(rows_ * decoder_.key_value_heads * num_parts_);
+        case ATTENTION:
+            return static_cast<int>(feed_.rows * decoder_.key_value_heads * (are_many_ ? 1 : most_parts_));
         case OUTPUT: return hanbit::num_chunks(layer.output);
         case GATE_UP: return hanbit::num_chunks(layer.gate_up);
         default: return hanbit::num_chunks(layer.down);
@@ -61,81 +90,84 @@ int Step::num_chunks(int phase) const {
 }
 
 void Step::chunk(int phase, int index) {
-    if (is_head(phase)) return do_chunk(kernels_, decoder_.head, rows_of(normed_), index, logits_);
-    const HanbitLayer& layer = layer_of(phase);
-    switch (phase % KINDS) {
-        case PROJECTION: return do_chunk(kernels_, layer.projection, rows_of(normed_), index, joined_.data());
+    const int stage = stage_of(phase);
+    const int64_t rows = feed_.rows;
+    if (is_head(stage)) return do_chunk(kernels_, decoder_.head, rows_of(normed_, feed_.num_wanted), index, logits_);
+    if (is_of_rows(phase)) {
+        const int64_t first = index * ROWS_AT_ONCE, end = std::min(first + ROWS_AT_ONCE, num_rows_after(stage));
+        for (int64_t place = first; place < end; ++place) after(stage, place);
+        return;
+    }
+    const HanbitLayer& layer = layer_of(stage);
+    switch (stage % KINDS) {
+        case PROJECTION: return do_chunk(kernels_, layer.projection, rows_of(normed_, rows), index, joined_.data());
         case ATTENTION: return attend(layer, index);
-        case OUTPUT: return do_chunk(kernels_, layer.output, rows_of(attended_), index, added_.data());
-        case GATE_UP: return do_chunk(kernels_, layer.gate_up, rows_of(normed_), index, gate_up_.data());
-        default: return do_chunk(kernels_, layer.down, rows_of(inner_), index, added_.data());
+        case OUTPUT: return do_chunk(kernels_, layer.output, rows_of(attended_, rows), index, added_.data());
+        case GATE_UP: return do_chunk(kernels_, layer.gate_up, rows_of(normed_, rows), index, gate_up_.data());
+        default: return do_chunk(kernels_, layer.down, rows_of(inner_, rows), index, added_.data());
     }
 }
 
 void Step::finish(int phase) {
-    if (is_head(phase)) return;
-    const HanbitLayer& layer = layer_of(phase);
-    const bool is_last = phase / KINDS + 1 == decoder_.num_layers;
-    switch (phase % KINDS) {
-        case PROJECTION: return take_heads(layer);
-        case ATTENTION: return merge_parts(layer.output);
-        case OUTPUT: return add_and_norm(layer.mlp_norm, layer.gate_up);
-        case GATE_UP: return activate(layer.down);
+    const int stage = stage_of(phase);
+    if (are_many_ || is_head(stage)) return;
+    for (int64_t place = 0; place < num_rows_after(stage); ++place) after(stage, place);
+}
+
+// `place` is a row, but for the last stage's: there it is the place of a wanted one.
+void Step::after(int stage, int64_t place) {
+    const HanbitLayer& layer = layer_of(stage);
+    const int64_t row = is_last(stage) ? feed_.wanted[place] - first_ : place;
+    switch (stage % KINDS) {
+        case PROJECTION: return take_heads(layer, row);
+        case ATTENTION: return merge_parts(layer, row);
+        case OUTPUT:
+            add(row);
+            return norm(layer.mlp_norm, layer.gate_up, row, place);
+        case GATE_UP: return activate(layer.down, row);
         default:
-            if (is_last) return add_and_norm(decoder_.norm, decoder_.head);
-            return add_and_norm((&layer + 1)->attention_norm, (&layer + 1)->projection);
+            add(row);
+            if (is_last(stage)) return norm(decoder_.norm, decoder_.head, row, place);
+            return norm((&layer + 1)->attention_norm, (&layer + 1)->projection, row, place);
     }
 }
 
-void Step::embed(const int64_t* tokens) {
+void Step::add(int64_t row) {
     const int64_t hidden = decoder_.hidden;
-    for (int row = 0; row < rows_; ++row)
-        take_row(kernels_, decoder_.embedding, hidden, tokens[row], &residual_[row * hidden]);
+    float *residual = &residual_[row * hidden], *added = &added_[row * hidden];
+    for (int64_t i = 0; i < hidden; ++i) residual[i] += added[i];
 }
 
-void Step::quantise(const HanbitLinear& next, Buffer& floats) {
-    if (!takes_blocks(next)) return;
-    for (int row = 0; row < rows_; ++row)
+void Step::norm(const float* weight, const HanbitLinear& next, int64_t row, int64_t place) {
+    const int64_t hidden = decoder_.hidden;
+    kernels_.rms_norm(&residual_[row * hidden], weight, decoder_.epsilon, hidden, &normed_[place * hidden]);
+    quantise(next, normed_, place);
+}
+
+void Step::quantise(const HanbitLinear& next, Buffer& floats, int64_t row) {
+    if (takes_blocks(next))
         kernels_.quantise(&floats[row * next.in], next.in, quantised_.bytes() + row * quantised_bytes(next.in));
 }
 
-void Step::norm(const float* weight, const HanbitLinear& next) {
-    const int64_t hidden = decoder_.hidden;
-    for (int row = 0; row < rows_; ++row)
-        kernels_.rms_norm(&residual_[row * hidden], weight, decoder_.epsilon, hidden, &normed_[row * hidden]);
-    quantise(next, normed_);
-}
-
-void Step::add_and_norm(const float* weight, const HanbitLinear& next) {
-    float *residual = residual_.data(), *added = added_.data();
-    for (int64_t i = 0; i < rows_ * decoder_.hidden; ++i) residual[i] += added[i];
-    norm(weight, next);
-}
-
-void Step::activate(const HanbitLinear& next) {
+void Step::activate(const HanbitLinear& next, int64_t row) {
     const int64_t inner = decoder_.inner;
-    for (int row = 0; row < rows_; ++row) {
-        const float* gate = &gate_up_[row * 2 * inner];
-        kernels_.swiglu(gate, gate + inner, inner, &inner_[row * inner]);
-    }
-    quantise(next, inner_);
+    const float* gate = &gate_up_[row * 2 * inner];
+    kernels_.swiglu(gate, gate + inner, inner, &inner_[row * inner]);
+    quantise(next, inner_, row);
 }
 
 // Query and key heads are turned where they are; keys and values go to the cache.
-void Step::take_heads(const HanbitLayer& layer) {
+void Step::take_heads(const HanbitLayer& layer, int64_t row) {
     const HanbitDecoder& d = decoder_;
-    const int64_t width = d.key_value_heads * d.head_dim;  // of a position in the cache
-    for (int row = 0; row < rows_; ++row) {
-        float* query = &joined_[row * (d.heads * d.head_dim + 2 * width)];
-        float *key = query + d.heads * d.head_dim, *value = key + width;
-        for (int64_t head = 0; head < d.heads; ++head)
-            take_head(query + head * d.head_dim, layer.query_norm, positions_[row]);
-        for (int64_t head = 0; head < d.key_value_heads; ++head)
-            take_head(key + head * d.head_dim, layer.key_norm, positions_[row]);
-        const int64_t place = place_of(row, positions_[row]);
-        memcpy(layer.keys + place, key, width * sizeof(float));
-        memcpy(layer.values + place, value, width * sizeof(float));
-    }
+    const int64_t width = d.key_value_heads * d.head_dim, position = feed_.positions[row];  // width in the cache
+    float* query = &joined_[row * (d.heads * d.head_dim + 2 * width)];
+    float *key = query + d.heads * d.head_dim, *value = key + width;
+    for (int64_t head = 0; head < d.heads; ++head) take_head(query + head * d.head_dim, layer.query_norm, position);
+    for (int64_t head = 0; head < d.key_value_heads; ++head)
+        take_head(key + head * d.head_dim, layer.key_norm, position);
+    const int64_t place = place_of(row, position);
+    memcpy(layer.keys + place, key, width * sizeof(float));
+    memcpy(layer.values + place, value, width * sizeof(float));
 }
 
 void Step::take_head(float* head, const float* weight, int64_t position) {
@@ -144,13 +176,13 @@ void Step::take_head(float* head, const float* weight, int64_t position) {
     kernels_.rotate(head, decoder_.cosines + angles, decoder_.sines + angles, half);
 }
 
-int64_t Step::place_of(int row, int64_t position) const {
+int64_t Step::place_of(int64_t row, int64_t position) const {
     const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
-    return (blocks_[row][position / size] * size + position % size) * width;
+    return (feed_.blocks[row][position / size] * size + position % size) * width;
 }
 
 // Those of `count` positions from `begin` on, block by block: a division for each would take as long as its scores.
-void Step::find_places(int row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const {
+void Step::find_places(int64_t row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const {
     const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
     for (int64_t done = 0; done < count;) {
         const int64_t first = place_of(row, begin + done) + offset;
@@ -160,53 +192,92 @@ void Step::find_places(int row, int64_t begin, int64_t count, int64_t offset, in
     }
 }
 
-Seen* Step::seen(int row, int64_t head, int part) {
+int64_t Step::num_parts(int64_t row) const {
+    const int64_t position = feed_.positions[row];
+    return divided_up(position + 1, part_length(position));
+}
+
+// Positions of a part that a row sees; none, if begin >= end
+Span Step::part_of(const HanbitLayer& layer, int64_t row, int64_t part) const {
+    const int64_t position = feed_.positions[row], length = part_length(position);
+    return {std::max(part * length, first_seen(position, layer.window)), std::min((part + 1) * length, position + 1)};
+}
+
+Seen* Step::seen(int64_t row, int64_t head, int64_t slot) {
     const int64_t size = decoder_.head_dim + sizeof(Seen) / sizeof(float);
-    return reinterpret_cast<Seen*>(&seen_[((row * decoder_.heads + head) * num_parts_ + part) * size]);
+    return reinterpret_cast<Seen*>(&seen_[((row * decoder_.heads + head) * slots_ + slot) * size]);
+}
+
+// Of few rows a part is a chunk, so that a long sequence keeps all threads busy; of many, a row by a key head. There the
+// rows of a key head follow each other, for those of one sequence look at the same keys.
+void Step::attend(const HanbitLayer& layer, int64_t index) {
+    if (are_many_) return attend_all(layer, index % feed_.rows, index / feed_.rows);
+    const int64_t part = index % most_parts_, row = index / most_parts_ / decoder_.key_value_heads;
+    attend_part(layer, row, index / most_parts_ % decoder_.key_value_heads, part_of(layer, row, part), 1 + part);
+}
+
+void Step::attend_all(const HanbitLayer& layer, int64_t row, int64_t shared) {
+    const int64_t group = decoder_.heads / decoder_.key_value_heads;
+    for (int64_t head = shared * group; head < (shared + 1) * group; ++head) clear_total(row, head);
+    for (int64_t part = 0; part < num_parts(row); ++part) {
+        const Span span = part_of(layer, row, part);
+        if (span.begin >= span.end) continue;
+        attend_part(layer, row, shared, span, 1);
+        for (int64_t head = shared * group; head < (shared + 1) * group; ++head) fold(row, head, 1);
+    }
 }
 
 // One part of the positions that one row sees, by all query heads that share a key head: its keys are read once.
-void Step::attend(const HanbitLayer& layer, int index) {
+void Step::attend_part(const HanbitLayer& layer, int64_t row, int64_t shared, const Span& span, int64_t slot) {
     const HanbitDecoder& d = decoder_;
-    const int part = index % num_parts_, row = index / num_parts_ / d.key_value_heads;
-    const int64_t shared = index / num_parts_ % d.key_value_heads, group = d.heads / d.key_value_heads;
-    const int64_t first = std::max(part * part_length_, first_seen(positions_[row], layer.window));
-    const int64_t end = std::min((part + 1) * part_length_, positions_[row] + 1);
+    const int64_t group = d.heads / d.key_value_heads, first = shared * group, end = first + group;
     const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
-    for (int64_t head = shared * group; head < (shared + 1) * group; ++head) {
-        Seen* state = seen(row, head, part);
+    for (int64_t head = first; head < end; ++head) {
+        Seen* state = seen(row, head, slot);
         *state = {-INFINITY, 0};
         std::fill_n(state->values(), d.head_dim, 0.0f);
     }
     int64_t places[PLACES];
-    for (int64_t begin = first; begin < end; begin += PLACES) {
-        const int64_t count = std::min(PLACES, end - begin);
+    for (int64_t begin = span.begin; begin < span.end; begin += PLACES) {
+        const int64_t count = std::min(PLACES, span.end - begin);
         find_places(row, begin, count, shared * d.head_dim, places);
-        for (int64_t head = shared * group; head < (shared + 1) * group; ++head)
+        for (int64_t head = first; head < end; ++head)
             kernels_.attend(queries + head * d.head_dim, layer.keys, layer.values, places, count, d.head_dim,
-                            layer.scale, seen(row, head, part));
+                            layer.scale, seen(row, head, slot));
     }
 }
 
-void Step::merge_parts(const HanbitLinear& next) {
-    for (int row = 0; row < rows_; ++row)
-        for (int64_t head = 0; head < decoder_.heads; ++head) merge_head(row, head);
-    quantise(next, attended_);
+void Step::clear_total(int64_t row, int64_t head) {
+    Seen* total = seen(row, head, 0);
+    *total = {-INFINITY, 0};
+    std::fill_n(total->values(), decoder_.head_dim, 0.0f);
 }
 
-void Step::merge_head(int row, int64_t head) {
+// A part that has seen something goes into the total. Parts come in their order, however they were shared out.
+void Step::fold(int64_t row, int64_t head, int64_t slot) {
+    Seen *total = seen(row, head, 0), *part = seen(row, head, slot);
+    const float largest = std::max(total->largest, part->largest);
+    const float before = expf(total->largest - largest), now = expf(part->largest - largest);
+    for (int64_t i = 0; i < decoder_.head_dim; ++i)
+        total->values()[i] = total->values()[i] * before + part->values()[i] * now;
+    *total = {largest, total->sum * before + part->sum * now};
+}
+
+void Step::merge_parts(const HanbitLayer& layer, int64_t row) {
     const int64_t head_dim = decoder_.head_dim;
-    float* output = &attended_[(row * decoder_.heads + head) * head_dim];
-    float largest = -INFINITY, sum = 0;
-    for (int part = 0; part < num_parts_; ++part) largest = std::max(largest, seen(row, head, part)->largest);
-    std::fill_n(output, head_dim, 0.0f);
-    for (int part = 0; part < num_parts_; ++part) {
-        Seen* state = seen(row, head, part);
-        const float factor = expf(state->largest - largest);
-        sum += state->sum * factor;
-        for (int64_t i = 0; i < head_dim; ++i) output[i] += state->values()[i] * factor;
+    for (int64_t head = 0; head < decoder_.heads; ++head) {
+        if (!are_many_) {
+            clear_total(row, head);
+            for (int64_t part = 0; part < num_parts(row); ++part) {
+                const Span span = part_of(layer, row, part);
+                if (span.begin < span.end) fold(row, head, 1 + part);
+            }
+        }
+        Seen* total = seen(row, head, 0);
+        float* output = &attended_[(row * decoder_.heads + head) * head_dim];
+        for (int64_t i = 0; i < head_dim; ++i) output[i] = total->values()[i] / total->sum;
     }
-    for (int64_t i = 0; i < head_dim; ++i) output[i] /= sum;
+    quantise(layer.output, attended_, row);
 }
 
 }  // namespace hanbit

@@ -1,4 +1,4 @@
-// One token of each of a few sequences through a llama-shaped decoder, in one call.
+// Tokens of any sequences through a llama-shaped decoder, in one call: the next one of each, prompts, or both.
 //
 // All memory belongs to the caller and stays where it is while a decoder lives. The structs are mirrored in
 // hanbit/kernels/structs.py; build.py's digest of these sources keeps the two together.
@@ -38,14 +38,27 @@ struct HanbitDecoder {
 
 namespace hanbit {
 
+struct Span {
+    int64_t begin, end;
+};
+
+// Tokens, a row each. A row's sequence gets its token at positions[row]; blocks[row] are those of the cache that hold its
+// positions, from 0 to this one. Rows of one sequence follow each other. wanted: rows whose logits are wanted, ascending.
+struct Feed {
+    const int64_t *tokens, *positions;
+    const int32_t* const* blocks;
+    int64_t rows;
+    const int64_t* wanted;
+    int64_t num_wanted;
+};
+
+// What a row gets does not depend on the rows beside it, nor on the number of threads.
 class Step : public Work {
   public:
     Step(const Kernels& kernels, const HanbitDecoder& decoder) : kernels_(kernels), decoder_(decoder) {}
 
-    // tokens, positions [rows], rows <= MOST_ROWS: a sequence each, which gets its token at positions[row]. blocks[row]:
-    // those of the cache that hold its positions, from 0 to this one. logits [rows, vocabulary]
-    void run(const int64_t* tokens, const int64_t* positions, const int32_t* const* blocks, int rows, float* logits,
-             int num_threads);
+    // logits [num_wanted, vocabulary]
+    void run(const Feed& feed, float* logits, int num_threads);
 
     int num_phases() const override;
     int num_chunks(int phase) const override;
@@ -53,35 +66,49 @@ class Step : public Work {
     void finish(int phase) override;
 
   private:
-    enum Kind { PROJECTION, ATTENTION, OUTPUT, GATE_UP, DOWN, KINDS };  // of a layer's phases; after them, the head
+    // Stages of a layer, then the head. What follows a stage row by row is done by the thread that ended it, or, of many
+    // rows, in a phase of its own.
+    enum Kind { PROJECTION, ATTENTION, OUTPUT, GATE_UP, DOWN, KINDS };
 
+    void run_tile(const Feed& feed, int num_threads);
     void make_room();
-    void embed(const int64_t* tokens);
-    // For the product that takes it
-    void norm(const float* weight, const HanbitLinear& next);
-    void add_and_norm(const float* weight, const HanbitLinear& next);
-    void quantise(const HanbitLinear& next, Buffer& floats);
-    Rows rows_of(Buffer& floats) { return {floats.data(), quantised_.bytes(), rows_}; }
-    void take_heads(const HanbitLayer& layer);
-    void take_head(float* head, const float* weight, int64_t position);
-    void attend(const HanbitLayer& layer, int index);
-    void merge_parts(const HanbitLinear& next);
-    void merge_head(int row, int64_t head);
-    void activate(const HanbitLinear& next);
-    // Floats from the beginning of a layer's cache to a position of one of the step's rows
-    int64_t place_of(int row, int64_t position) const;
-    void find_places(int row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const;
-    Seen* seen(int row, int64_t head, int part);
+    int num_layer_stages() const { return static_cast<int>(decoder_.num_layers * KINDS); }
+    int stage_of(int phase) const { return are_many_ ? phase / 2 : phase; }
+    bool is_of_rows(int phase) const { return are_many_ && phase % 2 == 1; }
+    bool is_head(int stage) const { return stage == num_layer_stages(); }
+    bool is_last(int stage) const { return stage + 1 == num_layer_stages(); }
+    int64_t num_rows_after(int stage) const { return is_last(stage) ? feed_.num_wanted : feed_.rows; }
+    const HanbitLayer& layer_of(int stage) const { return decoder_.layers[stage / KINDS]; }
 
-    bool is_head(int phase) const { return phase == decoder_.num_layers * KINDS; }
-    const HanbitLayer& layer_of(int phase) const { return decoder_.layers[phase / KINDS]; }
+    void after(int stage, int64_t place);
+    void add(int64_t row);
+    // For the product that takes it, as its row `place`
+    void norm(const float* weight, const HanbitLinear& next, int64_t row, int64_t place);
+    void quantise(const HanbitLinear& next, Buffer& floats, int64_t row);
+    void activate(const HanbitLinear& next, int64_t row);
+    Rows rows_of(Buffer& floats, int64_t count) { return {floats.data(), quantised_.bytes(), count}; }
+
+    void take_heads(const HanbitLayer& layer, int64_t row);
+    void take_head(float* head, const float* weight, int64_t position);
+    void attend(const HanbitLayer& layer, int64_t index);
+    void attend_all(const HanbitLayer& layer, int64_t row, int64_t shared);
+    void attend_part(const HanbitLayer& layer, int64_t row, int64_t shared, const Span& span, int64_t slot);
+    void clear_total(int64_t row, int64_t head);
+    void fold(int64_t row, int64_t head, int64_t slot);
+    void merge_parts(const HanbitLayer& layer, int64_t row);
+    Span part_of(const HanbitLayer& layer, int64_t row, int64_t part) const;
+    int64_t num_parts(int64_t row) const;
+    Seen* seen(int64_t row, int64_t head, int64_t slot);
+    // Floats from the beginning of a layer's cache to a position of one of the rows
+    int64_t place_of(int64_t row, int64_t position) const;
+    void find_places(int64_t row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const;
 
     const Kernels& kernels_;
     const HanbitDecoder& decoder_;
-    const int64_t* positions_ = nullptr;
-    const int32_t* const* blocks_ = nullptr;
-    int rows_ = 0, num_parts_ = 0;
-    int64_t part_length_ = 0;  // positions
+    Feed feed_{};          // the tile at hand
+    int64_t first_ = 0;    // its first row, as `wanted` counts
+    bool are_many_ = false;
+    int64_t most_parts_ = 0, slots_ = 0;  // of a head: its total, then parts
     float* logits_ = nullptr;
     // [rows, ...]; joined_: query, key and value; gate_up_: gate and up
     Buffer residual_, normed_, joined_, attended_, gate_up_, inner_, added_, seen_;

@@ -9,27 +9,36 @@
 namespace HANBIT_SET {
 namespace {
 
-constexpr int ROWS_AT_ONCE = 4;  // of the input; more accumulators than the 16 registers of AVX2 hold would spill
+// Of the input and of the weights: as many sums as the registers hold beside what is loaded.
+constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2, OUTS_AT_ONCE = WIDTH == 16 ? 4 : 3;
+constexpr int FEW_ROWS = 8;
+constexpr int64_t NEAR_ROWS = 64;  // whose numbers stay in the second cache while the weights of a chunk pass
 
-// ROWS dot products with one row of the weights. A row's result does not depend on ROWS: sequences answered together
-// get the numbers they would get alone.
-template <int ROWS>
+// ROWS by OUTS dot products. A result does not depend on ROWS and OUTS: sequences answered together get the numbers they
+// would get alone.
+template <int ROWS, int OUTS>
 inline void dots(const float* input, int64_t input_stride, const float* weight, int64_t in, float* output,
                  int64_t output_stride) {
-    Vector sums[ROWS][LINE / WIDTH] = {};
+    constexpr int PARTS = LINE / WIDTH;
+    Vector sums[ROWS][OUTS][PARTS] = {};
     int64_t i = 0;
     for (; i + LINE <= in; i += LINE) {
-        for (int part = 0; part < LINE / WIDTH; ++part) {
-            Vector weights = load(weight + i + part * WIDTH);
-            for (int row = 0; row < ROWS; ++row)
-                sums[row][part] += weights * load(input + row * input_stride + i + part * WIDTH);
+        for (int part = 0; part < PARTS; ++part) {
+            Vector inputs[ROWS];
+            for (int row = 0; row < ROWS; ++row) inputs[row] = load(input + row * input_stride + i + part * WIDTH);
+            for (int out = 0; out < OUTS; ++out) {
+                const Vector weights = load(weight + out * in + i + part * WIDTH);
+                for (int row = 0; row < ROWS; ++row) sums[row][out][part] += weights * inputs[row];
+            }
         }
     }
     for (int row = 0; row < ROWS; ++row) {
-        for (int part = 1; part < LINE / WIDTH; ++part) sums[row][0] += sums[row][part];
-        float rest = 0;
-        for (int64_t j = i; j < in; ++j) rest += input[row * input_stride + j] * weight[j];
-        output[row * output_stride] = sum(sums[row][0]) + rest;
+        for (int out = 0; out < OUTS; ++out) {
+            for (int part = 1; part < PARTS; ++part) sums[row][out][0] += sums[row][out][part];
+            float rest = 0;
+            for (int64_t j = i; j < in; ++j) rest += input[row * input_stride + j] * weight[out * in + j];
+            output[row * output_stride + out] = sum(sums[row][out][0]) + rest;
+        }
     }
 }
 
@@ -39,21 +48,47 @@ inline void dots(const float* input, int64_t input_stride, const float* weight, 
 template <int ROWS>
 void product_of(const float* input, int64_t input_stride, const float* weight, int64_t in, int64_t outs, float* output,
                 int64_t output_stride) {
-    constexpr int FIRST = ROWS < ROWS_AT_ONCE ? ROWS : ROWS_AT_ONCE;
+    constexpr int FIRST = ROWS < 4 ? ROWS : 4;  // more sums than the 16 registers of AVX2 hold would spill
     for (int64_t out = 0; out < outs; ++out, weight += in) {
-        dots<FIRST>(input, input_stride, weight, in, output + out, output_stride);
+        dots<FIRST, 1>(input, input_stride, weight, in, output + out, output_stride);
         if constexpr (ROWS > FIRST)  // the row of weights is in the first cache by now
-            dots<ROWS - FIRST>(input + FIRST * input_stride, input_stride, weight, in,
-                               output + FIRST * output_stride + out, output_stride);
+            dots<ROWS - FIRST, 1>(input + FIRST * input_stride, input_stride, weight, in,
+                                  output + FIRST * output_stride + out, output_stride);
     }
 }
 
-void product(const float* input, int64_t input_stride, int rows, const float* weight, int64_t in, int64_t outs,
+// Many rows are a matter of arithmetic, not of reading: every number that is loaded serves a tile of products.
+template <int OUTS>
+void columns(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in, float* output,
+             int64_t output_stride) {
+    int64_t row = 0;
+    for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
+        dots<ROWS_AT_ONCE, OUTS>(input + row * input_stride, input_stride, weight, in, output + row * output_stride,
+                                 output_stride);
+    for (; row < rows; ++row)
+        dots<1, OUTS>(input + row * input_stride, input_stride, weight, in, output + row * output_stride,
+                      output_stride);
+}
+
+void product_of_many(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in,
+                     int64_t outs, float* output, int64_t output_stride) {
+    for (; rows > 0; rows -= NEAR_ROWS, input += NEAR_ROWS * input_stride, output += NEAR_ROWS * output_stride) {
+        const int64_t near = rows < NEAR_ROWS ? rows : NEAR_ROWS;
+        int64_t out = 0;
+        for (; out + OUTS_AT_ONCE <= outs; out += OUTS_AT_ONCE)
+            columns<OUTS_AT_ONCE>(input, input_stride, near, weight + out * in, in, output + out, output_stride);
+        for (; out < outs; ++out)
+            columns<1>(input, input_stride, near, weight + out * in, in, output + out, output_stride);
+    }
+}
+
+void product(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in, int64_t outs,
              float* output, int64_t output_stride) {
     using Product = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-    static const Product BY_ROWS[hanbit::MOST_ROWS] = {product_of<1>, product_of<2>, product_of<3>, product_of<4>,
-                                                       product_of<5>, product_of<6>, product_of<7>, product_of<8>};
-    BY_ROWS[rows - 1](input, input_stride, weight, in, outs, output, output_stride);
+    static const Product BY_ROWS[FEW_ROWS] = {product_of<1>, product_of<2>, product_of<3>, product_of<4>,
+                                              product_of<5>, product_of<6>, product_of<7>, product_of<8>};
+    if (rows > FEW_ROWS) return product_of_many(input, input_stride, rows, weight, in, outs, output, output_stride);
+    if (rows > 0) BY_ROWS[rows - 1](input, input_stride, weight, in, outs, output, output_stride);
 }
 
 inline float scalar_exponential(float x) { return exponential(Vector{} + x)[0]; }

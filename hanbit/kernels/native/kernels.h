@@ -5,8 +5,6 @@
 
 namespace hanbit {
 
-constexpr int MOST_ROWS = 8;  // rows of one product of floats; more are a matter for a matrix library
-
 // How the numbers of a matrix lie. Blocks are ggml's, 32 inputs each, in panels of 16 outputs (kernels/blocks.py).
 enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, NUM_KINDS };
 constexpr int64_t BLOCK = 32, PANEL = 16;
@@ -29,8 +27,8 @@ struct Seen {
 struct Kernels {
     const char* name;
     // output[row][out] = sum over i of input[row][i] weight[out][i] for `outs` rows of a weight [.., in]
-    void (*product)(const float* input, int64_t input_stride, int rows, const float* weight, int64_t in, int64_t outs,
-                    float* output, int64_t output_stride);
+    void (*product)(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in,
+                    int64_t outs, float* output, int64_t output_stride);
     // A row of `in` floats, whole blocks, as int8 numbers and their sides; NaN or infinity makes its block's scale NaN
     void (*quantise)(const float* input, int64_t in, uint8_t* output);
     // As `product`, for blocks: input is quantised rows, as many as one likes; weight begins with a panel

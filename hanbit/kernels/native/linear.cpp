@@ -30,9 +30,7 @@ void multiply(const Kernels& kernels, const HanbitMatrix& matrix, const Rows& ro
               int64_t outs, float* output, int64_t output_stride) {
     if (is_float(matrix)) {
         const float* weight = static_cast<const float*>(matrix.weight) + first * in;
-        for (int64_t row = 0; row < rows.count; row += MOST_ROWS)
-            kernels.product(rows.floats + row * in, in, static_cast<int>(std::min<int64_t>(MOST_ROWS, rows.count - row)),
-                            weight, in, outs, output + row * output_stride, output_stride);
+        kernels.product(rows.floats, in, rows.count, weight, in, outs, output, output_stride);
         return;
     }
     const Kind kind = static_cast<Kind>(matrix.kind);
