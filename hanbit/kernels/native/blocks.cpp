@@ -112,6 +112,8 @@ inline Vector rounded(Vector x) {
     return (x + large) - large;
 }
 
+typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
+
 inline Vector absolute(Vector x) { return x < 0.0f ? -x : x; }
 
 void quantise_block(const float* input, int8_t* numbers, Side* side) {
@@ -133,7 +135,8 @@ void quantise_block(const float* input, int8_t* numbers, Side* side) {
         const Vector nearest = is_finite ? rounded(parts[i] * factor) : Vector{};
         const Integers whole = __builtin_convertvector(nearest, Integers);
         sums += whole;
-        for (int lane = 0; lane < WIDTH; ++lane) numbers[i * WIDTH + lane] = static_cast<int8_t>(whole[lane]);
+        const Bytes bytes = __builtin_convertvector(whole, Bytes);
+        memcpy(numbers + i * WIDTH, &bytes, sizeof bytes);
     }
     int32_t total = 0;
     for (int lane = 0; lane < WIDTH; ++lane) total += sums[lane];

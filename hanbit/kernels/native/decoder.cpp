@@ -11,9 +11,9 @@ namespace {
 constexpr int64_t TILE = 256;  // rows that go through all layers together: what they leave behind stays near the cores
 constexpr int64_t FEW = 4;     // rows whose small work one thread does, sooner than others could be told of it
 constexpr int64_t ROWS_AT_ONCE = 4;  // of small work
-// Positions that one chunk of attention looks at, at least; a long sequence is cut into at most MOST_PARTS.
-constexpr int64_t SHORTEST_PART = 128, MOST_PARTS = 64;
-constexpr int64_t PLACES = 128;  // positions that are looked up at once; several tiles of the kernel
+constexpr int64_t LONGEST_RUN = 8;   // rows of a prompt that look at keys while these are in the first cache
+// Positions that one chunk of attention looks at, at least, in whole looks; a long sequence is cut into about MOST_PARTS.
+constexpr int64_t LOOK = 64, SHORTEST_PART = 2 * LOOK, MOST_PARTS = 64;
 
 int64_t first_seen(int64_t position, int64_t window) {
     return window == 0 ? 0 : std::max<int64_t>(0, position + 1 - window);
@@ -21,7 +21,13 @@ int64_t first_seen(int64_t position, int64_t window) {
 
 int64_t divided_up(int64_t number, int64_t by) { return (number + by - 1) / by; }
 
-int64_t part_length(int64_t position) { return std::max(SHORTEST_PART, divided_up(position + 1, MOST_PARTS)); }
+int64_t part_length(int64_t position) {
+    return std::max(SHORTEST_PART, divided_up(position + 1, MOST_PARTS * LOOK) * LOOK);
+}
+
+Span common(const Span& one, const Span& other) {
+    return {std::max(one.begin, other.begin), std::min(one.end, other.end)};
+}
 
 }  // namespace
 
@@ -44,6 +50,7 @@ void Step::run_tile(const Feed& feed, int num_threads) {
     most_parts_ = 0;
     for (int64_t row = 0; row < feed.rows; ++row) most_parts_ = std::max(most_parts_, num_parts(row));
     slots_ = 1 + (are_many_ ? 1 : most_parts_);
+    if (are_many_) find_runs();
     make_room();
     const HanbitLayer& first = decoder_.layers[0];
     for (int64_t row = 0; row < feed.rows; ++row) {
@@ -82,7 +89,7 @@ int Step::num_chunks(int phase) const {
     switch (stage % KINDS) {
         case PROJECTION: return hanbit::num_chunks(layer.projection);
         case ATTENTION:
-            return static_cast<int>(feed_.rows * decoder_.key_value_heads * (are_many_ ? 1 : most_parts_));
+            return static_cast<int>(decoder_.key_value_heads * (are_many_ ? runs_.size() : feed_.rows * most_parts_));
         case OUTPUT: return hanbit::num_chunks(layer.output);
         case GATE_UP: return hanbit::num_chunks(layer.gate_up);
         default: return hanbit::num_chunks(layer.down);
@@ -181,14 +188,14 @@ int64_t Step::place_of(int64_t row, int64_t position) const {
     return (feed_.blocks[row][position / size] * size + position % size) * width;
 }
 
-// Those of `count` positions from `begin` on, block by block: a division for each would take as long as its scores.
-void Step::find_places(int64_t row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const {
+// Block by block: a division for each position would take as long as its scores.
+void Step::find_places(int64_t row, const Span& positions, int64_t offset, int64_t* places) const {
     const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
-    for (int64_t done = 0; done < count;) {
-        const int64_t first = place_of(row, begin + done) + offset;
-        const int64_t run = std::min(count - done, size - (begin + done) % size);
-        for (int64_t i = 0; i < run; ++i) places[done + i] = first + i * width;
-        done += run;
+    for (int64_t position = positions.begin; position < positions.end;) {
+        const int64_t first = place_of(row, position) + offset;
+        const int64_t run = std::min(positions.end - position, size - position % size);
+        for (int64_t i = 0; i < run; ++i) *places++ = first + i * width;
+        position += run;
     }
 }
 
@@ -208,49 +215,71 @@ Seen* Step::seen(int64_t row, int64_t head, int64_t slot) {
     return reinterpret_cast<Seen*>(&seen_[((row * decoder_.heads + head) * slots_ + slot) * size]);
 }
 
-// Of few rows a part is a chunk, so that a long sequence keeps all threads busy; of many, a row by a key head. There the
-// rows of a key head follow each other, for those of one sequence look at the same keys.
-void Step::attend(const HanbitLayer& layer, int64_t index) {
-    if (are_many_) return attend_all(layer, index % feed_.rows, index / feed_.rows);
-    const int64_t part = index % most_parts_, row = index / most_parts_ / decoder_.key_value_heads;
-    attend_part(layer, row, index / most_parts_ % decoder_.key_value_heads, part_of(layer, row, part), 1 + part);
-}
-
-void Step::attend_all(const HanbitLayer& layer, int64_t row, int64_t shared) {
-    const int64_t group = decoder_.heads / decoder_.key_value_heads;
-    for (int64_t head = shared * group; head < (shared + 1) * group; ++head) clear_total(row, head);
-    for (int64_t part = 0; part < num_parts(row); ++part) {
-        const Span span = part_of(layer, row, part);
-        if (span.begin >= span.end) continue;
-        attend_part(layer, row, shared, span, 1);
-        for (int64_t head = shared * group; head < (shared + 1) * group; ++head) fold(row, head, 1);
+void Step::find_runs() {
+    runs_.clear();
+    const auto belongs = [this](int64_t row, const Span& run) {
+        const int64_t position = feed_.positions[row], first = feed_.positions[run.begin];
+        return feed_.blocks[row] == feed_.blocks[run.begin] && position == first + row - run.begin &&
+               row - run.begin < LONGEST_RUN && part_length(position) == part_length(first);
+    };
+    for (int64_t row = 0; row < feed_.rows; ++row) {
+        if (row > 0 && belongs(row, runs_.back()))
+            runs_.back().end = row + 1;
+        else
+            runs_.push_back({row, row + 1});
     }
 }
 
-// One part of the positions that one row sees, by all query heads that share a key head: its keys are read once.
-void Step::attend_part(const HanbitLayer& layer, int64_t row, int64_t shared, const Span& span, int64_t slot) {
+// Of few rows a part is a chunk, so that a long sequence keeps all threads busy; of many, a run by a key head.
+void Step::attend(const HanbitLayer& layer, int64_t index) {
+    const int64_t shared = index % decoder_.key_value_heads, rest = index / decoder_.key_value_heads;
+    if (are_many_) return attend_all(layer, runs_[rest], shared);
+    const int64_t row = rest / most_parts_, part = rest % most_parts_;
+    attend_part(layer, {row, row + 1}, shared, part, 1 + part);
+}
+
+void Step::attend_all(const HanbitLayer& layer, const Span& rows, int64_t shared) {
+    const int64_t group = decoder_.heads / decoder_.key_value_heads;
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+        for (int64_t head = shared * group; head < (shared + 1) * group; ++head) clear(row, head, 0);
+    for (int64_t part = 0; part < num_parts(rows.end - 1); ++part) {
+        attend_part(layer, rows, shared, part, 1);
+        for (int64_t row = rows.begin; row < rows.end; ++row) {
+            const Span span = part_of(layer, row, part);
+            if (span.begin >= span.end) continue;
+            for (int64_t head = shared * group; head < (shared + 1) * group; ++head) fold(row, head, 1);
+        }
+    }
+}
+
+// One part of the positions that rows of a sequence see, by all query heads that share a key head. A look is the same for
+// each of the rows: what one gets does not depend on the others.
+void Step::attend_part(const HanbitLayer& layer, const Span& rows, int64_t shared, int64_t part, int64_t slot) {
     const HanbitDecoder& d = decoder_;
     const int64_t group = d.heads / d.key_value_heads, first = shared * group, end = first + group;
-    const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
-    for (int64_t head = first; head < end; ++head) {
-        Seen* state = seen(row, head, slot);
-        *state = {-INFINITY, 0};
-        std::fill_n(state->values(), d.head_dim, 0.0f);
-    }
-    int64_t places[PLACES];
-    for (int64_t begin = span.begin; begin < span.end; begin += PLACES) {
-        const int64_t count = std::min(PLACES, span.end - begin);
-        find_places(row, begin, count, shared * d.head_dim, places);
-        for (int64_t head = first; head < end; ++head)
-            kernels_.attend(queries + head * d.head_dim, layer.keys, layer.values, places, count, d.head_dim,
-                            layer.scale, seen(row, head, slot));
+    const Span all = {part_of(layer, rows.begin, part).begin, part_of(layer, rows.end - 1, part).end};
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+        for (int64_t head = first; head < end; ++head) clear(row, head, slot);
+    int64_t places[LOOK];
+    for (int64_t from = all.begin / LOOK * LOOK; from < all.end; from += LOOK) {
+        const Span look = common({from, from + LOOK}, all);
+        find_places(rows.begin, look, shared * d.head_dim, places);
+        for (int64_t row = rows.begin; row < rows.end; ++row) {
+            const Span seen_now = common(look, part_of(layer, row, part));
+            if (seen_now.begin >= seen_now.end) continue;
+            const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
+            for (int64_t head = first; head < end; ++head)
+                kernels_.attend(queries + head * d.head_dim, layer.keys, layer.values,
+                                places + (seen_now.begin - look.begin), seen_now.end - seen_now.begin, d.head_dim,
+                                layer.scale, seen(row, head, slot));
+        }
     }
 }
 
-void Step::clear_total(int64_t row, int64_t head) {
-    Seen* total = seen(row, head, 0);
-    *total = {-INFINITY, 0};
-    std::fill_n(total->values(), decoder_.head_dim, 0.0f);
+void Step::clear(int64_t row, int64_t head, int64_t slot) {
+    Seen* state = seen(row, head, slot);
+    *state = {-INFINITY, 0};
+    std::fill_n(state->values(), decoder_.head_dim, 0.0f);
 }
 
 // A part that has seen something goes into the total. Parts come in their order, however they were shared out.
@@ -267,7 +296,7 @@ void Step::merge_parts(const HanbitLayer& layer, int64_t row) {
     const int64_t head_dim = decoder_.head_dim;
     for (int64_t head = 0; head < decoder_.heads; ++head) {
         if (!are_many_) {
-            clear_total(row, head);
+            clear(row, head, 0);
             for (int64_t part = 0; part < num_parts(row); ++part) {
                 const Span span = part_of(layer, row, part);
                 if (span.begin < span.end) fold(row, head, 1 + part);

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include <vector>
+
 #include "buffer.h"
 #include "linear.h"
 
@@ -90,10 +92,11 @@ class Step : public Work {
 
     void take_heads(const HanbitLayer& layer, int64_t row);
     void take_head(float* head, const float* weight, int64_t position);
+    void find_runs();
     void attend(const HanbitLayer& layer, int64_t index);
-    void attend_all(const HanbitLayer& layer, int64_t row, int64_t shared);
-    void attend_part(const HanbitLayer& layer, int64_t row, int64_t shared, const Span& span, int64_t slot);
-    void clear_total(int64_t row, int64_t head);
+    void attend_all(const HanbitLayer& layer, const Span& rows, int64_t shared);
+    void attend_part(const HanbitLayer& layer, const Span& rows, int64_t shared, int64_t part, int64_t slot);
+    void clear(int64_t row, int64_t head, int64_t slot);
     void fold(int64_t row, int64_t head, int64_t slot);
     void merge_parts(const HanbitLayer& layer, int64_t row);
     Span part_of(const HanbitLayer& layer, int64_t row, int64_t part) const;
@@ -101,13 +104,14 @@ class Step : public Work {
     Seen* seen(int64_t row, int64_t head, int64_t slot);
     // Floats from the beginning of a layer's cache to a position of one of the rows
     int64_t place_of(int64_t row, int64_t position) const;
-    void find_places(int64_t row, int64_t begin, int64_t count, int64_t offset, int64_t* places) const;
+    void find_places(int64_t row, const Span& positions, int64_t offset, int64_t* places) const;
 
     const Kernels& kernels_;
     const HanbitDecoder& decoder_;
     Feed feed_{};          // the tile at hand
     int64_t first_ = 0;    // its first row, as `wanted` counts
     bool are_many_ = false;
+    std::vector<Span> runs_;  // of many rows: those that follow each other in a sequence and look at keys together
     int64_t most_parts_ = 0, slots_ = 0;  // of a head: its total, then parts
     float* logits_ = nullptr;
     // [rows, ...]; joined_: query, key and value; gate_up_: gate and up

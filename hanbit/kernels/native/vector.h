@@ -40,6 +40,56 @@ inline float sum(Vector vector) {
     return (parts[0][0] + parts[0][2]) + (parts[0][1] + parts[0][3]);
 }
 
+// Lanes of two vectors, those of the second one numbered on
+#if defined(__clang__) || __GNUC__ >= 12
+#define HANBIT_LANES(left, right, ...) __builtin_shufflevector(left, right, __VA_ARGS__)
+#else
+#define HANBIT_LANES(left, right, ...) __builtin_shuffle(left, right, Integers{__VA_ARGS__})
+#endif
+
+// The sum of each of WIDTH vectors, as one vector: neighbours are added, then pairs of them, in the same way for each.
+inline Vector sums_of(const Vector* vectors) {
+#if HANBIT_VECTOR_BYTES == 64
+    Vector pairs[8], fours[4], eights[2];
+    for (int i = 0; i < 8; ++i) {
+        const Vector a = vectors[2 * i], b = vectors[2 * i + 1];
+        pairs[i] = HANBIT_LANES(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+                   HANBIT_LANES(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+    }
+    for (int i = 0; i < 4; ++i) {
+        const Vector a = pairs[2 * i], b = pairs[2 * i + 1];
+        fours[i] = HANBIT_LANES(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+                   HANBIT_LANES(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+    for (int i = 0; i < 2; ++i) {
+        const Vector a = fours[2 * i], b = fours[2 * i + 1];
+        eights[i] = HANBIT_LANES(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+                    HANBIT_LANES(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+    return HANBIT_LANES(eights[0], eights[1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           HANBIT_LANES(eights[0], eights[1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+#elif HANBIT_VECTOR_BYTES == 32
+    Vector pairs[4], fours[2];
+    for (int i = 0; i < 4; ++i) {
+        const Vector a = vectors[2 * i], b = vectors[2 * i + 1];
+        pairs[i] = HANBIT_LANES(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + HANBIT_LANES(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+    }
+    for (int i = 0; i < 2; ++i) {
+        const Vector a = pairs[2 * i], b = pairs[2 * i + 1];
+        fours[i] = HANBIT_LANES(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + HANBIT_LANES(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    return HANBIT_LANES(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           HANBIT_LANES(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    Vector pairs[2];
+    for (int i = 0; i < 2; ++i) {
+        const Vector a = vectors[2 * i], b = vectors[2 * i + 1];
+        pairs[i] = HANBIT_LANES(a, b, 0, 4, 2, 6) + HANBIT_LANES(a, b, 1, 5, 3, 7);
+    }
+    return HANBIT_LANES(pairs[0], pairs[1], 0, 1, 4, 5) + HANBIT_LANES(pairs[0], pairs[1], 2, 3, 6, 7);
+#endif
+}
+
 // e^x to 2 units in the last place: x = n ln 2 + r, a polynomial for e^r (Cephes' expf), n put into the exponent.
 // NaN stays NaN: both comparisons are false for it.
 inline Vector exponential(Vector x) {
