@@ -23,7 +23,7 @@ from hanbit.config.recipe import Recipe
 from hanbit.config.resolve import resolve
 from hanbit.parallel.clip import norm_of_each
 from hanbit.parallel.collectives import LEFT_OUT, Purpose, sum_over_world
-from hanbit.parallel.grid import start_processes, stop_processes, world_size
+from hanbit.parallel.grid import leave_groups, start_processes, stop_processes, world_size
 from hanbit.train.loop import ROUTER_LOSSES, next_batch, one_step
 from hanbit.train.run import build
 from hanbit.train.setup import Training, grid_of
