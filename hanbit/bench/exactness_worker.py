@@ -165,6 +165,7 @@ def main() -> None:
         measured = run_job(data, job)
         if not dist.is_initialized() or dist.get_rank() == 0:
             add_result(results_path, measured)
+        leave_groups()
     stop_processes()
 
 

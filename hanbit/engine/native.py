@@ -1,6 +1,6 @@
 """The engine's way to the native kernels (docs/kernels.md): a linear layer for any model, float32 inside, on a CPU.
 
-Its matrices are float32, for at most `MOST_ROWS` rows at a time (longer prompts are PyTorch's), or in blocks as read
+Its matrices are float32, for at most `MOST_ROWS` rows at a time (longer products are PyTorch's), or in blocks as read
 (quantised.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
 """
 

@@ -39,7 +39,7 @@ class Runner:
         """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now, and
         [tokens, vocabulary] of each whose request `reads_all`."""
         logits: list[torch.Tensor | None] = [None] * len(parts)
-        native = [index for index, part in enumerate(parts) if self.step is not None and part.request.adapter is None]
+        native = [index for index, part in enumerate(parts) if self._is_native(part)]
         others = sorted({*range(len(parts))} - {*native})
         for indices, feed in ((native, self._natively), (others, self._flat)):
             fed = [parts[index] for index in indices]
@@ -49,6 +49,9 @@ class Runner:
                 if len(rows):
                     logits[index] = rows if parts[index].request.reads_all else rows[0]
         return logits
+
+    def _is_native(self, part: Part[Fed]) -> bool:
+        return self.step is not None and part.request.adapter is None and self.step.takes(part.end - part.start)
 
     def _natively(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""

@@ -15,7 +15,7 @@ from hanbit.common.errors import ConfigError
 from hanbit.kernels.build import LIBRARY, digest
 from hanbit.kernels.structs import Address, Count, Decoder, Linear, Matrix, Reading
 
-MOST_ROWS = 8  # of one product of floats, as in native/kernels.h
+MOST_ROWS = 8  # of one product of floats that is read from memory row by row; more are a matter of arithmetic
 _BUILD = "python -m hanbit.kernels.build"
 _SETS = ("portable", "avx2", "avx512", "avx512vnni", "neon")
 

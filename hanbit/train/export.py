@@ -1,4 +1,4 @@
-"""What a run that has come to its end leaves: a model folder, or an adapter's. Made once, and again if it is not whole."""
+"""What a run that has come to its end leaves, a model's or an adapter's folder: made once, and again if not whole."""
 
 import hashlib
 import logging

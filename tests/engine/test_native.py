@@ -65,8 +65,9 @@ def test_logits_are_those_of_pytorch(
 
 
 @pytest.mark.parametrize("name", STEPPED)
-def test_logits_of_prompts_are_those_of_pytorch(name: str, folder_of: Folder) -> None:
+def test_logits_of_prompts_are_those_of_pytorch(name: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, many, and more than go through the layers together; with single tokens of others in the same step."""
+    monkeypatch.setattr(native_step, "_SHORT", 1000)
     tokens, model = tokens_of(400), fuse(load_model(folder_of(name)))
     ours, theirs = Rows(model, 4, 400), Rows(model, 4, 400)
     theirs.runner.step = None
@@ -90,6 +91,7 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whateve
     folder: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(native_step, "_SHORT", 1000)
     tokens, model = tokens_of(300), fuse(load_model(folder))
     rows = Rows(model, 8, 300)
     wanted = fed(rows, 0, tokens, 0, 300)
@@ -110,8 +112,9 @@ def test_rows_answered_together_have_the_logits_they_have_alone(folder: Path) ->
             assert torch.equal(together[row], alone[0])
 
 
-def test_logits_of_any_rows_can_be_had(folder: Path) -> None:
+def test_logits_of_any_rows_can_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a prompt's inner tokens too, of several tiles of rows."""
+    monkeypatch.setattr(native_step, "_SHORT", 1000)
     tokens, rows = tokens_of(300), Rows(fuse(load_model(folder)), 2, 300)
     table = rows.part(0, tokens, 0, 300).blocks
     assert rows.runner.step is not None

@@ -104,6 +104,18 @@ def test_logits_differ_from_float32_as_rounded_inputs_do(
         assert error_of(found, simulated) < 1.5 * error_of(simulated, wanted)
 
 
+def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whatever_is_beside_it(folder: Path) -> None:
+    """So an answer that was sent away and is read anew goes on as if it had stayed."""
+    tokens, rows = tokens_of(60), Rows(fuse(load_blocks(folder)), 4, 64)
+    wanted = rows.prefill(0, tokens, 0, 60)
+    assert wanted is not None
+    for row, cuts in enumerate([(1, 2, 30), (7, 59), tuple(range(1, 60))], start=1):
+        for start, end in zip((0, *cuts), (*cuts, 60), strict=True):
+            found = rows.feed([rows.part(0, tokens[::-1], 0, 1 + start % 9), rows.part(row, tokens[:end], start, end)])
+        assert found[1] is not None
+        assert torch.equal(found[1], wanted)
+
+
 def test_blocks_of_a_type_that_the_kernels_lack_are_float32(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, type="Q5_0", embedding="F16")
     exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)

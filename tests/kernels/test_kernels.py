@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from hanbit.kernels.blocks import Kind
-from hanbit.kernels.library import MOST_ROWS, Native
+from hanbit.kernels.library import Native
 from hanbit.kernels.structs import Matrix, linear
 
 

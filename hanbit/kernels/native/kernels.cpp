@@ -14,7 +14,6 @@ namespace {
 // Of the input and of the weights: as many sums as the registers hold beside what is loaded.
 constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2, OUTS_AT_ONCE = WIDTH == 16 ? 4 : 3;
 constexpr int FEW_ROWS = 8;
-constexpr int64_t NEAR_ROWS = 64;  // whose numbers stay in the second cache while the weights of a chunk pass
 
 // ROWS by OUTS dot products. A result does not depend on ROWS and OUTS: sequences answered together get the numbers they
 // would get alone.
@@ -34,14 +33,24 @@ inline void dots(const float* input, int64_t input_stride, const float* weight, 
             }
         }
     }
-    for (int row = 0; row < ROWS; ++row) {
+    Vector totals[ROWS * OUTS];
+    for (int row = 0; row < ROWS; ++row)
         for (int out = 0; out < OUTS; ++out) {
-            for (int part = 1; part < PARTS; ++part) sums[row][out][0] += sums[row][out][part];
+            Vector& total = totals[row * OUTS + out] = sums[row][out][0];
+            for (int part = 1; part < PARTS; ++part) total += sums[row][out][part];
+        }
+    float found[ROWS * OUTS];
+    if constexpr (ROWS * OUTS == WIDTH) {
+        store(found, sums_of(totals));
+    } else {
+        for (int place = 0; place < ROWS * OUTS; ++place) found[place] = sum(totals[place]);
+    }
+    for (int row = 0; row < ROWS; ++row)
+        for (int out = 0; out < OUTS; ++out) {
             float rest = 0;
             for (int64_t j = i; j < in; ++j) rest += input[row * input_stride + j] * weight[out * in + j];
-            output[row * output_stride + out] = sum(sums[row][out][0]) + rest;
+            output[row * output_stride + out] = found[row * OUTS + out] + rest;
         }
-    }
 }
 
 // Weights are read strictly in the order of memory, one row after another, without prefetch instructions: that is what
@@ -59,29 +68,26 @@ void product_of(const float* input, int64_t input_stride, const float* weight, i
     }
 }
 
-// Many rows are a matter of arithmetic, not of reading: every number that is loaded serves a tile of products.
-template <int OUTS>
-void columns(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in, float* output,
-             int64_t output_stride) {
-    int64_t row = 0;
-    for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
-        dots<ROWS_AT_ONCE, OUTS>(input + row * input_stride, input_stride, weight, in, output + row * output_stride,
-                                 output_stride);
-    for (; row < rows; ++row)
-        dots<1, OUTS>(input + row * input_stride, input_stride, weight, in, output + row * output_stride,
-                      output_stride);
+// Some rows by all outputs of a chunk, whose weights stay in the first cache
+template <int ROWS>
+void rows_of_many(const float* input, int64_t input_stride, const float* weight, int64_t in, int64_t outs,
+                  float* output, int64_t output_stride) {
+    int64_t out = 0;
+    for (; out + OUTS_AT_ONCE <= outs; out += OUTS_AT_ONCE)
+        dots<ROWS, OUTS_AT_ONCE>(input, input_stride, weight + out * in, in, output + out, output_stride);
+    for (; out < outs; ++out) dots<ROWS, 1>(input, input_stride, weight + out * in, in, output + out, output_stride);
 }
 
+// Many rows are a matter of arithmetic, not of reading: every number that is loaded serves a tile of products.
 void product_of_many(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in,
                      int64_t outs, float* output, int64_t output_stride) {
-    for (; rows > 0; rows -= NEAR_ROWS, input += NEAR_ROWS * input_stride, output += NEAR_ROWS * output_stride) {
-        const int64_t near = rows < NEAR_ROWS ? rows : NEAR_ROWS;
-        int64_t out = 0;
-        for (; out + OUTS_AT_ONCE <= outs; out += OUTS_AT_ONCE)
-            columns<OUTS_AT_ONCE>(input, input_stride, near, weight + out * in, in, output + out, output_stride);
-        for (; out < outs; ++out)
-            columns<1>(input, input_stride, near, weight + out * in, in, output + out, output_stride);
-    }
+    int64_t row = 0;
+    for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
+        rows_of_many<ROWS_AT_ONCE>(input + row * input_stride, input_stride, weight, in, outs,
+                                   output + row * output_stride, output_stride);
+    for (; row < rows; ++row)
+        rows_of_many<1>(input + row * input_stride, input_stride, weight, in, outs, output + row * output_stride,
+                        output_stride);
 }
 
 void product(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in, int64_t outs,

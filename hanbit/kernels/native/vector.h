@@ -20,7 +20,6 @@ namespace HANBIT_SET {
 
 typedef float Vector __attribute__((vector_size(HANBIT_VECTOR_BYTES)));
 typedef int32_t Integers __attribute__((vector_size(HANBIT_VECTOR_BYTES)));
-typedef float Quarter __attribute__((vector_size(16)));
 
 constexpr int WIDTH = HANBIT_VECTOR_BYTES / sizeof(float);
 constexpr int LINE = 16;  // floats in a line of the cache
@@ -32,13 +31,6 @@ inline Vector load(const float* from) {  // aligned or not
 }
 
 inline void store(float* to, Vector vector) { memcpy(to, &vector, sizeof vector); }
-
-inline float sum(Vector vector) {
-    Quarter parts[WIDTH / 4];
-    memcpy(parts, &vector, sizeof vector);
-    for (int part = 1; part < WIDTH / 4; ++part) parts[0] += parts[part];
-    return (parts[0][0] + parts[0][2]) + (parts[0][1] + parts[0][3]);
-}
 
 // Lanes of two vectors, those of the second one numbered on
 #if defined(__clang__) || __GNUC__ >= 12
@@ -88,6 +80,24 @@ inline Vector sums_of(const Vector* vectors) {
     }
     return HANBIT_LANES(pairs[0], pairs[1], 0, 1, 4, 5) + HANBIT_LANES(pairs[0], pairs[1], 2, 3, 6, 7);
 #endif
+}
+
+// The sum of one, in the same order
+inline float sum(Vector v) {
+#if HANBIT_VECTOR_BYTES == 64
+    v += HANBIT_LANES(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    v += HANBIT_LANES(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    v += HANBIT_LANES(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    v += HANBIT_LANES(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+#elif HANBIT_VECTOR_BYTES == 32
+    v += HANBIT_LANES(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+    v += HANBIT_LANES(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+    v += HANBIT_LANES(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+#else
+    v += HANBIT_LANES(v, v, 1, 0, 3, 2);
+    v += HANBIT_LANES(v, v, 2, 3, 0, 1);
+#endif
+    return v[0];
 }
 
 // e^x to 2 units in the last place: x = n ln 2 + r, a polynomial for e^r (Cephes' expf), n put into the exponent.
