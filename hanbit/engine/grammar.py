@@ -19,7 +19,10 @@ from hanbit.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # 0.3 s, for those who ask for a form
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
+# The library follows rules that follow one another by recursion: 4,000 in a row are too many for a thread's stack.
+_MOST_RULES = 500
 _MOST_KEPT = 64  # compiled definitions
 _WHITESPACE = "[ \\n\\t]{0,20}"  # between the parts of JSON; without an end some models write nothing else
 
@@ -106,18 +109,35 @@ def _definition(form: StructuredOutputs) -> str:
     from llguidance import LLMatcher, grammar_from
 
     if form.json_object or form.json is not None:
-        space = {"whitespace_flexible": False} if form.disable_any_whitespace else {"whitespace_pattern": _WHITESPACE}
-        return LLMatcher.grammar_from_json_schema(form.json or '{"type":"object"}', overrides=space)  # type: ignore[arg-type]
+        return _of_json(form)
     if form.regex is not None:
         return LLMatcher.grammar_from_regex(form.regex)
     if form.choice is not None:
         texts = (json.dumps(text, ensure_ascii=False) for text in form.choice)
         return LLMatcher.grammar_from_lark(f"start: {' | '.join(texts)}")
     assert form.grammar is not None
+    num_rules = form.grammar.count(":") - form.grammar.count("::")  # Lark writes one, llama.cpp two
+    if num_rules > _MOST_RULES:
+        raise GrammarError(
+            f"structured_outputs.grammar has {num_rules} rules or so; {_MOST_RULES} are taken. Give fewer"
+        )
     try:
         return grammar_from("grammar", form.grammar)
     except (ValueError, RecursionError) as problem:
         raise GrammarError(f"structured_outputs.grammar: {_first_line(str(problem))}") from None
+
+
+def _of_json(form: StructuredOutputs) -> str:
+    from llguidance import LLMatcher
+
+    space: JsonCompileOptions = (
+        {"whitespace_flexible": False} if form.disable_any_whitespace else {"whitespace_pattern": _WHITESPACE}
+    )
+    schema = '{"type":"object"}' if form.json is None else str(form.json)  # it is a text since it was checked
+    try:
+        return LLMatcher.grammar_from_json_schema(schema, overrides=space)
+    except ValueError as problem:  # nested more than 128 deep
+        raise GrammarError(f"structured_outputs.json: {_first_line(str(problem))}") from None
 
 
 def _first_line(text: str) -> str:

@@ -206,6 +206,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no choices": ({"choice": []}, "must be a list of texts"),
     "a choice that is no text": ({"choice": [3]}, "must be a list of texts"),
     "a switch that is none": ({"regex": "a", "json_object": "yes"}, "has regex, json_object"),
+    "a schema nested without end": ({"json": '{"items":' * 400 + "{}" + "}" * 400}, "json: recursion limit"),
+    "a grammar nested without end": ({"grammar": "start: " + "(" * 30000 + '"a"' + ")" * 30000}, "too deeply nested"),
+    "a chain of rules without end": (
+        {"grammar": "start: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(4000)) + 'r4000: "a"'},
+        "grammar has 4002 rules",
+    ),
     "a megabyte of schema": ({"json": {"enum": ["x" * 2**20]}}, f"json has .* characters; from 1 to {LONGEST}"),
     "a megabyte of grammar": ({"grammar": "#" * 2**20}, f"grammar has {2**20} characters"),
     "a megabyte of choices": ({"choice": ["x" * 2**10] * 2**10}, "choice has .* characters"),
