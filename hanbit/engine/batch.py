@@ -62,7 +62,8 @@ class Batch:
     def add(self, sequence: Sequence) -> None:
         """It waits for its turn. Raises GenerationError if it is larger than the whole cache."""
         if sequence.params.num_beams > 1:
-            check_width(sequence, self._scheduler.blocks, self._scheduler.limits.sequences)
+            blocks = self._scheduler.blocks
+            check_width(sequence, blocks.num_blocks, blocks.block_size, self._scheduler.limits.sequences)
             self._searches[sequence] = Beams(sequence)
         self._scheduler.add(sequence)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from hanbit.common.errors import GenerationError
-from hanbit.engine.blocks import Blocks
 from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.sampling import adjusted, logprob_of
 from hanbit.engine.sequence import Sequence
@@ -125,15 +124,15 @@ class Beams:
         self._can_improve = best / length**penalty > self._finished[-1][0]
 
 
-def check_width(sequence: Sequence, blocks: Blocks, seats: int) -> None:
+def check_width(sequence: Sequence, num_blocks: int, block_size: int, seats: int) -> None:
     """Raises GenerationError for a search whose beams together are larger than the cache, or more than there are seats;
     smaller ones all end (scheduler.py)."""
     width = sequence.params.num_beams
-    needed = width * blocks.needed(sequence.longest)
-    if needed > blocks.num_blocks or width > seats:
+    needed = width * -(-sequence.longest // block_size)
+    if needed > num_blocks or width > seats:
         raise GenerationError(
             f"num_beams={width} take {needed} blocks of the key-value cache and {width} seats, and there are "
-            f"{blocks.num_blocks} and {seats}. Lower it or max_tokens, or give more: num_blocks, max_sequences"
+            f"{num_blocks} and {seats}. Lower it or max_tokens, or give more: num_blocks, max_sequences"
         )
 
 

@@ -20,7 +20,6 @@ from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.beams import check_width
-from hanbit.engine.blocks import Blocks
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.fuse import fuse, places_of
@@ -229,8 +228,8 @@ class LLM:
                 f"Shorten it by at least {least - room}"
             )
         seats = seats or self.max_sequences
-        blocks = Blocks(self._blocks_for(seats if params.num_beams > 1 else 1), self.block_size)
-        share = blocks.num_blocks // params.num_beams * self.block_size
+        num_blocks = self._blocks_for(seats if params.num_beams > 1 else 1)
+        share = num_blocks // params.num_beams * self.block_size
         max_tokens = max(1, min(room, share + 1 - len(tokens))) if params.max_tokens is None else params.max_tokens
         if max_tokens > room:
             log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
@@ -241,7 +240,7 @@ class LLM:
         grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)
         made = Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar)
         if params.num_beams > 1:
-            check_width(made, blocks, seats)
+            check_width(made, num_blocks, self.block_size, seats)
         return made
 
     def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:

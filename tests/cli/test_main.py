@@ -176,6 +176,7 @@ def test_ctrl_c_is_130_within_two_seconds_and_no_traceback(tmp_path: Path) -> No
     command = [sys.executable, "-m", "hanbit", "prepare", str(endless), "--output", str(tmp_path / "out")]
     process = subprocess.Popen([*command, "--vocabulary", "300"], stderr=subprocess.PIPE, text=True)
     writer = until_somebody_reads(endless)
+    time.sleep(0.5)  # between opening and reading Python does not hear a signal until something comes
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=30)

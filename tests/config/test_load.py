@@ -1,6 +1,5 @@
 """Layers on one another: which value counts, and where it is said to come from."""
 
-import logging
 import subprocess
 import sys
 import unicodedata
@@ -136,7 +135,6 @@ def test_a_recipe_and_its_base_are_found_in_the_other_spelling_of_unicode(tmp_pa
 def test_one_underscore_where_two_belong_is_said_with_the_right_spelling(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("hanbit"), "propagate", True)
     monkeypatch.delenv("RANK", raising=False)
     found = loaded(tmp_path, "", HANBIT_TRAINING_STEPS="3", HANBIT_LANG="ko", HANBIT_LOG="info", HANBIT_MODEL="x")
     assert "training.steps" not in found.origins or "environment" not in found.origins["training.steps"]

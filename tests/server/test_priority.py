@@ -12,6 +12,8 @@ from hanbit.server.options import EngineOptions
 from tests.server.asking import PROMPT, Http
 from tests.server.served import Served, serving
 
+LONG = 300  # tokens: an answer ends long after the one before, whichever client's thread wakes first
+
 
 @pytest.fixture(scope="module")
 def served(repository: Path) -> Iterator[Served]:
@@ -30,14 +32,14 @@ def test_smaller_priorities_are_answered_first_over_all_protocols(served: Served
         return name, "/v2/models/small/generate", {"text_input": PROMPT, "max_tokens": tokens, **more}
 
     def openai(name: str, **more: int) -> tuple[str, str, dict[str, Any]]:
-        return name, "/v1/completions", {"model": "small", "prompt": PROMPT, "max_tokens": 3, **more}
+        return name, "/v1/completions", {"model": "small", "prompt": PROMPT, "max_tokens": LONG, **more}
 
     (service,) = (model.service for name, model in served.catalogue.language_models().items() if name == "small")
     waiting = [
-        kserve("kserve 200", 3, priority=200),
+        kserve("kserve 200", LONG, priority=200),
         openai("openai 50", priority=50),
         openai("openai 0"),
-        kserve("kserve 1", 3, priority=1),
+        kserve("kserve 1", LONG, priority=1),
         openai("openai -120", priority=-120),
     ]
     with ThreadPoolExecutor(8) as pool:
