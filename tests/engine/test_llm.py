@@ -266,7 +266,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_numbers_before_any_wor
 
 
 def test_max_tokens_beyond_the_context_become_what_fits_and_that_is_said(
-    llm: LLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    llm: LLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = llm.generate(prompts_of(60), SamplingParams(temperature=0, max_tokens=9, ignore_eos=True))[0]
     assert "max_tokens=9 becomes 4" in caplog.text
@@ -369,7 +369,7 @@ def test_the_makers_repetition_penalty_counts_as_in_transformers(folder: Path, t
 
 
 def test_what_the_makers_ask_for_and_is_not_built_is_said_once(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
     text = '{"no_repeat_ngram_size": 3, "num_beams": 1, "typical_p": 1.0, "suppress_tokens": [], "max_length": 99}'
