@@ -5,7 +5,6 @@ Prompts differ from round to round, so that none is found from the round before.
 to the end, when all sequences grow; "in all" is prompts and answers over all of the time.
 """
 
-import pydoc_data.topics
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from hanbit.bench.llama_cpp import BATCHED, LlamaCpp
+from hanbit.bench.topics import topics
 from hanbit.common.errors import GenerationError
 from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
@@ -124,8 +124,7 @@ def _spread(prefix: str, values: list[float]) -> dict[str, float]:
 
 
 def _text(llm: LLM) -> Iterator[int]:
-    """Python's own documentation, which is on every machine."""
-    return chain.from_iterable(cycle([llm.tokenizer.encode("\n".join(pydoc_data.topics.topics.values()))]))
+    return chain.from_iterable(cycle([llm.tokenizer.encode(topics())]))
 
 
 def _rates(llm: LLM, prompts: list[list[int]], new_tokens: int) -> tuple[float, float]:

@@ -6,7 +6,6 @@ Beside llama.cpp: generate_gguf.py.
 
 import json
 import os
-import pydoc_data.topics
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hanbit.bench.topics import topics
 from hanbit.bench.turns import Contestant, ratios, take_turns_telling
 from hanbit.common.errors import LaunchError
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -79,7 +79,7 @@ def table(contestants: list[Contestant], new_tokens: int) -> list[dict[str, floa
 
 def windows_of_topics(folder: Path, tokens: int, count: int) -> list[list[int]]:
     """`count` prompts of so many tokens out of Python's own documentation, which is on every machine."""
-    found = load_tokenizer(folder).encode("\n".join(pydoc_data.topics.topics.values()))
+    found = load_tokenizer(folder).encode(topics())
     return [found[index * tokens : (index + 1) * tokens] for index in range(count)]
 
 

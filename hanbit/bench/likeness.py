@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hanbit.engine.adapters import JoinedAdapter
 from hanbit.engine.llm import LLM
 from hanbit.engine.runner import Runner
 from hanbit.engine.scheduler import Part
@@ -51,19 +50,6 @@ class Likeness:
         return self._divergence / self.positions
 
 
-@dataclass(eq=False)
-class _Text:
-    """A sequence as the runner sees it, whose tokens are given."""
-
-    tokens: list[int]
-    adapter: JoinedAdapter | None = None
-    longest: int = 0
-    priority: int = 0
-    deadline: float | None = None
-    root: bytes = b""
-    reads_all: bool = False
-
-
 def log_probabilities(llm: LLM, tokens: list[int], first: int) -> torch.Tensor:
     """Of the tokens behind positions `first` to the last but one, float32 [positions, vocabulary], as an answer's are
     computed: what comes before is read at once, then the text's tokens are fed one at a time."""
@@ -75,7 +61,7 @@ def _fed(llm: LLM, tokens: list[int], first: int) -> Iterator[torch.Tensor]:
     runner, blocks = Runner(llm.model, num_blocks, llm.block_size), array("i", range(num_blocks))
     start = 0
     for end in range(first + 1, len(tokens)):
-        (logits,) = runner.feed([Part(_Text(tokens[:end]), start, end, blocks)])
+        (logits,) = runner.feed([Part(llm.sequence(tokens[:end]), start, end, blocks)])
         assert logits is not None
         yield logits
         start = end

@@ -4,7 +4,6 @@ One text, cut into windows; of each the first half is read, then every token is 
 base is our own float32 computation with the numbers that the blocks stand for: what is further from it rounds more.
 """
 
-import pydoc_data.topics
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from hanbit.bench.likeness import Likeness, log_probabilities
 from hanbit.bench.llama_cpp import LlamaCpp
 from hanbit.bench.llama_logits import Windows
+from hanbit.bench.topics import topics
 from hanbit.common.errors import DataError
 from hanbit.engine.llm import LLM
 
@@ -74,7 +74,7 @@ def table(found: list[Likeness]) -> list[dict[str, float | str]]:
 def written_topics(folder: Path) -> Path:
     """Python's own documentation, which is on every machine, as a file."""
     path = folder / "topics.txt"
-    path.write_text("\n".join(pydoc_data.topics.topics.values()), encoding="utf-8")
+    path.write_text(topics(), encoding="utf-8")
     return path
 
 

@@ -2,7 +2,8 @@
 
 A block is room for the keys and values of `block_size` tokens. A full one is known by its key, a hash of every token
 up to its end; it keeps that key after its last owner has left, until the room is needed, so that a prompt which begins
-the same way finds it. Only full blocks are shared, and those are never written again: nothing is ever copied.
+the same way finds it. Only full blocks are shared, and those are never written again; one that is not full is copied
+for a beam that goes on in two ways, and for nothing else.
 """
 
 import hashlib

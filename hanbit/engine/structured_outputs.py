@@ -7,9 +7,8 @@ from typing import Any
 
 from hanbit.common.errors import GrammarError
 
-LONGEST = (
-    65_536  # characters of a definition: one of these takes seconds to compile, a longer one nobody knows how long
-)
+# Characters of a definition: one of these takes seconds to compile, a longer one nobody knows how long
+LONGEST = 65_536
 
 
 @dataclass(frozen=True)
