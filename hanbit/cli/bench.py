@@ -3,13 +3,16 @@
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
     from hanbit.bench.llama_cpp import LlamaCpp
+
+Facts = dict[str, Any]  # of a row
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -103,14 +106,14 @@ def train(
     plan = Plan(recipe, peer, peer_python, rounds=rounds, steps=steps)
     contestants, tokens = measure(plan, compiled, overrides or [])
     rows = table(contestants, tokens)
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(
+    _show(
+        rows,
+        as_json,
+        lambda row: (
             f"{row['name']:10} {row['step_seconds']:8.3f} s/step {row['tokens_per_second']:9.1f} tok/s   "
             f"hanbit is {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to {row['highest']:.3f})"
-        )
+        ),
+    )
 
 
 @app.command()
@@ -154,14 +157,14 @@ def generate(
         raise ConfigError("--requantize and --peer-path go with --peer llama.cpp")
     plan = Plan(Path(model), SCRIPT, peer_python, prompt_tokens, new_tokens, rounds, threads)
     rows = table(measure(plan), new_tokens)
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(
+    _show(
+        rows,
+        as_json,
+        lambda row: (
             f"{row['name']:12} {row['decode_tokens_per_second']:7.1f} tok/s {row['token_milliseconds']:8.2f} ms/tok   "
             f"hanbit is {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to {row['highest']:.3f})"
-        )
+        ),
+    )
 
 
 def _beside_llama_cpp(
@@ -178,16 +181,16 @@ def _beside_llama_cpp(
     other = _llama_cpp(peer_path, threads)
     plan = Plan(_gguf(model), other, types, *tokens, rounds)
     rows = [row.facts() for row in measure(plan, _say)]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(
+    _show(
+        rows,
+        as_json,
+        lambda row: (
             f"{row['file']}, {row['work']}: hanbit {row['hanbit_tokens_per_second']:.1f} tok/s, llama.cpp "
             f"{row['peer_tokens_per_second']:.1f}: {row['hanbit_over_it']:.3f} x as fast ({row['lowest']:.3f} to "
             f"{row['highest']:.3f}); {row['same_likeliest_percent']:.1f}% of {row['tokens_checked']} tokens the same "
             f"likeliest, {row['divergence_nats']:.5f} nats apart"
-        )
+        ),
+    )
 
 
 def _llama_cpp(peer_path: Path | None, threads: int | None) -> "LlamaCpp":
@@ -214,6 +217,11 @@ def _gguf(model: str) -> Path:
     if path.is_dir():
         raise ConfigError(f"{model} is a folder, llama.cpp reads a GGUF file. Name that: FILE.gguf, or package:NAME")
     return path.resolve()
+
+
+def _show(rows: Sequence[Facts], as_json: bool, line: Callable[[Facts], str]) -> None:
+    """All of them as JSON, or each as a line."""
+    typer.echo(json.dumps(rows) if as_json else "\n".join(map(line, rows)))
 
 
 def _say(text: str) -> None:
@@ -243,14 +251,14 @@ def perplexity(
         peer.require(PERPLEXITY)
     found = measure(Plan(Path(model_folder(model)), file, peer, text, context, windows), _say)
     rows = table(found)
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(
+    _show(
+        rows,
+        as_json,
+        lambda row: (
             f"{row['name']:10} perplexity {row['perplexity']:9.4f} over {row['tokens']} tokens   from float32: "
             f"{row['same_likeliest_percent']:6.2f}% the same likeliest, {row['divergence_nats']:.5f} nats"
-        )
+        ),
+    )
 
 
 @app.command()
@@ -283,20 +291,19 @@ def batch(
         threads, file, other,
     )  # fmt: skip
     rows = table(measure(plan, _say))
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        beside = ""
-        if "peer_median" in row:
-            beside = (
-                f"   llama.cpp {row['peer_median']:.1f}: {row['hanbit_over_it_median']:.2f} x "
-                f"({row['hanbit_over_it_lowest']:.2f} to {row['hanbit_over_it_highest']:.2f})"
-            )
-        typer.echo(
-            f"{row['what']:44} {row['median']:9.1f} {row['unit']}   ({row['lowest']:.1f} to {row['highest']:.1f})"
-            f"{beside}"
+    _show(rows, as_json, _batch_line)
+
+
+def _batch_line(row: Facts) -> str:
+    beside = ""
+    if "peer_median" in row:
+        beside = (
+            f"   llama.cpp {row['peer_median']:.1f}: {row['hanbit_over_it_median']:.2f} x "
+            f"({row['hanbit_over_it_lowest']:.2f} to {row['hanbit_over_it_highest']:.2f})"
         )
+    return (
+        f"{row['what']:44} {row['median']:9.1f} {row['unit']}   ({row['lowest']:.1f} to {row['highest']:.1f}){beside}"
+    )
 
 
 @app.command()
@@ -310,14 +317,14 @@ def serve(
     from hanbit.bench.serve import measure, table
 
     rows = table(measure(model, prompt_tokens, rounds))
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(
+    _show(
+        rows,
+        as_json,
+        lambda row: (
             f"{row['name']:10} {row['first_token_milliseconds']:9.2f} ms to the first token   "
             f"adds {row['added_milliseconds']:6.2f} ms ({row['lowest']:.2f} to {row['highest']:.2f})"
-        )
+        ),
+    )
 
 
 @app.command()
