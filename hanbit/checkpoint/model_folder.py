@@ -177,6 +177,8 @@ def _temporary(target: Path) -> Iterator[Path]:
     try:
         with replaced_folder(target) as temporary:
             yield temporary
+    except NotADirectoryError as problem:
+        raise ModelError(f"could not write {target}: a part of this path is a file. Name another folder") from problem
     except (OSError, SafetensorError) as problem:
         raise ModelError(
             f"could not write {target}: {problem}. What was there before is kept; make room or name another disk"

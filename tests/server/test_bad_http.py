@@ -12,6 +12,7 @@ from tests.server.served import Served
 
 INFER = "/v2/models/small/infer"
 GENERATE = "/v2/models/small/generate"
+STREAM = "/v2/models/small/generate_stream"
 TEXT: dict[str, Any] = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["The"]}
 CLASSES = {"classification": 2}
 IDS: dict[str, Any] = {"name": "input_ids", "datatype": "INT32", "shape": [2], "data": [1, 2]}
@@ -43,6 +44,12 @@ WRONG: dict[str, tuple[str, Any, int, str]] = {
     "a key twice": (INFER, b'{"id": "a", "id": "b"}', 400, "'id' comes twice"),
     "a number of 5000 digits": (INFER, b'{"id": ' + b"9" * 5000 + b"}", 400, "not JSON"),
     "an unknown key": (INFER, {"input": []}, 400, "'input'; known are"),
+    "an id that is half a sign": (INFER, b'{"id": "\\ud800", "inputs": []}', 400, "not '\\ud800'"),
+    "generate, an id of half a sign": (GENERATE, b'{"id": "\\ud800", "text_input": "a"}', 400, "must be a text"),
+    "generate with parameters that are a number": (GENERATE, {"text_input": "a", "parameters": 5}, 400, "an object"),
+    "a stream with parameters that are a number": (STREAM, {"text_input": "a", "parameters": 5}, 400, "an object"),
+    "a time-out of 400 digits": (GENERATE, {"text_input": "a", "timeout": 10**400}, 400, "'timeout' must be from"),
+    "a seed of 400 digits": (INFER, {"inputs": [TEXT], "parameters": {"seed": 10**400}}, 400, "'seed' must be from"),
     "an id that is no text": (INFER, {"id": 3, "inputs": [TEXT]}, 400, "id must be a text"),
     "no inputs": (INFER, {}, 400, "needs the input 'text_input'"),
     "inputs that are no list": (INFER, {"inputs": {"text_input": "The"}}, 400, "must be a list"),
@@ -126,7 +133,7 @@ def test_wrong_requests_are_refused_with_the_reason(name: str, served: Served) -
     assert not served.running()
 
 
-@pytest.mark.parametrize("length", ["99999", "-1", "x", "1e3", "²", ""])
+@pytest.mark.parametrize("length", ["99999", "-1", "x", "1e3", "²", "", "9" * 5000])
 def test_header_length_that_cannot_be_is_refused(length: str, served: Served) -> None:
     reply = Http(served.http).ask(INFER, with_text(), Inference_Header_Content_Length=length.encode().decode("latin-1"))
     assert reply.status == 400

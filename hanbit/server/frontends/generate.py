@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from hanbit.repository.config import wire_datatype
 from hanbit.server.errors import as_request_error, invalid
-from hanbit.server.frontends.http_tensors import parameters_of
+from hanbit.server.frontends.http_tensors import id_of, parameters_of
 from hanbit.server.frontends.listening import EventStream, unless_gone
 from hanbit.server.model import ServedModel, single
 from hanbit.server.request import InferRequest, InferResponse
@@ -31,7 +31,8 @@ async def generate(model: ServedModel, body: Mapping[str, Any]) -> dict[str, Any
 async def generate_stream(model: ServedModel, body: Mapping[str, Any], receive: Receive) -> Response:
     """A model with an input `stream` is asked to. What fails before the first piece is an ordinary error."""
     has_switch = any(one.name == _STREAM for one in model.config.input)
-    is_said = _STREAM in body or _STREAM in (body.get("parameters") or {})
+    nested = body.get("parameters")
+    is_said = _STREAM in body or (isinstance(nested, dict) and _STREAM in nested)
     request = _request(model, body if is_said or not has_switch else {**body, _STREAM: True})
     responses = model.infer(request)
     try:
@@ -73,12 +74,9 @@ def _request(model: ServedModel, body: Mapping[str, Any]) -> InferRequest:
         given |= nested
     elif nested is not None:
         raise invalid("parameters must be an object")
-    id = body.get("id", "")
-    if not isinstance(id, str):
-        raise invalid("id must be a text")
     inputs = _inputs(model, given)
     parameters = {name: value for name, value in given.items() if name not in inputs and value is not None}
-    return InferRequest(model.name, inputs, model.version, id, (), parameters_of(parameters, "the request"))
+    return InferRequest(model.name, inputs, model.version, id_of(body), (), parameters_of(parameters, "the request"))
 
 
 def _inputs(model: ServedModel, given: Mapping[str, Any]) -> dict[str, Tensor]:

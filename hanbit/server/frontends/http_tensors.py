@@ -21,13 +21,16 @@ from hanbit.server.tensors import Tensor, from_list, from_raw, item_bytes, num_e
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_TENSORS = 1024
+_MOST_DIGITS = 20
+_LEAST_NUMBER, _MOST_NUMBER = -(2**63), 2**64 - 1  # of the protocol's own integers, int64 and uint64
 
 
 def parse_request(model: ServedModel, body: bytes, header_length: str | None) -> InferRequest:
     """Names, datatypes and shapes are held against the model later, when it is asked."""
     if header_length is None:
         return _from_json(model, body, memoryview(b""))
-    if not header_length.isascii() or not header_length.isdecimal() or int(header_length) > len(body):
+    is_number = header_length.isascii() and header_length.isdecimal() and len(header_length) <= _MOST_DIGITS
+    if not is_number or int(header_length) > len(body):
         raise invalid(f"{HEADER_LENGTH}: {header_length!r:.40} must be a number up to the body's {len(body)} bytes")
     size = int(header_length)
     if size == 0:
@@ -59,6 +62,14 @@ def response_body(model: ServedModel, request: InferRequest, response: InferResp
     return b"".join([text, *raw]), headers
 
 
+def id_of(body: Mapping[str, Any]) -> str:
+    """It goes back with the answer, so it must be a text that can be written."""
+    id = body.get("id", "")
+    if not isinstance(id, str) or any("\ud800" <= sign <= "\udfff" for sign in id):
+        raise invalid(f"the request's id must be a text without half a surrogate pair, not {id!a:.80}")
+    return id
+
+
 def parameters_of(value: Any, what: str) -> dict[str, Value]:
     """Scalars by name."""
     if value is None:
@@ -68,6 +79,8 @@ def parameters_of(value: Any, what: str) -> dict[str, Value]:
     for name, one in value.items():
         if not isinstance(one, bool | int | float | str) or (isinstance(one, float) and not math.isfinite(one)):
             raise invalid(f"{what}: parameter {name!r:.80} must be a truth value, a number or a text")
+        if isinstance(one, int) and not _LEAST_NUMBER <= one <= _MOST_NUMBER:
+            raise invalid(f"{what}: parameter {name!r:.80} must be from -2^63 to below 2^64")
     if any(name.startswith("shared_memory") for name in value):
         raise invalid(f"{what}: shared memory is not offered by this server; send the data")
     return value
@@ -78,16 +91,13 @@ def _from_json(model: ServedModel, text: bytes, raw: memoryview) -> InferRequest
     unknown = set(value) - {"id", "parameters", "inputs", "outputs"}
     if unknown:
         raise invalid(f"the request has {min(unknown)!r:.80}; known are id, parameters, inputs, outputs")
-    id = value.get("id", "")
-    if not isinstance(id, str):
-        raise invalid("the request's id must be a text")
     inputs = _Inputs(raw)
     for entry in _entries(value, "inputs"):
         inputs.take(entry)
     inputs.check_end()
     outputs = tuple(_output(entry) for entry in _entries(value, "outputs"))
     parameters = parameters_of(value.get("parameters"), "the request")
-    return InferRequest(model.name, inputs.found, model.version, id, outputs, parameters)
+    return InferRequest(model.name, inputs.found, model.version, id_of(value), outputs, parameters)
 
 
 @dataclass
