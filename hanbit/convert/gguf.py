@@ -100,7 +100,7 @@ class _Tensors(Mapping[str, torch.Tensor]):
             raise KeyError(name)
         numbers = self._model.numbers(name)
         most = torch.finfo(self._dtype).max
-        way_out = "" if self._dtype == torch.float32 else ", or the dtype too narrow: try float32"
+        way_out = ": get it anew" if self._dtype == torch.float32 else ", or the dtype too narrow: try float32"
         if not -most <= numbers.min() <= numbers.max() <= most:  # a NaN anywhere becomes both
             raise FormatError(
                 f"{self._model.file.path}: tensor {gguf_name(name)} has numbers that {self._dtype} does not hold. "

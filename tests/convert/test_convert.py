@@ -86,6 +86,13 @@ def test_a_folder_of_other_things_is_not_replaced(source: Path, tmp_path: Path) 
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 
+def test_a_path_through_a_file_is_refused_by_saying_so(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ModelError, match=r"a part of this path is a file. Name another folder"):
+        convert(source, tmp_path / "thesis.txt/out", proof=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 def test_a_source_does_not_take_its_own_place(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "model")
     before = (tmp_path / "model/model.safetensors").read_bytes()

@@ -21,7 +21,7 @@ from hanbit.server.tensors import Tensor, from_list, from_raw, item_bytes, num_e
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_TENSORS = 1024
-_MOST_DIGITS = 20
+_MOST_DIGITS = 20  # of a body's length: Python turns no text of thousands into a number
 _LEAST_NUMBER, _MOST_NUMBER = -(2**63), 2**64 - 1  # of the protocol's own integers, int64 and uint64
 
 
