@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hanbit.cli.guessing import GUESSED_BY, guessing
+
 if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
     from hanbit.engine.llm import LLM, Prompt
     from hanbit.engine.output import Piece
@@ -87,6 +89,10 @@ def command(
     quantization: Annotated[
         str, typer.Option(help="blocks: compute with the quantised blocks the folder keeps; none; auto: if there are.")
     ] = "auto",
+    speculation: Annotated[str, typer.Option(help=f"{GUESSED_BY}.")] = "none",
+    num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
+    prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
+    prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
@@ -102,12 +108,14 @@ def command(
     is_conversation = prompt is None and sys.stdin.isatty()
     flags["structured_outputs"] = _form(form)
     _check(flags, is_conversation, as_json, chat, system)
+    guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min)
 
     from hanbit.cli.convert import model_folder
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
 
-    llm = LLM(model_folder(model), dtype=dtype, device=device, quantization=quantization)
+    folder = model_folder(model)
+    llm = LLM(folder, dtype=dtype, device=device, quantization=quantization, speculation=guessed_by)
     if adapter is not None:
         llm.add_adapter(adapter, adapter)
     params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})
@@ -126,7 +134,15 @@ def command(
     else:
         answer.speak()
     if not as_json:
-        typer.echo(answer.numbers(), err=True)
+        typer.echo(answer.numbers() + _guessed(llm), err=True)
+
+
+def _guessed(llm: "LLM") -> str:
+    """How much of the answers so far was guessed rightly, where anything is."""
+    counts = llm.speculation_counts
+    if llm.speculation.method == "none":
+        return ""
+    return f", {counts.accepted_tokens} of {counts.draft_tokens} guessed tokens were right"
 
 
 def _read(path: Path | None) -> str | None:
@@ -275,7 +291,7 @@ def _reply(
         answer.speak()
     except KeyboardInterrupt:
         typer.echo()
-    typer.echo(answer.numbers(), err=True)
+    typer.echo(answer.numbers() + _guessed(llm), err=True)
     if messages is not None:
         messages += [turn, {"role": "assistant", "content": answer.text}]
 

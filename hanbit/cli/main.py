@@ -25,7 +25,7 @@ from hanbit.launch.parent import end_with_parent, is_rank_of_torchrun
 
 logger = logging.getLogger(__name__)
 
-NOT_VERBS = {"__init__", "main", "words"}
+NOT_VERBS = {"__init__", "guessing", "main", "words"}
 INTERRUPTED = 130
 DEBUG = "HANBIT_DEBUG"
 _DOTTED = re.compile(r"--([a-z_]+(?:\.[a-z_0-9]+)+)(=.*)?", re.DOTALL)

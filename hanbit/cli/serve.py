@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hanbit.cli.guessing import GUESSED_BY, guessing
+
 
 def command(
     folder: Annotated[
@@ -59,6 +61,10 @@ def command(
     quantization: Annotated[
         str, typer.Option(help="blocks: compute with the quantised blocks a folder keeps; none; auto: if there are.")
     ] = "auto",
+    speculation: Annotated[str, typer.Option(help=f"{GUESSED_BY}.")] = "none",
+    num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
+    prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
+    prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
 ) -> None:
     """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
     from hanbit.common.errors import ConfigError
@@ -101,6 +107,7 @@ def command(
             kv_cache_gb=kv_cache_gb,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
+            speculation=guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min),
         ),
     )
     options.check()

@@ -58,7 +58,7 @@ class PagedAttend:
     def begin(self, parts: Sequence[Part[Any]]) -> None:
         """These parts are fed, one after another."""
         size = self.cache.block_size
-        slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, part.end)]
+        slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, _end(part))]
         self.slots = torch.tensor(slots, device=self.device)
         self.views = {kind: self._views(parts, kind) for kind in self.kinds}
 
@@ -66,7 +66,7 @@ class PagedAttend:
         views, first = [], 0
         single, rows = [], []
         for part in parts:
-            end = first + part.end - part.start
+            end = first + _end(part) - part.start
             if end - first == 1:
                 single.append(part)
                 rows.append(first)
@@ -80,13 +80,14 @@ class PagedAttend:
 
     def _view_of_prompt(self, part: Part[Any], rows: slice, kind: Kind) -> View:
         window, slopes = kind
-        if part.start == 0 and (window is None or part.end <= window) and slopes is None:
+        last = _end(part)
+        if part.start == 0 and (window is None or last <= window) and slopes is None:
             return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
         begin = 0 if window is None else max(0, part.start + 1 - window)
-        queries = torch.arange(part.start, part.end, device=self.device).unsqueeze(1)
-        table, before = self._table([part], begin, part.end)
-        seen = slice(begin - before, part.end - before)
-        return View(rows, 1, table, seen, self._mask(queries, begin, part.end, kind))
+        queries = torch.arange(part.start, last, device=self.device).unsqueeze(1)
+        table, before = self._table([part], begin, last)
+        seen = slice(begin - before, last - before)
+        return View(rows, 1, table, seen, self._mask(queries, begin, last, kind))
 
     def _view_of_tokens(self, parts: Sequence[Part[Any]], rows: slice | torch.Tensor, kind: Kind) -> View:
         window, slopes = kind
@@ -117,6 +118,11 @@ class PagedAttend:
         if slopes is not None:
             return biased_mask(is_seen, back, slopes, self.dtype)
         return torch.zeros(back.shape, dtype=self.dtype, device=self.device).masked_fill_(~is_seen, float("-inf"))
+
+
+def _end(part: Part[Any]) -> int:
+    """Behind its last position, the draft's included."""
+    return part.end + len(part.draft)
 
 
 class LayerFunction:

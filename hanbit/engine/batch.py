@@ -12,6 +12,7 @@ import torch
 from hanbit.common.errors import DeadlinePassed, GenerationError
 from hanbit.engine.beams import Beams, check_width
 from hanbit.engine.blocks import Blocks
+from hanbit.engine.drafts import Drafts, SpeculationCounts
 from hanbit.engine.native import largest
 from hanbit.engine.output import Piece
 from hanbit.engine.runner import Runner
@@ -35,10 +36,11 @@ class CacheCounts:
 
 
 class Batch:
-    """Not safe between threads. `shares`: prompts with the same beginning share what was computed of it."""
+    """Not safe between threads. `shares`: prompts with the same beginning share what was computed of it. `drafts`: who
+    guesses what follows, if anybody does."""
 
-    def __init__(self, runner: Runner, limits: Limits, shares: bool = True) -> None:
-        self._runner = runner
+    def __init__(self, runner: Runner, limits: Limits, shares: bool = True, drafts: Drafts | None = None) -> None:
+        self._runner, self._drafts = runner, drafts
         cache = runner.cache
         self._searches: dict[Sequence, Beams] = {}  # by each of their beams
         self._scheduler: Scheduler[Sequence] = Scheduler(Blocks(cache.num_blocks, cache.block_size), limits, shares)
@@ -59,6 +61,10 @@ class Batch:
             blocks.num_blocks, blocks.num_used, counts.preempted, counts.read_tokens, counts.cached_tokens
         )
 
+    @property
+    def speculation_counts(self) -> SpeculationCounts:
+        return SpeculationCounts() if self._drafts is None else self._drafts.counts
+
     def add(self, sequence: Sequence) -> None:
         """It waits for its turn. Raises GenerationError if it is larger than the whole cache."""
         if sequence.params.num_beams > 1:
@@ -72,11 +78,11 @@ class Batch:
         self._leave(sequence)
 
     def step(self) -> list[Event]:
-        """One more token of every answer, and parts of prompts; what came of it."""
+        """One more token of every answer, or several where they were guessed, and parts of prompts; what came of it."""
         late: list[Event] = [(sequence, _late(sequence)) for sequence in self._heads(self._scheduler.late())]
         for sequence, _ in late:
             self.remove(sequence)
-        parts = self._scheduler.plan()
+        parts = self._with_drafts(self._scheduler.plan())
         events = self._fed(parts) if parts else []
         failed = {sequence for sequence, event in events if isinstance(event, GenerationError)}
         for search in self._ready():
@@ -89,8 +95,24 @@ class Batch:
                 self.remove(sequence)
         return late + events
 
+    def _with_drafts(self, parts: list[Part[Sequence]]) -> list[Part[Sequence]]:
+        """Guesses for answers that get their next token in this step. Not for beams, which go on in several ways."""
+        if self._drafts is None:
+            return parts
+        growing = [
+            part.request
+            for part in parts
+            if part.end - part.start == 1
+            and part.end == len(part.request.tokens)
+            and not part.request.reads_all
+            and part.request not in self._searches
+        ]
+        return self._scheduler.lengthen(parts, self._drafts.of(growing))
+
     def _leave(self, sequence: Sequence, spoiled: bool = False) -> list[int]:
         """The blocks that were its own alone, with all of its beams."""
+        if self._drafts is not None:
+            self._drafts.forget(sequence)
         search = next((one for one in self._searches.values() if one.head is sequence), None)
         if search is None:
             return self._scheduler.remove(sequence, spoiled)
@@ -136,34 +158,73 @@ class Batch:
             if len(parts) == 1:
                 return [(self._heads([parts[0].request])[0], _failure(problem))]
             return [event for part in parts for event in self._fed([part])]
-        events = []
-        for part, row in zip(parts, logits, strict=True):
-            event = None if row is None else self._taken(part, row)
-            if not isinstance(event, GenerationError):
-                self._scheduler.fed(part)
-            if event is not None:
-                events.append((self._heads([part.request])[0], event))
+        events: list[Event] = []
+        for part, rows in zip(parts, logits, strict=True):
+            taken = [] if rows is None else self._taken(part, rows)
+            if not (taken and isinstance(taken[-1], GenerationError)):
+                self._scheduler.fed(part, self._judged(part, rows))
+            head = self._heads([part.request])[0]
+            events += [(head, event) for event in taken]
         return events
 
-    def _taken(self, part: Part[Sequence], logits: torch.Tensor) -> Piece | GenerationError | None:
-        """None for a beam, which waits for the others of its search, and for a piece of a prompt."""
+    def _judged(self, part: Part[Sequence], rows: torch.Tensor | None) -> int:
+        """How many tokens of its draft became the sequence's own."""
+        if not part.draft or rows is None or self._drafts is None:
+            return 0
+        right = 0
+        for guessed, chosen in zip(part.draft, part.request.tokens[part.end :], strict=False):
+            if guessed != chosen:
+                break
+            right += 1
+        self._drafts.judge(part.request, len(part.draft), right)
+        if any(largest(row) is None for row in rows[right + 1 :]):  # a wrong guess may be no numbers to the model
+            self._runner.cache.clear_places(part.blocks, part.end + right, part.end + len(part.draft))
+        return right
+
+    def _taken(self, part: Part[Sequence], logits: torch.Tensor) -> list[Piece | GenerationError]:
+        """Nothing for a beam, which waits for the others of its search, and for a piece of a prompt."""
         sequence = part.request
-        if any(largest(row) is None for row in logits.view(-1, logits.shape[-1])):
-            return GenerationError(
-                f"the model's logits after {part.end} tokens are not numbers: its weights are damaged, "
-                "or the dtype is too narrow for it. Check the folder, or use dtype float32"
-            )
+        rows = logits.view(-1, logits.shape[-1])
+        if part.draft:
+            return _chosen_as_guessed(part, rows)
+        if any(largest(row) is None for row in rows):
+            return [_no_numbers(part.end)]
         if sequence.reads_all:
             _read(part, logits)
-            logits = logits[-1]
         if part.end < len(sequence.tokens):
-            return None
+            return []
         if sequence.max_tokens == 0:
-            return sequence.end()
+            return [sequence.end()]
         if sequence in self._searches:
-            self._searches[sequence].take(sequence, logits)
-            return None
-        return _chosen(sequence, logits)
+            self._searches[sequence].take(sequence, rows[-1])
+            return []
+        return [_chosen(sequence, rows[-1])]
+
+
+def _chosen_as_guessed(part: Part[Sequence], rows: torch.Tensor) -> list[Piece | GenerationError]:
+    """Tokens by rows of logits [1 + draft, vocabulary], as long as they are the draft's, and the one that is not.
+
+    Each is chosen as without a draft: behind all tokens before it, by the sequence's own next random number. So the
+    answer is the same one, drawn or not; that it comes from the right distribution needs no proof of its own.
+    """
+    found: list[Piece | GenerationError] = []
+    for place, row in enumerate(rows):
+        if largest(row) is None:
+            return [*found, _no_numbers(part.end + place)]
+        event = _chosen(part.request, row)
+        found.append(event)
+        if isinstance(event, GenerationError) or event.finish_reason is not None:
+            break
+        if place < len(part.draft) and event.token_ids[0] != part.draft[place]:
+            break
+    return found
+
+
+def _no_numbers(num_tokens: int) -> GenerationError:
+    return GenerationError(
+        f"the model's logits after {num_tokens} tokens are not numbers: its weights are damaged, "
+        "or the dtype is too narrow for it. Check the folder, or use dtype float32"
+    )
 
 
 def _read(part: Part[Sequence], logits: torch.Tensor) -> None:

@@ -64,6 +64,12 @@ class KVCache:
         for slab in (*self.keys, *self.values):
             slab[target] = slab[source]
 
+    def clear_places(self, blocks: Sequence[int], start: int, end: int) -> None:
+        """As `clear`, of positions start..end of a sequence that has these blocks."""
+        for place in range(start, end):
+            for slab in (*self.keys, *self.values):
+                slab[blocks[place // self.block_size], place % self.block_size] = 0
+
     def clear(self, blocks: Sequence[int]) -> None:
         """Zeros: a place that nobody looks at still counts if it holds NaN."""
         for slab in (*self.keys, *self.values):

@@ -22,6 +22,7 @@ from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.beams import check_width
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
+from hanbit.engine.drafts import Drafts, SpeculationCounts, prompt_drafts
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
@@ -31,6 +32,7 @@ from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
+from hanbit.engine.speculation import Speculation, speculation_of
 from hanbit.engine.turns import Turns
 from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
@@ -53,7 +55,8 @@ class LLM:
     The key-value cache has `num_blocks` of `block_size` tokens, or `kv_cache_gb` gigabytes (1e9 bytes), or what
     `max_sequences` of the model's context take, in 4 GiB and a quarter of the machine's memory at most, and one context
     at least. `enable_prefix_caching`: prompts that begin alike share what was computed of it, also in later calls.
-    `max_num_batched_tokens` are fed in a step at most.
+    `max_num_batched_tokens` are fed in a step at most. `speculation`: who guesses the next tokens, so that a step may
+    make several of them; a method's name, or all about it (speculation.py).
 
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
     on a GPU; device "auto" is a GPU where there is one. quantization "auto" computes with the quantised blocks that a
@@ -74,6 +77,7 @@ class LLM:
         max_num_batched_tokens: int = 1024,
         enable_prefix_caching: bool = True,
         quantization: str = "auto",
+        speculation: Speculation | str = "none",
     ) -> None:
         for name, value in (
             ("max_sequences", max_sequences),
@@ -85,6 +89,7 @@ class LLM:
                 raise GenerationError(f"{name}={value} must be at least 1")
         if kv_cache_gb is not None and (num_blocks is not None or not 0 < kv_cache_gb < float("inf")):
             raise GenerationError(f"kv_cache_gb={kv_cache_gb} must be above 0, and stands instead of num_blocks")
+        self.speculation = speculation_of(speculation)
         folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = _decoder_config(folder)
         self.tokenizer = load_tokenizer(folder)
@@ -120,14 +125,21 @@ class LLM:
         """Of the cache of `generate`, `stream` and `chat`."""
         return CacheCounts() if self._turns is None else self._turns.cache_counts
 
+    @property
+    def speculation_counts(self) -> SpeculationCounts:
+        """Of `generate`, `stream` and `chat`: how often what was guessed was right."""
+        return SpeculationCounts() if self._turns is None else self._turns.speculation_counts
+
     def batch(self, max_sequences: int | None = None, patience: int | None = None) -> Batch:
         """A batch on this model with a cache of its own. `patience`: tokens of prompts that are read at most in a step
         in which answers grow. Raises GenerationError if the machine has not the memory."""
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
-        return Batch(
-            Runner(self.model, self._blocks_for(sequences), self.block_size), limits, self.enable_prefix_caching
-        )
+        runner = Runner(self.model, self._blocks_for(sequences), self.block_size)
+        return Batch(runner, limits, self.enable_prefix_caching, self._drafts())
+
+    def _drafts(self) -> Drafts | None:
+        return None if self.speculation.method == "none" else prompt_drafts(self.speculation)
 
     def _blocks_for(self, sequences: int) -> int:
         if self._num_blocks is not None:

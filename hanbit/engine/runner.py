@@ -37,7 +37,8 @@ class Runner:
     @torch.inference_mode()
     def feed(self, parts: Sequence[Part[Fed]]) -> list[torch.Tensor | None]:
         """Write the parts' keys and values; logits [vocabulary] of each that ends where its sequence ends now, and
-        [tokens, vocabulary] of each whose request `reads_all`."""
+        [tokens, vocabulary] of each whose request `reads_all`; [1 + draft, vocabulary] of each with a draft: those
+        behind its last token and behind each of the draft's."""
         logits: list[torch.Tensor | None] = [None] * len(parts)
         native = [index for index, part in enumerate(parts) if self._is_native(part)]
         others = sorted({*range(len(parts))} - {*native})
@@ -47,24 +48,25 @@ class Runner:
                 continue
             for index, rows in zip(indices, feed(fed).split([_num_wanted(part) for part in fed]), strict=True):
                 if len(rows):
-                    logits[index] = rows if parts[index].request.reads_all else rows[0]
+                    has_many = parts[index].request.reads_all or parts[index].draft
+                    logits[index] = rows if has_many else rows[0]
         return logits
 
     def _is_native(self, part: Part[Fed]) -> bool:
-        return self.step is not None and part.request.adapter is None and self.step.takes(part.end - part.start)
+        return self.step is not None and part.request.adapter is None and self.step.takes(_num_rows(part))
 
     def _natively(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         assert self.step is not None
         tokens, positions = _rows(parts)
-        blocks = [part.blocks for part in parts for _ in range(part.start, part.end)]
+        blocks = [part.blocks for part in parts for _ in range(_num_rows(part))]
         return self.step(tokens, positions, blocks, _wanted_rows(parts))
 
     def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         self.attend.begin(parts)
         self.attend.adapters = of_rows(
-            [part.request.adapter for part in parts for _ in range(part.start, part.end)], self.device
+            [part.request.adapter for part in parts for _ in range(_num_rows(part))], self.device
         )
         tokens, positions = map(self._column, _rows(parts))
         hidden = self.model.trunk(self.model.embed(tokens, positions), positions, self.attend)
@@ -87,20 +89,24 @@ def _is_whole(part: Part[Fed]) -> bool:
     return part.end == len(part.request.tokens)
 
 
+def _num_rows(part: Part[Fed]) -> int:
+    return part.end + len(part.draft) - part.start
+
+
 def _rows(parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
     """Tokens and positions, part by part."""
-    tokens = [token for part in parts for token in part.request.tokens[part.start : part.end]]
-    return tokens, [position for part in parts for position in range(part.start, part.end)]
+    tokens = [token for part in parts for token in (*part.request.tokens[part.start : part.end], *part.draft)]
+    return tokens, [position for part in parts for position in range(part.start, part.end + len(part.draft))]
 
 
 def _num_wanted(part: Part[Fed]) -> int:
     """Of how many of its last rows logits are wanted."""
-    return part.end - part.start if part.request.reads_all else int(_is_whole(part))
+    return part.end - part.start if part.request.reads_all else int(_is_whole(part)) + len(part.draft)
 
 
 def _wanted_rows(parts: Sequence[Part[Fed]]) -> list[int]:
     """Places of those rows among the rows of all parts."""
-    ends = accumulate(part.end - part.start for part in parts)
+    ends = accumulate(map(_num_rows, parts))
     return [row for part, end in zip(parts, ends, strict=True) for row in range(end - _num_wanted(part), end)]
 
 

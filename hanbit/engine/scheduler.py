@@ -4,14 +4,17 @@ A step feeds the next token of every answer and, up to a budget of tokens, parts
 Who comes first: the smaller `priority`, then the earlier arrival. When blocks run out, the last of those who are being
 worked on gives its own up and waits again; it is read anew later, from what others have not overwritten meanwhile.
 The first is never sent away, so everybody ends.
+
+Tokens that are only guessed (drafts.py) take what is left of a step's budget and of the blocks, and are given up again
+right after it: nobody is sent away, and nothing is shared, for a guess.
 """
 
 import bisect
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from hanbit.common.errors import GenerationError
@@ -62,12 +65,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Part(Generic[R_co]):
-    """Positions start..end of a request are to be fed. `blocks`: of its positions from 0 on, to be read and written."""
+    """Positions start..end of a request are to be fed. `blocks`: of its positions from 0 on, to be read and written.
+    `draft`: tokens that may follow its own, to be fed behind them."""
 
     request: R_co
     start: int
     end: int
     blocks: "array[int]"
+    draft: tuple[int, ...] = ()
 
 
 @dataclass
@@ -93,7 +98,7 @@ class _Ticket(Generic[R]):
 
 
 class Scheduler(Generic[R]):
-    """Not safe between threads. A caller does: plan; feed the parts; `fed` for each; let requests grow; plan again."""
+    """Not safe between threads. A caller does: plan; feed the parts; let requests grow; `fed` for each; plan again."""
 
     def __init__(
         self, blocks: Blocks, limits: Limits, shares: bool = True, clock: Callable[[], float] = time.monotonic
@@ -200,16 +205,37 @@ class Scheduler(Generic[R]):
             parts += self._admit(budget)
         return [part for part in parts if self._tickets[part.request] in self._running]  # admitting sends away, too
 
-    def fed(self, part: Part[R]) -> None:
-        """The part's keys and values are in the cache, and are numbers."""
-        ticket = self._tickets[part.request]
-        before, ticket.num_fed = ticket.num_fed, part.end
+    def lengthen(self, parts: list[Part[R]], drafts: Mapping[R, Items[int]]) -> list[Part[R]]:
+        """The same parts, with as much of the drafts as the step's budget and free blocks leave. They belong to parts
+        that end where their requests do."""
+        left = self.limits.step_tokens - sum(part.end - part.start for part in parts)
+        found = []
+        for part in parts:
+            ticket = self._tickets[part.request]
+            room = (len(ticket.blocks) + self.blocks.num_free) * self.blocks.block_size - part.end
+            draft = tuple(drafts.get(part.request, ()))[: max(0, min(left, room, part.request.longest - part.end))]
+            assert not draft or part.end == len(part.request.tokens)
+            self._extend(ticket, part.end + len(draft))
+            left -= len(draft)
+            found.append(replace(part, draft=draft) if draft else part)
+        return found
+
+    def fed(self, part: Part[R], right: int = 0) -> None:
+        """The part's keys and values are in the cache, and are numbers. `right`: so many of its draft's tokens are the
+        request's own by now; the others are as if they had never been fed."""
+        ticket, tokens = self._tickets[part.request], part.request.tokens
+        assert right == 0 or tuple(tokens[part.end : part.end + right]) == part.draft[:right]
+        before, ticket.num_fed = ticket.num_fed, part.end + right
         size = self.blocks.block_size
-        if self._shares and part.end // size > before // size:
-            extend_keys(ticket.keys, part.request.root, part.request.tokens, size)
-            for index in range(before // size, part.end // size):
+        if self._shares and ticket.num_fed // size > before // size:
+            extend_keys(ticket.keys, part.request.root, tokens, size)
+            for index in range(before // size, ticket.num_fed // size):
                 self.blocks.know(ticket.blocks[index], ticket.keys[index])
                 self._coming.pop(ticket.keys[index], None)
+        if part.draft:
+            kept = self.blocks.needed(len(tokens))
+            self.blocks.release(ticket.blocks[kept:])
+            del ticket.blocks[kept:]
 
     def _grow(self, ticket: _Ticket[R], tokens: int) -> bool:
         """Room for so many tokens of it, if need be instead of those behind it; False: it had to leave itself."""

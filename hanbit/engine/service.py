@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from hanbit.common.errors import EngineBusy, GenerationError
 from hanbit.engine.batch import CacheCounts, Event
+from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM, Prompt
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
@@ -130,6 +131,11 @@ class Service:
     def cache_counts(self) -> CacheCounts:
         """As they were after the last step."""
         return self._batch.cache_counts
+
+    @property
+    def speculation_counts(self) -> SpeculationCounts:
+        """As they were after the last step."""
+        return self._batch.speculation_counts
 
     def close(self) -> None:
         """End the thread; whoever waits for an answer gets GenerationError. Waits for the step being made."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from hanbit.common.errors import GenerationError
 from hanbit.engine.batch import Batch, CacheCounts, Event
+from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.output import Piece
 from hanbit.engine.sequence import Sequence
 
@@ -27,6 +28,11 @@ class Turns:
         with self._lock:
             self._let_go()
             return self._batch.cache_counts
+
+    @property
+    def speculation_counts(self) -> SpeculationCounts:
+        with self._lock:
+            return self._batch.speculation_counts
 
     def answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
         """Pieces of all of them, until all have ended. Raises what goes wrong; closing it ends the work."""

@@ -55,5 +55,6 @@ class Engines:
             kv_cache_gb=options.kv_cache_gb,
             max_num_batched_tokens=options.max_num_batched_tokens,
             enable_prefix_caching=options.enable_prefix_caching,
+            speculation=options.speculation,
         )
         return Service(llm, max_sequences=options.max_sequences, max_waiting=options.max_waiting)

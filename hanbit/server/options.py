@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanbit.common.errors import ConfigError
+from hanbit.engine.speculation import Speculation
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class EngineOptions:
     max_num_batched_tokens: int = 1024
     enable_prefix_caching: bool = True
     quantization: str = "auto"
+    speculation: Speculation = field(default_factory=Speculation)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,14 @@ def test_a_chat_template_is_used_where_there_is_one_unless_forbidden(chat_folder
     assert asked != run(chat_folder, "안녕", *SEEDED, "--no-chat").stdout
 
 
+def test_guesses_change_no_answer_and_are_told_at_the_end(folder: Path) -> None:
+    plain = run(folder, "The quick the quick", *SEEDED)
+    guessed = run(folder, "The quick the quick", *SEEDED, "--speculation", "prompt_lookup", "--prompt-lookup-min", "1")
+    assert guessed.stdout == plain.stdout
+    assert re.search(r", \d+ of [1-9]\d* guessed tokens were right$", guessed.stderr.strip())
+    assert "guessed" not in plain.stderr
+
+
 def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
     assert isinstance(run(folder, "안녕", "--chat").exception, DataError)
 
@@ -148,6 +156,9 @@ def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
         ["--max-tokens", "0"],
         ["--repetition-penalty", "0"],
         ["--no-chat", "--system", "x"],
+        ["--speculation", "ngrams"],
+        ["--num-speculative-tokens", "40"],
+        ["--prompt-lookup-max", "1"],
     ],
     ids=str,
 )

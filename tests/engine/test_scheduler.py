@@ -62,30 +62,50 @@ class Machine:
         self.scheduler: Scheduler[Talk] = Scheduler(Blocks(num_blocks, SIZE), limits, shares, clock)
         self.memory: dict[tuple[int, int], tuple[bytes, int]] = {}
         self.steps: list[list[tuple[Talk, int]]] = []  # tokens fed to each
+        self.num_right = 0  # guessed tokens that were accepted
 
-    def step(self) -> list[Talk]:
+    def step(self, guess: Callable[[Talk], list[int]] = lambda _: []) -> list[Talk]:
         """Those that have ended."""
         parts, ended = self.scheduler.plan(), []
-        self.steps.append([(part.request, part.end - part.start) for part in parts])
+        growing = [part.request for part in parts if part.end == len(part.request.tokens)]
+        parts = self.scheduler.lengthen(parts, {talk: guess(talk) for talk in growing})
+        self.steps.append([(part.request, part.end + len(part.draft) - part.start) for part in parts])
+        assert sum(num for _, num in self.steps[-1]) <= max(self.scheduler.limits.step_tokens, len(parts))
         for part in parts:
             self.write(part)
         for part in parts:
-            assert self.read(part) == [(part.request.root, token) for token in part.request.tokens[: part.end]]
-            self.scheduler.fed(part)
             talk = part.request
-            if part.end == len(talk.tokens):
-                talk.answer.append(next_token(talk.root, [token for _, token in self.read(part)]))
-                if len(talk.answer) == talk.length:
-                    self.scheduler.remove(talk)
-                    ended.append(talk)
+            fed = [(talk.root, token) for token in (*talk.tokens[: part.end], *part.draft)]
+            assert self.read(part) == fed
+            if part.end < len(talk.tokens):
+                self.scheduler.fed(part)
+                continue
+            right = self.grow(talk, part.draft)
+            self.num_right += right
+            self.scheduler.fed(part, right)
+            if len(talk.answer) == talk.length:
+                self.scheduler.remove(talk)
+                ended.append(talk)
         return ended
 
+    def grow(self, talk: Talk, draft: tuple[int, ...]) -> int:
+        """As many tokens as the draft has right, and one more; how many it had right."""
+        for right, guessed in enumerate((*draft, None)):
+            talk.answer.append(next_token(talk.root, talk.tokens))
+            if talk.answer[-1] != guessed:
+                return right
+            if len(talk.answer) == talk.length:
+                return right + 1
+        return len(draft)
+
     def write(self, part: Part[Talk]) -> None:
-        for place in range(part.start, part.end):
-            self.memory[part.blocks[place // SIZE], place % SIZE] = (part.request.root, part.request.tokens[place])
+        tokens = [*part.request.tokens[: part.end], *part.draft]
+        for place in range(part.start, len(tokens)):
+            self.memory[part.blocks[place // SIZE], place % SIZE] = (part.request.root, tokens[place])
 
     def read(self, part: Part[Talk]) -> list[tuple[bytes, int]]:
-        return [self.memory[part.blocks[place // SIZE], place % SIZE] for place in range(part.end)]
+        places = range(part.end + len(part.draft))
+        return [self.memory[part.blocks[place // SIZE], place % SIZE] for place in places]
 
     def finish(self) -> None:
         while self.scheduler.num_running + self.scheduler.num_waiting:
@@ -182,6 +202,44 @@ def test_what_is_larger_than_the_whole_cache_is_refused_with_numbers() -> None:
     machine.finish()
 
 
+def test_a_guess_takes_no_block_from_anybody_and_leaves_none_behind() -> None:
+    machine = Machine(4, Limits(sequences=2, step_tokens=7))
+    one, other = Talk([1, 2, 3], 6), Talk([2, 2, 3], 6)
+    for talk in (one, other):
+        machine.scheduler.add(talk)
+    machine.step()
+    assert machine.scheduler.blocks.num_used == 2
+    machine.step(lambda talk: [*talk.alone[1:4], 9, 9])  # three right, two wrong
+    assert machine.steps[-1] == [(one, 5), (other, 2)]  # an answer's last token is never fed; of 7 rows what is left
+    assert (len(one.answer), len(other.answer)) == (5, 3)
+    assert machine.scheduler.blocks.num_used == 4
+    machine.step(lambda _: [9] * 8)
+    assert machine.steps[-1] == [(one, 1), (other, 3)]
+    assert machine.scheduler.blocks.num_used == 2
+    machine.finish()
+    assert (one.answer, other.answer) == (one.alone, other.alone)
+    assert machine.scheduler.blocks.num_used == 0
+    assert machine.scheduler.counts.preempted == 0
+
+
+def test_only_what_was_accepted_of_a_guess_is_found_by_others() -> None:
+    machine = Machine(20, Limits(sequences=2))
+    talk = Talk([1, 2, 3], 13)
+    machine.scheduler.add(talk)
+    machine.step()
+    machine.step(lambda one: [*one.alone[1:4], 8, 8, 8, 8, 8, 8])
+    known = machine.scheduler.blocks._by_key
+    assert len(known) == 1  # of positions 0..4; what was guessed wrongly would have filled two more
+    machine.finish()
+    for end, found in (([*talk.alone[:4], 8, 8, 8, 8, 8, 8], 4), (talk.alone, 12)):
+        before = machine.scheduler.counts.cached_tokens
+        again = Talk([*talk.prompt, *end], 2)
+        machine.scheduler.add(again)
+        machine.finish()
+        assert again.answer == again.alone
+        assert machine.scheduler.counts.cached_tokens - before == found
+
+
 def test_what_was_spoiled_is_found_by_nobody() -> None:
     machine = Machine(8, Limits(sequences=2))
     bad = Talk([1] * 20, 3)
@@ -220,8 +278,14 @@ class AnyOrder(RuleBasedStateMachine):
             self.machine.scheduler.add(talk)
             self.here.append(talk)
 
-    @rule(count=st.integers(1, 6))
-    def step(self, count: int) -> None:
+    @rule(count=st.integers(1, 6), right=st.integers(0, 5), wrong=st.integers(0, 5))
+    def step(self, count: int, right: int, wrong: int) -> None:
+        """With guesses of which the first so many tokens are right."""
+
+        def guess(talk: Talk) -> list[int]:
+            begun = len(talk.answer)
+            return [*talk.alone[begun : begun + right], *([9] * wrong)]
+
         for _ in range(count):
             self.now += 1
             for talk in self.machine.scheduler.late():
@@ -229,7 +293,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert talk.deadline <= self.now
                 self.machine.scheduler.remove(talk)
                 self.here.remove(talk)
-            for talk in self.machine.step():
+            for talk in self.machine.step(guess):
                 assert talk.answer == talk.alone
                 self.here.remove(talk)
 
@@ -257,6 +321,14 @@ class AnyOrder(RuleBasedStateMachine):
         }
 
     @invariant()
+    def nobody_holds_more_than_its_tokens_need(self) -> None:
+        blocks = self.machine.scheduler.blocks
+        for ticket in self.machine.scheduler._running:
+            assert len(ticket.blocks) == blocks.needed(max(len(ticket.request.tokens) - 1, ticket.num_fed)) or (
+                len(ticket.blocks) == blocks.needed(len(ticket.request.tokens))
+            )
+
+    @invariant()
     def everybody_is_somewhere(self) -> None:
         scheduler = self.machine.scheduler
         found = [ticket.request for ticket in (*scheduler._running, *scheduler._waiting)]
@@ -267,7 +339,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         while self.here:
-            self.step(1)
+            self.step(1, 0, 0)
         assert self.machine.scheduler.blocks.num_used == 0
         assert not self.machine.scheduler._coming
 

@@ -1,0 +1,49 @@
+"""How tokens are guessed ahead of the model, so that one step can make several; checked when it is made. No torch."""
+
+from dataclasses import dataclass
+
+from hanbit.common.errors import GenerationError
+
+METHODS = ("none", "prompt_lookup")
+MOST_GUESSED = 31  # with the newest token 32 rows: what a native step takes of one sequence (native_step.py)
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Names are those of vLLM.
+
+    method: none; prompt_lookup guesses what followed the newest few tokens where prompt and answer had them before.
+    num_speculative_tokens: guessed at a time, at most; fewer where guesses prove wrong.
+    prompt_lookup_max, prompt_lookup_min: how many of the newest tokens are looked for, the longest run first.
+    """
+
+    method: str = "none"
+    num_speculative_tokens: int = 8
+    prompt_lookup_max: int = 4
+    prompt_lookup_min: int = 2
+
+    def __post_init__(self) -> None:
+        _check("speculation", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
+        count, shortest, longest = self.num_speculative_tokens, self.prompt_lookup_min, self.prompt_lookup_max
+        rule = f"a whole number from 1 to {MOST_GUESSED}"
+        _check("num_speculative_tokens", count, _is_whole(count, 1) and count <= MOST_GUESSED, rule)
+        _check("prompt_lookup_min", shortest, _is_whole(shortest, 1), "a whole number from 1")
+        rule = f"a whole number from prompt_lookup_min={shortest} to {_LONGEST_RUN}"
+        _check("prompt_lookup_max", longest, _is_whole(longest, shortest) and longest <= _LONGEST_RUN, rule)
+
+
+_LONGEST_RUN = 32  # tokens; every length in between is kept for every place of a text
+
+
+def speculation_of(value: "Speculation | str") -> Speculation:
+    """A method's name alone stands for it with the usual numbers."""
+    return value if isinstance(value, Speculation) else Speculation(value)
+
+
+def _is_whole(value: object, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _check(name: str, value: object, is_right: bool, rule: str) -> None:
+    if not is_right:
+        raise GenerationError(f"{name}={value!r} must be {rule}")
