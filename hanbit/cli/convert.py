@@ -1,11 +1,11 @@
-"""Make a model folder of another format: a GGUF file, a packaged one, a hub's model."""
+"""Make a model folder of another format: a GGUF file, a packaged one, a hub's model; quantise it on the way."""
 
 import json
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,19 @@ def command(
         typer.Option(metavar="CORPUS", help="Add tokens learnt from this text, to a model folder."),
     ] = None,
     new_tokens: Annotated[int | None, typer.Option(help="How many at most.", show_default="8192")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="int4|int8", help="Round the matrices to so many bits.", show_default="no")
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(help="Numbers that share a scale: 32, 64, 128.", show_default="32")
+    ] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="int4 without least numbers: 4.5 bits in memory, not 5.")
+    ] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 file; perplexity before and after.", show_default="English and Korean of its own"),
+    ] = None,
     no_proof: Annotated[
         bool, typer.Option("--no-proof", help="Do not read both again and compare tensors and logits.")
     ] = False,
@@ -54,6 +67,10 @@ def command(
         proof=not no_proof,
         extend_vocabulary=extend_vocabulary,
         new_tokens=new_tokens,
+        quantize=quantize,
+        group=group,
+        symmetric=symmetric,
+        text=text,
         progress=progress,
     )
     if as_json:
@@ -89,10 +106,24 @@ def _show(made: "Converted") -> None:
         typer.echo("not proven")
         return
     took = f" in {made.proof_seconds:.1f} s" if made.proof_seconds else ", earlier"
+    if "in_blocks" in made.proof:
+        _show_quantised(made.proof, took)
+        return
     typer.echo(
         f"proven{took}: {made.proof['tensors']} tensors equal, logits over {made.proof['logit_tokens']} tokens differ "
         f"by at most {made.proof['logits_difference']:.1e} (the largest is {made.proof['largest_logit']:.1f})"
     )
+
+
+def _show_quantised(proof: dict[str, Any], took: str) -> None:
+    typer.echo(
+        f"proven{took}: {proof['in_blocks']} matrices are what their blocks say, at most "
+        f"{proof['largest_matrix_error']:.1%} of their size from the source's; logits over {proof['logit_tokens']} "
+        f"tokens {proof['logits_difference']:.1%}"
+    )
+    for text, before in proof["perplexity_before"].items():
+        after = proof["perplexity_after"][text]
+        typer.echo(f"perplexity, {text}: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
 
 
 class _Lines:

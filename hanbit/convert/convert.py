@@ -18,6 +18,8 @@ from hanbit.common.errors import ConfigError, ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify
 from hanbit.convert.extended_origin import extended
 from hanbit.convert.origin import Origin, Report
+from hanbit.convert.quantisation import Quantisation, asked_for
+from hanbit.convert.quantised_origin import quantised
 from hanbit.convert.sources import open_source
 
 FORMATS = ("hf",)
@@ -49,31 +51,38 @@ def convert(
     proof: bool = True,
     extend_vocabulary: str | None = None,
     new_tokens: int | None = None,
+    quantize: str | None = None,
+    group: int | None = None,
+    symmetric: bool = False,
+    text: str | Path | None = None,
     progress: Report | None = None,
 ) -> Converted:
     """Make a model folder `target` of `source`: a .gguf file, a model folder, `package:NAME`, or a hub's `org/name`.
 
     dtype: float32, bfloat16, float16; auto is float32 for quantised numbers and a folder's own otherwise. `keep_blocks`
     also keeps a GGUF file's quantised blocks as they are. `extend_vocabulary` names a corpus (as `prepare` reads them)
-    from which `new_tokens` (8192) more tokens of a model folder are learnt. A target that is whole and was made of the
-    same source in the same way is left as it is. `proof` reads both again by other readers and compares every tensor,
-    then logits; a target that fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
+    from which `new_tokens` (8192) more tokens of a model folder are learnt. `quantize` (int4, int8) rounds matrices in
+    groups of `group` (32, 64, 128) numbers, int4 with a least number for each unless `symmetric`; the proof then tells
+    perplexity before and after, over `text` if it is named. A target that is whole and was made of the same source in
+    the same way is left as it is. `proof` reads both again by other readers and compares every tensor, then logits; a
+    target that fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
     """
     _check(to, dtype)
+    asked = asked_for(quantize, group, symmetric, None if text is None else Path(text), keep_blocks)
     began, report = time.perf_counter(), progress or _silent
     report("reading the source", 0.0)
     opened, folder = open_source(source), Path(target)
     _check_apart(opened, folder)
-    origin = extended(opened, extend_vocabulary, new_tokens)
+    origin = quantised(extended(opened, extend_vocabulary, new_tokens), asked)
     kind = origin.dtype if dtype == "auto" else DTYPES[dtype]
-    facts = _facts(origin, kind, keep_blocks)
+    facts = _facts(origin, kind, keep_blocks, asked)
     there = _manifest_if_whole(folder, facts)
     work = _Work(origin, report, proof)
     if there is None:
         _write(folder, origin, kind, facts, keep_blocks, work)
-    elif proof and "proof" not in there:
+    elif proof and not _is_proven(there, asked):
         write_json(folder / NAME, {**there, **work.prove(folder)})
-    found = work.proof if there is None else there.get("proof", work.proof)
+    found = work.proof or (there or {}).get("proof")
     seconds = time.perf_counter() - began - work.proof_seconds
     name = str(kind).removeprefix("torch.")
     return Converted(folder, str(source), origin.described, name, there is not None, seconds, found, work.proof_seconds)
@@ -92,12 +101,13 @@ def _check_apart(origin: Origin, folder: Path) -> None:
         raise ConfigError(f"the target {folder} is the source itself, which would be lost. Name a new folder")
 
 
-def _facts(origin: Origin, dtype: torch.dtype, keep_blocks: bool) -> dict[str, Any]:
+def _facts(origin: Origin, dtype: torch.dtype, keep_blocks: bool, asked: Quantisation | None) -> dict[str, Any]:
     """What hanbit.json says of where the folder comes from; the same for the same conversion."""
     made = {
         "source_sha256": origin.sha256(),
         "dtype": str(dtype).removeprefix("torch."),
         "keeps_blocks": keep_blocks,
+        **({} if asked is None else asked.facts()),
     }
     license = {} if origin.license is None else {"license": origin.license}
     return {"parents": [origin.path.name], "conversion": made, **license}
@@ -113,6 +123,12 @@ def _manifest_if_whole(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | 
     except (ModelError, NotADirectoryError, KeyError, TypeError):
         return None
     return manifest
+
+
+def _is_proven(manifest: dict[str, Any], asked: Quantisation | None) -> bool:
+    """Of what was quantised the perplexity of this very text belongs to it."""
+    proof = manifest.get("proof")
+    return proof is not None and (asked is None or proof.get("text_sha256") == asked.text_sha256())
 
 
 class _Work:

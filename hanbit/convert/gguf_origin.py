@@ -32,6 +32,7 @@ class GGUFOrigin:
         self.config: ModelConfig = self._model.config
         self.license: str | None = self._model.metadata.text("general.license", None)
         types = Counter(place.type.name for place in self._model.file.places.values())
+        self.has_blocks = any(is_quantised(place.type) for place in self._model.file.places.values())
         numbers = sum(math.prod(place.shape) for place in self._model.file.places.values())
         self.described = (
             f"{self._model.architecture_name}, {self.config.layers} layers, {readable_count(numbers)} parameters, "

@@ -1,5 +1,5 @@
-"""A model whose matrices stay in the blocks they were quantised to: `hanbit convert --keep-blocks` left them in its
-folder, the native kernels multiply them as they are (kernels/blocks.py).
+"""A model whose matrices stay in the blocks they were quantised to: `hanbit convert` left them in its folder
+(--keep-blocks, --quantize), the native kernels multiply them as they are (kernels/blocks.py).
 
 Tensors that are not in blocks (norms, biases), and blocks of a type the kernels do not know, are float32.
 """
@@ -10,16 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hanbit.checkpoint.block_names import names_in_blocks
 from hanbit.checkpoint.model_folder import read_tensors
 from hanbit.checkpoint.model_weights import empty_model
 from hanbit.common.errors import FormatError, GenerationError
-from hanbit.config.model import ModelConfig
 from hanbit.engine.native import BlockLinear, Matrix
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.blocks import kind_of, pack
 from hanbit.kernels.library import native, why_not
 from hanbit.models.layers.decoder import Decoder
-from hanbit.models.registry import family_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool
     if not has_blocks:
         raise FormatError(
             f"quantization=blocks: {folder} has no {FILE}. Make it with `hanbit convert SOURCE.gguf {folder} "
-            "--keep-blocks`, or leave quantization at auto"
+            "--keep-blocks`, or of plain numbers with --quantize int4, or leave quantization at auto"
         )
     if not is_usable:
         raise GenerationError(
@@ -57,7 +56,7 @@ def load_blocks(folder: Path) -> Decoder:
     tensor of this model or of another shape, on scales that are no numbers.
     """
     tensors, blocks = read_tensors(folder), read_blocks(folder)
-    names = _names(tensors.config, tensors.shapes)
+    names = names_in_blocks(tensors.config, tensors.shapes)
     _check(folder, blocks, names, tensors.shapes)
     model: Decoder = empty_model(tensors.config)
     for stored, one in blocks.items():
@@ -72,17 +71,6 @@ def load_blocks(folder: Path) -> Decoder:
     if isinstance(model.embedding, nn.Embedding):
         model.tie()
     return model.eval().requires_grad_(False)
-
-
-def _names(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Hugging Face's name -> ours, of the tensors that may be in blocks: matrices that lie as they are in the file."""
-    source_of = family_of(config).huggingface.source_of
-    sources = {name: source_of(name, config) for name, shape in shapes.items() if len(shape) == 2}
-    return {
-        source.name: name
-        for name, source in sources.items()
-        if not source.is_stack and source.shape_in_file(shapes[name]) == shapes[name] and not source.is_transposed
-    }
 
 
 def _check(folder: Path, blocks: dict[str, Blocks], names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> None:

@@ -1,0 +1,216 @@
+"""A source whose matrices are rounded to int4 or int8 on the way: the folder gets the blocks, and as its float tensors
+the numbers that these stand for, so that whoever reads it computes the same model.
+
+The embedding and the output projection are int8 in groups of 32 whatever the others are: each token reads one row of
+the first, and the second decides between all tokens. llama.cpp keeps them wider, too; AWQ and GPTQ leave them float.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from gguf.constants import GGMLQuantizationType
+from safetensors import safe_open
+
+from hanbit.checkpoint.block_names import names_in_blocks
+from hanbit.checkpoint.model_folder import load_model, read_tensors
+from hanbit.checkpoint.model_weights import empty_model, shapes_of
+from hanbit.common.errors import ConfigError, FormatError, ModelError
+from hanbit.config.model import ModelConfig
+from hanbit.convert.gguf_origin import GGUFOrigin
+from hanbit.convert.logits import logits_of_ours, tokens_to_try
+from hanbit.convert.origin import Origin, Report
+from hanbit.convert.perplexity import perplexities, windows_of
+from hanbit.convert.quantisation import Quantisation
+from hanbit.formats.gguf.blocks import FILE, Blocks, write_blocks
+from hanbit.formats.gguf.pack import packed
+from hanbit.models.layers.decoder import Decoder
+from hanbit.quantize.groups import Rounded, Scheme, rounded
+from hanbit.tokenizers.load import TOKENIZER_FILE
+from hanbit.tokenizers.load import load as load_tokenizer
+
+ENDS = ("embedding.weight", "output.weight")
+_END_SCHEME = Scheme(8, 32)
+_FURTHEST = 0.7  # of the logits' size; logits of another model are further away than their size
+
+
+class QuantisedOrigin:
+    """Raises FormatError, ModelError, ConfigError where the source cannot be quantised so."""
+
+    dtype = torch.float32  # what the numbers of blocks are exact in
+
+    def __init__(self, origin: Origin, asked: Quantisation) -> None:
+        _refuse_quantised(origin)
+        self.path, self.license = origin.path, origin.license
+        self.config: ModelConfig = origin.config
+        self._origin, self._asked = origin, asked
+        self._names = {own: stored for stored, own in names_in_blocks(self.config, shapes_of(self.config)).items()}
+        if set(self._names) <= set(ENDS):
+            raise ModelError(
+                f"{origin.path}: no matrix of family {self.config.family} can be in blocks: its files have them turned "
+                "or joined. Quantised are llama (Mistral, Qwen too), gemma, exaone, opt, bloom"
+            )
+        self._check_groups()
+        self._rounded: dict[str, Rounded] = {}
+        scheme = asked.scheme
+        self.described = (
+            f"{origin.described}; {len(self._names)} matrices to {asked.choice} in groups of {asked.group} "
+            f"({scheme.bits_per_number:.4g} bits a number; embedding and output int8)"
+        )
+
+    def sha256(self) -> str:
+        return self._origin.sha256()
+
+    def tensors(self, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+        return _Dequantised(self, self._origin.tensors(torch.float32), dtype)
+
+    def tokenizer(self, folder: Path) -> Path | None:
+        """A text that is too short is refused now, before the rounding."""
+        found = self._origin.tokenizer(folder)
+        if found is not None:
+            self._windows(found)
+        return found
+
+    def complete(self, folder: Path, keep_blocks: bool) -> None:
+        self._origin.complete(folder, False)
+        write_blocks(folder, {self._names[name]: _blocks(one) for name, one in self._rounded.items()})
+
+    def prove(self, folder: Path, report: Report) -> dict[str, Any]:
+        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's; logits are
+        near the source's. And the perplexity of both, over a text."""
+        source, target = self._origin.tensors(torch.float32), read_tensors(folder)
+        worst = 0.0
+        with safe_open(folder / FILE, framework="np") as blocks:
+            for count, name in enumerate(target, 1):
+                found, wanted = target[name], source[name]
+                if name in self._names:
+                    stored = blocks.get_tensor(self._names[name])
+                    worst = max(worst, _distance(wanted, _by_gguf(stored, self._scheme_of(name))))
+                    wanted = _by_gguf(stored, self._scheme_of(name))
+                if not torch.equal(wanted.to(found.dtype), found):
+                    raise ModelError(f"proof failed: {name} of {folder} is not what its blocks or {self.path} say")
+                report("comparing tensors", count / len(target))
+        return {
+            "tensors": len(target),
+            "in_blocks": len(self._names),
+            "largest_matrix_error": worst,
+            **self._compared(folder, report),
+            "readers": "gguf.dequantize and safetensors",
+        }
+
+    def round(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
+        """float32 numbers of the tensor, rounded where it is to be; its codes are kept for `complete`."""
+        stored = self._names.get(name, name)
+        if not all(bool(end.isfinite()) for end in numbers.aminmax()):
+            raise ModelError(f"{self.path}: {stored} has numbers that are NaN or infinite. It is damaged: get it anew")
+        if name not in self._names:
+            return numbers
+        try:
+            self._rounded[name] = rounded(numbers.float(), self._scheme_of(name))
+        except ValueError as problem:
+            raise ModelError(f"{self.path}: {stored}: {problem}. Such weights cannot be quantised") from None
+        return self._rounded[name].numbers()
+
+    def _scheme_of(self, name: str) -> Scheme:
+        return _END_SCHEME if name in ENDS else self._asked.scheme
+
+    def _check_groups(self) -> None:
+        shapes = shapes_of(self.config)
+        for name, stored in self._names.items():
+            columns, group = shapes[name][1], self._scheme_of(name).group
+            if columns % group:
+                fitting = [str(one) for one in (32, 64, 128) if columns % one == 0]
+                way_out = f"Use --group {' or '.join(fitting)}" if fitting else "Rows must be a multiple of 32"
+                raise ConfigError(f"--group {group} does not divide the rows of {stored}, {columns} numbers. {way_out}")
+
+    def _windows(self, folder: Path) -> dict[str, torch.Tensor]:
+        return windows_of(load_tokenizer(folder), self._asked.text, self.config.context)
+
+    def _compared(self, folder: Path, report: Report) -> dict[str, Any]:
+        """Logits and perplexity of source and folder; memory for one model at a time."""
+        vocabulary = self.config.vocabulary
+        assert isinstance(vocabulary, int)
+        tokens = tokens_to_try(vocabulary, self.config.context)
+        windows = self._windows(folder) if (folder / TOKENIZER_FILE).is_file() else {}
+        report("logits and perplexity of the source", 0.0)
+        before = _loaded(self._origin)
+        wanted, of_source = logits_of_ours(before, tokens), perplexities(before, windows)
+        del before
+        report("logits and perplexity of the folder", 0.0)
+        after = load_model(folder)
+        distance = _distance(wanted, logits_of_ours(after, tokens))
+        if not distance <= _FURTHEST:
+            raise ModelError(
+                f"proof failed: logits of {folder} are {distance:.3g} of their size away from the source's, at most "
+                f"{_FURTHEST} is rounding. These weights do not bear {self._asked.choice}"
+            )
+        return {
+            "logit_tokens": len(tokens),
+            "logits_difference": distance,
+            "perplexity_before": of_source,
+            "perplexity_after": perplexities(after, windows),
+            "text_sha256": self._asked.text_sha256(),
+        }
+
+
+def quantised(origin: Origin, asked: Quantisation | None) -> Origin:
+    return origin if asked is None else QuantisedOrigin(origin, asked)
+
+
+def _refuse_quantised(origin: Origin) -> None:
+    if isinstance(origin, GGUFOrigin) and origin.has_blocks:
+        raise FormatError(
+            f"{origin.path} is quantised already, and rounding twice loses twice. Convert it with --keep-blocks, or "
+            "quantise the model it was made of"
+        )
+    if origin.path.is_dir() and (origin.path / FILE).is_file():
+        raise FormatError(f"{origin.path} is quantised already: it has {FILE}. Quantise the model it was made of")
+
+
+def _loaded(origin: Origin) -> Decoder:
+    """The source's model in float32."""
+    tensors, model = origin.tensors(torch.float32), empty_model(origin.config).to_empty(device="cpu")
+    model.tie()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+    found: Decoder = model.eval().requires_grad_(False)
+    return found
+
+
+def _type_of(scheme: Scheme) -> GGMLQuantizationType:
+    if scheme.bits == 8:
+        return GGMLQuantizationType.Q8_0
+    return GGMLQuantizationType.Q4_0 if scheme.is_symmetric else GGMLQuantizationType.Q4_1
+
+
+def _blocks(one: Rounded) -> Blocks:
+    kind = _type_of(one.scheme)
+    least = None if one.least is None else one.least.numpy()
+    data = packed(kind, one.codes.numpy(), one.scales.numpy(), least)
+    return Blocks(kind.name, tuple(one.codes.shape), torch.from_numpy(data))
+
+
+def _by_gguf(stored: Any, scheme: Scheme) -> torch.Tensor:
+    return torch.from_numpy(gguf.dequantize(stored, _type_of(scheme)))
+
+
+def _distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """Root mean square of the difference, of that of `wanted`."""
+    return float((wanted.float() - found).norm() / wanted.float().norm().clamp(min=1e-30))
+
+
+class _Dequantised(Mapping[str, torch.Tensor]):
+    def __init__(self, origin: QuantisedOrigin, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+        self._origin, self._tensors, self._dtype = origin, tensors, dtype
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._origin.round(name, self._tensors[name]).to(self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
