@@ -22,7 +22,7 @@ HANBIT_EXPORT const char* hanbit_name(const Kernels* kernels) { return kernels->
 
 HANBIT_EXPORT void hanbit_linear(const Kernels* kernels, const HanbitLinear* linear, const float* input, int64_t rows,
                                  float* output, int32_t num_threads) {
-    hanbit::LinearWork work(*kernels, *linear, input, rows, output);
+    hanbit::LinearWork work(*kernels, *linear, input, rows, output, num_threads);
     hanbit::Team::instance().run(work, num_threads);
 }
 

@@ -33,18 +33,18 @@ Span common(const Span& one, const Span& other) {
 
 void Step::run(const Feed& feed, float* logits, int num_threads) {
     logits_ = logits;
+    num_threads_ = num_threads;
     const int64_t *wanted = feed.wanted, *const end = feed.wanted + feed.num_wanted;
     for (first_ = 0; first_ < feed.rows; first_ += TILE) {
         const int64_t rows = std::min(TILE, feed.rows - first_);
         const int64_t* const next = std::lower_bound(wanted, end, first_ + rows);
-        run_tile({feed.tokens + first_, feed.positions + first_, feed.blocks + first_, rows, wanted, next - wanted},
-                 num_threads);
+        run_tile({feed.tokens + first_, feed.positions + first_, feed.blocks + first_, rows, wanted, next - wanted});
         logits_ += (next - wanted) * decoder_.head.out;
         wanted = next;
     }
 }
 
-void Step::run_tile(const Feed& feed, int num_threads) {
+void Step::run_tile(const Feed& feed) {
     feed_ = feed;
     are_many_ = feed.rows > FEW;
     most_parts_ = 0;
@@ -58,7 +58,7 @@ void Step::run_tile(const Feed& feed, int num_threads) {
         take_row(kernels_, decoder_.embedding, decoder_.hidden, feed.tokens[row], residual);
         norm(first.attention_norm, first.projection, row, row);
     }
-    Team::instance().run(*this, num_threads);
+    Team::instance().run(*this, num_threads_);
 }
 
 void Step::make_room() {
@@ -83,23 +83,27 @@ int Step::num_phases() const {
 
 int Step::num_chunks(int phase) const {
     const int stage = stage_of(phase);
-    if (is_head(stage)) return hanbit::num_chunks(decoder_.head);
+    const auto chunks_of = [&](const HanbitLinear& linear) { return hanbit::num_chunks(linear, num_threads_); };
+    if (is_head(stage)) return chunks_of(decoder_.head);
     if (is_of_rows(phase)) return static_cast<int>(divided_up(num_rows_after(stage), ROWS_AT_ONCE));
     const HanbitLayer& layer = layer_of(stage);
     switch (stage % KINDS) {
-        case PROJECTION: return hanbit::num_chunks(layer.projection);
+        case PROJECTION: return chunks_of(layer.projection);
         case ATTENTION:
             return static_cast<int>(decoder_.key_value_heads * (are_many_ ? runs_.size() : feed_.rows * most_parts_));
-        case OUTPUT: return hanbit::num_chunks(layer.output);
-        case GATE_UP: return hanbit::num_chunks(layer.gate_up);
-        default: return hanbit::num_chunks(layer.down);
+        case OUTPUT: return chunks_of(layer.output);
+        case GATE_UP: return chunks_of(layer.gate_up);
+        default: return chunks_of(layer.down);
     }
 }
 
 void Step::chunk(int phase, int index) {
     const int stage = stage_of(phase);
     const int64_t rows = feed_.rows;
-    if (is_head(stage)) return do_chunk(kernels_, decoder_.head, rows_of(normed_, feed_.num_wanted), index, logits_);
+    const auto multiply = [&](const HanbitLinear& linear, const Rows& input, float* output) {
+        do_chunk(kernels_, linear, input, num_threads_, index, output);
+    };
+    if (is_head(stage)) return multiply(decoder_.head, rows_of(normed_, feed_.num_wanted), logits_);
     if (is_of_rows(phase)) {
         const int64_t first = index * ROWS_AT_ONCE, end = std::min(first + ROWS_AT_ONCE, num_rows_after(stage));
         for (int64_t place = first; place < end; ++place) after(stage, place);
@@ -107,11 +111,11 @@ void Step::chunk(int phase, int index) {
     }
     const HanbitLayer& layer = layer_of(stage);
     switch (stage % KINDS) {
-        case PROJECTION: return do_chunk(kernels_, layer.projection, rows_of(normed_, rows), index, joined_.data());
+        case PROJECTION: return multiply(layer.projection, rows_of(normed_, rows), joined_.data());
         case ATTENTION: return attend(layer, index);
-        case OUTPUT: return do_chunk(kernels_, layer.output, rows_of(attended_, rows), index, added_.data());
-        case GATE_UP: return do_chunk(kernels_, layer.gate_up, rows_of(normed_, rows), index, gate_up_.data());
-        default: return do_chunk(kernels_, layer.down, rows_of(inner_, rows), index, added_.data());
+        case OUTPUT: return multiply(layer.output, rows_of(attended_, rows), added_.data());
+        case GATE_UP: return multiply(layer.gate_up, rows_of(normed_, rows), gate_up_.data());
+        default: return multiply(layer.down, rows_of(inner_, rows), added_.data());
     }
 }
 

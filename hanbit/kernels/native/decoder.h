@@ -72,7 +72,7 @@ class Step : public Work {
     // rows, in a phase of its own.
     enum Kind { PROJECTION, ATTENTION, OUTPUT, GATE_UP, DOWN, KINDS };
 
-    void run_tile(const Feed& feed, int num_threads);
+    void run_tile(const Feed& feed);
     void make_room();
     int num_layer_stages() const { return static_cast<int>(decoder_.num_layers * KINDS); }
     int stage_of(int phase) const { return are_many_ ? phase / 2 : phase; }
@@ -109,6 +109,7 @@ class Step : public Work {
     const Kernels& kernels_;
     const HanbitDecoder& decoder_;
     Feed feed_{};          // the tile at hand
+    int num_threads_ = 1;
     int64_t first_ = 0;    // its first row, as `wanted` counts
     bool are_many_ = false;
     std::vector<Span> runs_;  // of many rows: those that follow each other in a sequence and look at keys together

@@ -7,61 +7,93 @@
 namespace hanbit {
 namespace {
 
-// Long enough that a thread's turn at the counter costs nothing beside it, short enough that the last chunk, for which
-// the others wait, is over soon: 3 microseconds at 12 GB/s a core.
-constexpr int64_t CHUNK_BYTES = 36 << 10;
+// A core reads memory fastest where it goes on: with 144 KiB at a time two cores make 3 to 8% more tokens than with 36. But
+// the last chunk is one that the others wait for, and each thread should have CHUNKS_EACH.
+constexpr int64_t SMALLEST_CHUNK = 36 << 10, LARGEST_CHUNK = 144 << 10, CHUNKS_EACH = 2;  // bytes
 constexpr int64_t OUTS_AT_ONCE = 12;  // what the tiles of every instruction set divide (kernels.cpp)
 constexpr int64_t ROWS_QUANTISED_AT_ONCE = 8;
 
 bool is_float(const HanbitMatrix& matrix) { return matrix.kind == FLOAT32; }
 
-int64_t outs_per_chunk(const HanbitMatrix& matrix, int64_t in) {
-    if (is_float(matrix)) return OUTS_AT_ONCE * std::max<int64_t>(1, CHUNK_BYTES / static_cast<int64_t>(OUTS_AT_ONCE * in * sizeof(float)));
-    const int64_t panel_bytes = in / BLOCK * panel_block_bytes(static_cast<Kind>(matrix.kind));
-    return PANEL * std::max<int64_t>(1, CHUNK_BYTES / panel_bytes);
+int64_t bytes_of_panel(const HanbitMatrix& matrix, int64_t in) {
+    return in / BLOCK * panel_block_bytes(static_cast<Kind>(matrix.kind));
 }
 
-int chunks_of(const HanbitMatrix& matrix, int64_t in) {
-    const int64_t each = outs_per_chunk(matrix, in);
-    return static_cast<int>((matrix.out + each - 1) / each);
+int64_t bytes_of(const HanbitMatrix& matrix, int64_t in) {
+    return is_float(matrix) ? matrix.out * in * static_cast<int64_t>(sizeof(float))
+                            : (matrix.out + PANEL - 1) / PANEL * bytes_of_panel(matrix, in);
 }
 
-// Outputs first .. first + outs of a matrix
-void multiply(const Kernels& kernels, const HanbitMatrix& matrix, const Rows& rows, int64_t in, int64_t first,
-              int64_t outs, float* output, int64_t output_stride) {
-    if (is_float(matrix)) {
-        const float* weight = static_cast<const float*>(matrix.weight) + first * in;
-        kernels.product(rows.floats, in, rows.count, weight, in, outs, output, output_stride);
-        return;
+int64_t chunk_bytes(const HanbitLinear& linear, int num_threads) {
+    int64_t all = 0;
+    for (int64_t i = 0; i < linear.num_matrices; ++i) all += bytes_of(linear.matrices[i], linear.in);
+    return std::clamp(all / (CHUNKS_EACH * num_threads), SMALLEST_CHUNK, LARGEST_CHUNK);
+}
+
+int64_t outs_per_chunk(const HanbitMatrix& matrix, int64_t in, int64_t num_bytes) {
+    const int64_t outs = is_float(matrix) ? OUTS_AT_ONCE : PANEL;
+    const int64_t bytes = is_float(matrix) ? outs * in * static_cast<int64_t>(sizeof(float)) : bytes_of_panel(matrix, in);
+    return outs * std::max<int64_t>(1, num_bytes / bytes);
+}
+
+// Some outputs of one matrix
+struct Outputs {
+    const HanbitMatrix& matrix;
+    int64_t first, count, place;  // place: of the first one among the outputs of all matrices
+};
+
+Outputs outputs_of(const HanbitLinear& linear, int num_threads, int index) {
+    const int64_t num_bytes = chunk_bytes(linear, num_threads);
+    int64_t before = 0;  // outputs of the matrices to the left
+    for (const HanbitMatrix* matrix = linear.matrices;; before += matrix++->out) {
+        const int64_t each = outs_per_chunk(*matrix, linear.in, num_bytes), first = index * each;
+        if (first < matrix->out) return {*matrix, first, std::min(each, matrix->out - first), before + first};
+        index -= static_cast<int>((matrix->out + each - 1) / each);
     }
-    const Kind kind = static_cast<Kind>(matrix.kind);
-    const int64_t offset = first / PANEL * (in / BLOCK) * panel_block_bytes(kind);
-    kernels.block_product(kind, rows.blocks, rows.count, static_cast<const uint8_t*>(matrix.weight) + offset, in, outs,
-                          output, output_stride);
+}
+
+const uint8_t* weight_at(const HanbitMatrix& matrix, int64_t in, int64_t out) {
+    const int64_t bytes = is_float(matrix) ? out * in * static_cast<int64_t>(sizeof(float))
+                                           : out / PANEL * bytes_of_panel(matrix, in);
+    return static_cast<const uint8_t*>(matrix.weight) + bytes;
+}
+
+void multiply(const Kernels& kernels, const Outputs& outs, const Rows& rows, int64_t in, float* output,
+              int64_t output_stride) {
+    const HanbitMatrix& matrix = outs.matrix;
+    const uint8_t* weight = weight_at(matrix, in, outs.first);
+    if (is_float(matrix))
+        kernels.product(rows.floats, in, rows.count, reinterpret_cast<const float*>(weight), in, outs.count, output,
+                        output_stride);
+    else
+        kernels.block_product(static_cast<Kind>(matrix.kind), rows.blocks, rows.count, weight, in, outs.count, output,
+                              output_stride);
 }
 
 }  // namespace
 
-int num_chunks(const HanbitLinear& linear) {
-    int count = 0;
-    for (int64_t i = 0; i < linear.num_matrices; ++i) count += chunks_of(linear.matrices[i], linear.in);
-    return count;
+int num_chunks(const HanbitLinear& linear, int num_threads) {
+    const int64_t num_bytes = chunk_bytes(linear, num_threads);
+    int64_t count = 0;
+    for (int64_t i = 0; i < linear.num_matrices; ++i) {
+        const int64_t each = outs_per_chunk(linear.matrices[i], linear.in, num_bytes);
+        count += (linear.matrices[i].out + each - 1) / each;
+    }
+    return static_cast<int>(count);
 }
 
 bool takes_blocks(const HanbitLinear& linear) {
     return !std::all_of(linear.matrices, linear.matrices + linear.num_matrices, is_float);
 }
 
-void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& rows, int index, float* output) {
-    const HanbitMatrix* matrix = linear.matrices;
-    int64_t before = 0;  // outputs of the matrices to the left
-    for (int chunks; index >= (chunks = chunks_of(*matrix, linear.in)); index -= chunks) before += matrix++->out;
-    const int64_t each = outs_per_chunk(*matrix, linear.in), first = index * each;
-    const int64_t outs = std::min(each, matrix->out - first), place = before + first;
-    multiply(kernels, *matrix, rows, linear.in, first, outs, output + place, linear.out);
+void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& rows, int num_threads, int index,
+              float* output) {
+    const Outputs outs = outputs_of(linear, num_threads, index);
+    multiply(kernels, outs, rows, linear.in, output + outs.place, linear.out);
     if (linear.bias == nullptr) return;
     for (int64_t row = 0; row < rows.count; ++row)
-        for (int64_t out = place; out < place + outs; ++out) output[row * linear.out + out] += linear.bias[out];
+        for (int64_t out = outs.place; out < outs.place + outs.count; ++out)
+            output[row * linear.out + out] += linear.bias[out];
 }
 
 void take_row(const Kernels& kernels, const HanbitMatrix& matrix, int64_t in, int64_t index, float* output) {
@@ -72,18 +104,19 @@ void take_row(const Kernels& kernels, const HanbitMatrix& matrix, int64_t in, in
 }
 
 LinearWork::LinearWork(const Kernels& kernels, const HanbitLinear& linear, const float* input, int64_t rows,
-                       float* output)
-    : kernels_(kernels), linear_(linear), input_(input), rows_(rows), output_(output) {
+                       float* output, int num_threads)
+    : kernels_(kernels), linear_(linear), input_(input), rows_(rows), output_(output), num_threads_(num_threads) {
     if (takes_blocks(linear)) blocks_.resize_bytes(rows * quantised_bytes(linear.in));
 }
 
 int LinearWork::num_chunks(int phase) const {
-    if (!is_quantising(phase)) return hanbit::num_chunks(linear_);
+    if (!is_quantising(phase)) return hanbit::num_chunks(linear_, num_threads_);
     return static_cast<int>((rows_ + ROWS_QUANTISED_AT_ONCE - 1) / ROWS_QUANTISED_AT_ONCE);
 }
 
 void LinearWork::chunk(int phase, int index) {
-    if (!is_quantising(phase)) return do_chunk(kernels_, linear_, {input_, blocks_.bytes(), rows_}, index, output_);
+    if (!is_quantising(phase))
+        return do_chunk(kernels_, linear_, {input_, blocks_.bytes(), rows_}, num_threads_, index, output_);
     const int64_t first = index * ROWS_QUANTISED_AT_ONCE, end = std::min(first + ROWS_QUANTISED_AT_ONCE, rows_);
     for (int64_t row = first; row < end; ++row)
         kernels_.quantise(input_ + row * linear_.in, linear_.in, blocks_.bytes() + row * quantised_bytes(linear_.in));

@@ -25,7 +25,8 @@ struct HanbitLinear {
 
 namespace hanbit {
 
-int num_chunks(const HanbitLinear& linear);
+// Chunks depend on the number of threads; what is computed does not.
+int num_chunks(const HanbitLinear& linear, int num_threads);
 bool takes_blocks(const HanbitLinear& linear);
 
 // Rows [rows, in] for products: as they are, and quantised for matrices of blocks.
@@ -35,8 +36,9 @@ struct Rows {
     int64_t count;
 };
 
-// rows -> its chunk's columns of output [rows, out]
-void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& rows, int index, float* output);
+// rows -> a chunk's columns of output [rows, out]
+void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& rows, int num_threads, int index,
+              float* output);
 
 // Row `index` of a matrix [out, in] as floats
 void take_row(const Kernels& kernels, const HanbitMatrix& matrix, int64_t in, int64_t index, float* output);
@@ -44,7 +46,8 @@ void take_row(const Kernels& kernels, const HanbitMatrix& matrix, int64_t in, in
 // The whole layer as a piece of work: quantise the input, if need be, then multiply
 class LinearWork : public Work {
   public:
-    LinearWork(const Kernels& kernels, const HanbitLinear& linear, const float* input, int64_t rows, float* output);
+    LinearWork(const Kernels& kernels, const HanbitLinear& linear, const float* input, int64_t rows, float* output,
+               int num_threads);
 
     int num_phases() const override { return takes_blocks(linear_) ? 2 : 1; }
     int num_chunks(int phase) const override;
@@ -59,6 +62,7 @@ class LinearWork : public Work {
     const float* input_;
     int64_t rows_;
     float* output_;
+    int num_threads_;
     Buffer blocks_;
 };
 
