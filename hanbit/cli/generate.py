@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,6 +94,10 @@ def command(
     num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
     prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
     prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(help="Smaller model of the same tokens that guesses: a folder, a file, a hub's name."),
+    ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
@@ -108,13 +113,15 @@ def command(
     is_conversation = prompt is None and sys.stdin.isatty()
     flags["structured_outputs"] = _form(form)
     _check(flags, is_conversation, as_json, chat, system)
-    guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min)
+    guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, draft_model)
 
     from hanbit.cli.convert import model_folder
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
 
     folder = model_folder(model)
+    if guessed_by.draft_model is not None:
+        guessed_by = replace(guessed_by, draft_model=model_folder(str(guessed_by.draft_model)))
     llm = LLM(folder, dtype=dtype, device=device, quantization=quantization, speculation=guessed_by)
     if adapter is not None:
         llm.add_adapter(adapter, adapter)

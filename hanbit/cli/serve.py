@@ -65,6 +65,10 @@ def command(
     num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
     prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
     prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(help="Smaller model of the same tokens that guesses: a folder, a file, a hub's name."),
+    ] = None,
 ) -> None:
     """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
     from hanbit.common.errors import ConfigError
@@ -83,6 +87,7 @@ def command(
         raise ConfigError(f"--model-control-mode {model_control_mode!r} must be none or explicit")
     if load_model and model_control_mode == "none":
         raise ConfigError("--load-model goes with --model-control-mode explicit; without it all models are loaded")
+    guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, draft_model)
     options = ServeOptions(
         models=models,
         adapters=pairs("--adapter", adapter),
@@ -107,7 +112,7 @@ def command(
             kv_cache_gb=kv_cache_gb,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
-            speculation=guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min),
+            speculation=guessed_by,
         ),
     )
     options.check()
@@ -116,7 +121,11 @@ def command(
     from hanbit.server.run import run  # torch: not before it is known that there is something to do
 
     folders = {name: Path(model_folder(str(path))) for name, path in models.items()}
-    run(replace(options, models=folders), typer.echo)
+    engines = options.engines
+    if (draft := engines.speculation.draft_model) is not None:
+        found = replace(engines.speculation, draft_model=model_folder(str(draft)))
+        engines = replace(engines, speculation=found)
+    run(replace(options, models=folders, engines=engines), typer.echo)
 
 
 def pairs(flag: str, values: list[str] | None) -> dict[str, Path]:

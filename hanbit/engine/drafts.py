@@ -5,13 +5,15 @@ chosen as without it, by the sequence's own random numbers; as long as that is t
 are right, too, and the next token is chosen in the same step (batch.py). No torch.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hanbit.engine.prompt_lookup import PromptLookup
 from hanbit.engine.sequence import Sequence
-from hanbit.engine.speculation import Speculation
+
+log = logging.getLogger(__name__)
 
 _FIRST_LENGTH = 4
 _LONGEST_REST = 32  # steps: a sequence whose guesses are always wrong feeds one row in so many for nothing
@@ -87,6 +89,7 @@ class Drafts:
     def __init__(self, guesser: Guesser, most: int) -> None:
         self._guesser, self._most = guesser, most
         self._lengths: dict[Sequence, DraftLength] = {}
+        self._has_failed = False
         self.counts = SpeculationCounts(accepted_by_position=(0,) * most)
 
     def of(self, sequences: Iterable[Sequence]) -> Mapping[Sequence, list[int]]:
@@ -97,7 +100,12 @@ class Drafts:
             length = min(length, sequence.longest - len(sequence.tokens))  # the last token of an answer is never fed
             if length > 0:
                 wanted[sequence] = length
-        return self._guesser.guess(wanted) if wanted else {}
+        try:
+            return self._guesser.guess(wanted) if wanted and not self._has_failed else {}
+        except Exception:  # an answer needs no guess
+            log.exception("guessing tokens failed; answers go on without it")
+            self._has_failed = True
+            return {}
 
     def judge(self, sequence: Sequence, tried: int, right: int) -> None:
         """Of so many tokens that were tried the first `right` were chosen."""
@@ -115,7 +123,3 @@ class Drafts:
         """It has ended, or nobody waits for it."""
         self._lengths.pop(sequence, None)
         self._guesser.forget(sequence)
-
-
-def prompt_drafts(options: Speculation) -> Drafts:
-    return Drafts(PromptGuesser(options.prompt_lookup_max, options.prompt_lookup_min), options.num_speculative_tokens)

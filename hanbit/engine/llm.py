@@ -22,7 +22,8 @@ from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.beams import check_width
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
-from hanbit.engine.drafts import Drafts, SpeculationCounts, prompt_drafts
+from hanbit.engine.draft_model import ModelGuesser, check_tokens
+from hanbit.engine.drafts import Drafts, PromptGuesser, SpeculationCounts
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
@@ -36,6 +37,7 @@ from hanbit.engine.speculation import Speculation, speculation_of
 from hanbit.engine.turns import Turns
 from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
+from hanbit.models.layers.decoder import Decoder
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -100,6 +102,9 @@ class LLM:
         numbers = _dtype(dtype, device)
         is_quantised = are_wanted(quantization, folder, dtype, device)
         self.model = fuse(load_blocks(folder) if is_quantised else load_model(folder, numbers, device))
+        self._draft = None
+        if self.speculation.draft_model is not None:
+            self._draft = self._load_draft(self.speculation.draft_model, dtype, device, quantization)
         self.max_sequences, self.max_num_batched_tokens = max_sequences, max_num_batched_tokens
         self.block_size, self._num_blocks, self._gigabytes = block_size, num_blocks, kv_cache_gb
         self.enable_prefix_caching = enable_prefix_caching
@@ -109,6 +114,14 @@ class LLM:
         self._adapters: dict[str, JoinedAdapter] = {}
         self._lock = threading.Lock()
         self._turns: Turns | None = None
+
+    def _load_draft(self, source: Path | str, dtype: str, device: str, quantization: str) -> Decoder:
+        """Blocks are used where the folder has them, whatever the larger model does, unless they are turned off."""
+        folder = _model_folder(folder_of(source))
+        check_tokens(folder, self.tokenizer)
+        _check_vocabulary(folder, _decoder_config(folder), self.tokenizer)
+        is_quantised = are_wanted("none" if quantization == "none" else "auto", folder, dtype, device)
+        return fuse(load_blocks(folder) if is_quantised else load_model(folder, _dtype(dtype, device), device))
 
     @property
     def context(self) -> int:
@@ -136,10 +149,23 @@ class LLM:
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
         runner = Runner(self.model, self._blocks_for(sequences), self.block_size)
-        return Batch(runner, limits, self.enable_prefix_caching, self._drafts())
+        return Batch(runner, limits, self.enable_prefix_caching, self._drafts(runner.cache.num_blocks))
 
-    def _drafts(self) -> Drafts | None:
-        return None if self.speculation.method == "none" else prompt_drafts(self.speculation)
+    def _drafts(self, num_blocks: int) -> Drafts | None:
+        """For a batch whose cache has so many blocks: a draft model gets one for as many tokens."""
+        options = self.speculation
+        if options.method == "none":
+            return None
+        if self._draft is None:
+            lookup = PromptGuesser(options.prompt_lookup_max, options.prompt_lookup_min)
+            return Drafts(lookup, options.num_speculative_tokens)
+        runner = Runner(self._draft, num_blocks, self.block_size)
+        config = self._draft.config
+        assert isinstance(self.config.vocabulary, int)
+        assert isinstance(config.vocabulary, int)
+        rows = min(self.config.vocabulary, config.vocabulary)
+        guesser = ModelGuesser(runner, self.max_num_batched_tokens, config.context, rows)
+        return Drafts(guesser, options.num_speculative_tokens)
 
     def _blocks_for(self, sequences: int) -> int:
         if self._num_blocks is not None:

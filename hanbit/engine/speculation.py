@@ -1,10 +1,11 @@
 """How tokens are guessed ahead of the model, so that one step can make several; checked when it is made. No torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hanbit.common.errors import GenerationError
 
-METHODS = ("none", "prompt_lookup")
+METHODS = ("none", "prompt_lookup", "draft")
 MOST_GUESSED = 31  # with the newest token 32 rows: what a native step takes of one sequence (native_step.py)
 
 
@@ -12,15 +13,18 @@ MOST_GUESSED = 31  # with the newest token 32 rows: what a native step takes of 
 class Speculation:
     """Names are those of vLLM.
 
-    method: none; prompt_lookup guesses what followed the newest few tokens where prompt and answer had them before.
+    method: none; prompt_lookup guesses what followed the newest few tokens where prompt and answer had them before;
+        draft, what a smaller model of the same tokens would say.
     num_speculative_tokens: guessed at a time, at most; fewer where guesses prove wrong.
     prompt_lookup_max, prompt_lookup_min: how many of the newest tokens are looked for, the longest run first.
+    draft_model: the smaller model's folder, for draft.
     """
 
     method: str = "none"
     num_speculative_tokens: int = 8
     prompt_lookup_max: int = 4
     prompt_lookup_min: int = 2
+    draft_model: Path | str | None = None
 
     def __post_init__(self) -> None:
         _check("speculation", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
@@ -30,6 +34,8 @@ class Speculation:
         _check("prompt_lookup_min", shortest, _is_whole(shortest, 1), "a whole number from 1")
         rule = f"a whole number from prompt_lookup_min={shortest} to {_LONGEST_RUN}"
         _check("prompt_lookup_max", longest, _is_whole(longest, shortest) and longest <= _LONGEST_RUN, rule)
+        rule = "a model's folder for speculation=draft, and left out for another"
+        _check("draft_model", self.draft_model, (self.draft_model is not None) == (self.method == "draft"), rule)
 
 
 _LONGEST_RUN = 32  # tokens; every length in between is kept for every place of a text

@@ -142,6 +142,8 @@ def test_guesses_change_no_answer_and_are_told_at_the_end(folder: Path) -> None:
     assert guessed.stdout == plain.stdout
     assert re.search(r", \d+ of [1-9]\d* guessed tokens were right$", guessed.stderr.strip())
     assert "guessed" not in plain.stderr
+    itself = run(folder, "The quick the quick", *SEEDED, "--temperature", "0", "--draft-model", folder)
+    assert re.search(r", ([1-9]\d*) of \1 guessed tokens were right$", itself.stderr.strip())
 
 
 def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
@@ -159,6 +161,7 @@ def test_a_chat_without_a_template_is_refused(folder: Path) -> None:
         ["--speculation", "ngrams"],
         ["--num-speculative-tokens", "40"],
         ["--prompt-lookup-max", "1"],
+        ["--draft-model", "x", "--speculation", "prompt_lookup"],
     ],
     ids=str,
 )

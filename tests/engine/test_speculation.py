@@ -228,7 +228,7 @@ def test_a_wrong_guess_that_is_no_number_to_the_model_does_no_harm(folder: Path,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "ngrams"}, "speculation='ngrams' must be one of none, prompt_lookup"),
+        ({"method": "ngrams"}, "speculation='ngrams' must be one of none, prompt_lookup, draft"),
         ({"num_speculative_tokens": 0}, "num_speculative_tokens=0 must be a whole number from 1 to 31"),
         ({"num_speculative_tokens": 32}, "num_speculative_tokens=32"),
         ({"prompt_lookup_min": 0}, "prompt_lookup_min=0 must be a whole number from 1"),
