@@ -307,6 +307,41 @@ def _batch_line(row: Facts) -> str:
 
 
 @app.command()
+def speculation(
+    model: Annotated[str, typer.Argument(help="Model folder: models/smollm2; a .gguf file, or package:NAME.")],
+    method: Annotated[str, typer.Option("--speculation", help="prompt_lookup, draft.")] = "prompt_lookup",
+    num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
+    prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
+    prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
+    draft_model: Annotated[str | None, typer.Option(help="Smaller model, for draft.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Turns of each way, at most.")] = 7,
+    seconds: Annotated[float, typer.Option(help="No round is begun that would end later.")] = 180.0,
+    threads: Annotated[int | None, typer.Option(help="Of the engine.", show_default="torch's choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Tokens per second with guesses over those without, on a text that repeats its prompt and on one of its own."""
+    from hanbit.bench.speculation import Plan, measure, table
+    from hanbit.cli.convert import model_folder
+    from hanbit.cli.guessing import guessing
+
+    draft = None if draft_model is None else model_folder(draft_model)
+    method = method if draft is None else "draft"
+    guessed_by = guessing(method, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, draft)
+    folder = Path(model_folder(model))
+    plan = Plan(folder, guessed_by, new_tokens, rounds=rounds, seconds=seconds, threads=threads)
+    _show(
+        table(measure(plan, _say), new_tokens),
+        as_json,
+        lambda row: (
+            f"{row['what']:28} {row['tokens_per_second']:8.1f} tok/s, without {row['plain_tokens_per_second']:8.1f}: "
+            f"{row['over_plain']:.2f} x ({row['lowest']:.2f} to {row['highest']:.2f})   "
+            f"{row['right_percent']:.0f}% of {row['guessed_tokens']} guessed tokens right"
+        ),
+    )
+
+
+@app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 32,

@@ -149,9 +149,9 @@ class LLM:
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
         runner = Runner(self.model, self._blocks_for(sequences), self.block_size)
-        return Batch(runner, limits, self.enable_prefix_caching, self._drafts(runner.cache.num_blocks))
+        return Batch(runner, limits, self.enable_prefix_caching, self.drafts(runner.cache.num_blocks))
 
-    def _drafts(self, num_blocks: int) -> Drafts | None:
+    def drafts(self, num_blocks: int) -> Drafts | None:
         """For a batch whose cache has so many blocks: a draft model gets one for as many tokens."""
         options = self.speculation
         if options.method == "none":

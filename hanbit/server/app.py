@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hanbit.server.access import check_key
 from hanbit.server.errors import RequestError
-from hanbit.server.frontends import kserve_http, openai, page
+from hanbit.server.frontends import kserve_http, metrics, openai, page
 from hanbit.server.frontends.openai.errors import as_refusal
 from hanbit.server.models import Catalogue
 
@@ -20,7 +20,12 @@ _OPEN = "/v2/health/"
 
 def build_app(catalogue: Catalogue, api_key: str | None = None) -> Starlette:
     return Starlette(
-        routes=[*kserve_http.routes(catalogue), *openai.routes(catalogue), *page.routes(catalogue)],
+        routes=[
+            *kserve_http.routes(catalogue),
+            *openai.routes(catalogue),
+            *page.routes(catalogue),
+            *metrics.routes(catalogue),
+        ],
         middleware=[Middleware(_Gate, catalogue=catalogue, api_key=api_key)],
         exception_handlers={HTTPException: _refused},
     )
