@@ -42,6 +42,14 @@ def command(
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="int4 without least numbers: 4.5 bits in memory, not 5.")
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="rtn|gptq|awq", help="To nearest, or looking at a text.", show_default="rtn"),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="CORPUS", help="That text, as prepare reads it.", show_default="built-in corpora"),
+    ] = None,
     text: Annotated[
         Path | None,
         typer.Option(help="UTF-8 file; perplexity before and after.", show_default="English and Korean of its own"),
@@ -70,6 +78,8 @@ def command(
         quantize=quantize,
         group=group,
         symmetric=symmetric,
+        method=method,
+        calibration=calibration,
         text=text,
         progress=progress,
     )
@@ -117,9 +127,8 @@ def _show(made: "Converted") -> None:
 
 def _show_quantised(proof: dict[str, Any], took: str) -> None:
     typer.echo(
-        f"proven{took}: {proof['in_blocks']} matrices are what their blocks say, at most "
-        f"{proof['largest_matrix_error']:.1%} of their size from the source's; logits over {proof['logit_tokens']} "
-        f"tokens {proof['logits_difference']:.1%}"
+        f"proven{took}: {proof['in_blocks']} matrices are what their blocks say; logits over {proof['logit_tokens']} "
+        f"tokens are {proof['logits_difference']:.1%} of their size from the source's"
     )
     for text, before in proof["perplexity_before"].items():
         after = proof["perplexity_after"][text]

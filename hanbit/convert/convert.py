@@ -18,7 +18,7 @@ from hanbit.common.errors import ConfigError, ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify
 from hanbit.convert.extended_origin import extended
 from hanbit.convert.origin import Origin, Report
-from hanbit.convert.quantisation import Quantisation, asked_for
+from hanbit.convert.quantisation import Options, Quantisation, asked_for
 from hanbit.convert.quantised_origin import quantised
 from hanbit.convert.sources import open_source
 
@@ -54,6 +54,8 @@ def convert(
     quantize: str | None = None,
     group: int | None = None,
     symmetric: bool = False,
+    method: str | None = None,
+    calibration: str | None = None,
     text: str | Path | None = None,
     progress: Report | None = None,
 ) -> Converted:
@@ -62,18 +64,20 @@ def convert(
     dtype: float32, bfloat16, float16; auto is float32 for quantised numbers and a folder's own otherwise. `keep_blocks`
     also keeps a GGUF file's quantised blocks as they are. `extend_vocabulary` names a corpus (as `prepare` reads them)
     from which `new_tokens` (8192) more tokens of a model folder are learnt. `quantize` (int4, int8) rounds matrices in
-    groups of `group` (32, 64, 128) numbers, int4 with a least number for each unless `symmetric`; the proof then tells
-    perplexity before and after, over `text` if it is named. A target that is whole and was made of the same source in
-    the same way is left as it is. `proof` reads both again by other readers and compares every tensor, then logits; a
-    target that fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
+    groups of `group` (32, 64, 128) numbers, int4 with a least number for each unless `symmetric`, by `method` (rtn: to
+    nearest; gptq, awq: looking at the text `calibration`, as `prepare` reads it); the proof then tells perplexity
+    before and after, over `text` if it is named. A target that is whole and was made of the same source in the same way
+    is left as it is. `proof` reads both again by other readers and compares every tensor, then logits; a target that
+    fails never takes its place. Raises ConfigError, FormatError, ModelError, DataError.
     """
     _check(to, dtype)
-    asked = asked_for(quantize, group, symmetric, None if text is None else Path(text), keep_blocks)
+    wanted = Options(quantize, group, symmetric, method, calibration, None if text is None else Path(text))
+    asked = asked_for(wanted, keep_blocks)
     began, report = time.perf_counter(), progress or _silent
     report("reading the source", 0.0)
     opened, folder = open_source(source), Path(target)
     _check_apart(opened, folder)
-    origin = quantised(extended(opened, extend_vocabulary, new_tokens), asked)
+    origin = quantised(extended(opened, extend_vocabulary, new_tokens), asked, report)
     kind = origin.dtype if dtype == "auto" else DTYPES[dtype]
     facts = _facts(origin, kind, keep_blocks, asked)
     there = _manifest_if_whole(folder, facts)

@@ -5,7 +5,7 @@ The embedding and the output projection are int8 in groups of 32 whatever the ot
 the first, and the second decides between all tokens. llama.cpp keeps them wider, too; AWQ and GPTQ leave them float.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hanbit.checkpoint.model_folder import load_model, read_tensors
 from hanbit.checkpoint.model_weights import empty_model, shapes_of
 from hanbit.common.errors import ConfigError, FormatError, ModelError
 from hanbit.config.model import ModelConfig
+from hanbit.convert.calibration import calibration_tokens
 from hanbit.convert.gguf_origin import GGUFOrigin
 from hanbit.convert.logits import logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Origin, Report
@@ -27,11 +28,11 @@ from hanbit.convert.quantisation import Quantisation
 from hanbit.formats.gguf.blocks import FILE, Blocks, write_blocks
 from hanbit.formats.gguf.pack import packed
 from hanbit.models.layers.decoder import Decoder
+from hanbit.quantize.calibrate import ENDS, calibrated
 from hanbit.quantize.groups import Rounded, Scheme, rounded
 from hanbit.tokenizers.load import TOKENIZER_FILE
 from hanbit.tokenizers.load import load as load_tokenizer
 
-ENDS = ("embedding.weight", "output.weight")
 _END_SCHEME = Scheme(8, 32)
 _FURTHEST = 0.7  # of the logits' size; logits of another model are further away than their size
 
@@ -41,11 +42,11 @@ class QuantisedOrigin:
 
     dtype = torch.float32  # what the numbers of blocks are exact in
 
-    def __init__(self, origin: Origin, asked: Quantisation) -> None:
+    def __init__(self, origin: Origin, asked: Quantisation, report: Report) -> None:
         _refuse_quantised(origin)
         self.path, self.license = origin.path, origin.license
         self.config: ModelConfig = origin.config
-        self._origin, self._asked = origin, asked
+        self._origin, self._asked, self._report = origin, asked, report
         self._names = {own: stored for stored, own in names_in_blocks(self.config, shapes_of(self.config)).items()}
         if set(self._names) <= set(ENDS):
             raise ModelError(
@@ -54,23 +55,31 @@ class QuantisedOrigin:
             )
         self._check_groups()
         self._rounded: dict[str, Rounded] = {}
-        scheme = asked.scheme
+        self._calibration = torch.empty(0)
         self.described = (
-            f"{origin.described}; {len(self._names)} matrices to {asked.choice} in groups of {asked.group} "
-            f"({scheme.bits_per_number:.4g} bits a number; embedding and output int8)"
+            f"{origin.described}; {len(self._names)} matrices to {asked.choice} by {asked.method} in groups of "
+            f"{asked.group} ({asked.scheme.bits_per_number:.4g} bits a number; embedding and output int8)"
         )
 
     def sha256(self) -> str:
         return self._origin.sha256()
 
     def tensors(self, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
-        return _Dequantised(self, self._origin.tensors(torch.float32), dtype)
+        """Of a method that looks at a text `tokenizer` has to be called before: the text is read with it."""
+        source: Mapping[str, torch.Tensor] = _Each(self._origin.tensors(torch.float32), self._finite)
+        if not self._asked.calibration:
+            return _Each(source, lambda name, numbers: self._nearest(name, numbers).to(dtype))
+        return _Each(self._calibrated(source), lambda _, numbers: numbers.to(dtype))
 
     def tokenizer(self, folder: Path) -> Path | None:
         """A text that is too short is refused now, before the rounding."""
-        found = self._origin.tokenizer(folder)
+        found, sources = self._origin.tokenizer(folder), self._asked.calibration
         if found is not None:
             self._windows(found)
+            if sources:
+                self._calibration = calibration_tokens(load_tokenizer(found), sources, self.config.context)
+        elif sources:
+            raise ConfigError(f"--method {self._asked.method} reads a text, and {self.path} has no {TOKENIZER_FILE}")
         return found
 
     def complete(self, folder: Path, keep_blocks: bool) -> None:
@@ -78,40 +87,51 @@ class QuantisedOrigin:
         write_blocks(folder, {self._names[name]: _blocks(one) for name, one in self._rounded.items()})
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
-        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's; logits are
-        near the source's. And the perplexity of both, over a text."""
+        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, except with
+        awq, which folds scales into them; logits are near the source's. And the perplexity of both, over a text."""
         source, target = self._origin.tensors(torch.float32), read_tensors(folder)
-        worst = 0.0
         with safe_open(folder / FILE, framework="np") as blocks:
             for count, name in enumerate(target, 1):
-                found, wanted = target[name], source[name]
+                found = target[name]
                 if name in self._names:
                     stored = blocks.get_tensor(self._names[name])
-                    worst = max(worst, _distance(wanted, _by_gguf(stored, self._scheme_of(name))))
-                    wanted = _by_gguf(stored, self._scheme_of(name))
+                    wanted = torch.from_numpy(gguf.dequantize(stored, _type_of(self._scheme_of(name))))
+                else:
+                    wanted = found if self._asked.method == "awq" else source[name]
                 if not torch.equal(wanted.to(found.dtype), found):
                     raise ModelError(f"proof failed: {name} of {folder} is not what its blocks or {self.path} say")
                 report("comparing tensors", count / len(target))
+        readers = "gguf.dequantize and safetensors"
         return {
             "tensors": len(target),
             "in_blocks": len(self._names),
-            "largest_matrix_error": worst,
             **self._compared(folder, report),
-            "readers": "gguf.dequantize and safetensors",
+            "readers": readers,
         }
 
-    def round(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
-        """float32 numbers of the tensor, rounded where it is to be; its codes are kept for `complete`."""
-        stored = self._names.get(name, name)
+    def _finite(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
         if not all(bool(end.isfinite()) for end in numbers.aminmax()):
+            stored = self._names.get(name, name)
             raise ModelError(f"{self.path}: {stored} has numbers that are NaN or infinite. It is damaged: get it anew")
+        return numbers
+
+    def _nearest(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
+        """Rounded where the tensor is to be; its codes are kept for `complete`."""
         if name not in self._names:
             return numbers
         try:
-            self._rounded[name] = rounded(numbers.float(), self._scheme_of(name))
+            self._rounded[name] = rounded(numbers, self._scheme_of(name))
         except ValueError as problem:
-            raise ModelError(f"{self.path}: {stored}: {problem}. Such weights cannot be quantised") from None
+            raise ModelError(f"{self.path}: {self._names[name]}: {problem}. It cannot be quantised") from None
         return self._rounded[name].numbers()
+
+    def _calibrated(self, source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        model, schemes = _model_of(self.config, source), {name: self._scheme_of(name) for name in self._names}
+        try:
+            self._rounded = calibrated(model, schemes, self._asked.method, self._calibration, self._report)
+        except ValueError as problem:
+            raise ModelError(f"{self.path}: {problem}. It cannot be quantised") from None
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def _scheme_of(self, name: str) -> Scheme:
         return _END_SCHEME if name in ENDS else self._asked.scheme
@@ -135,7 +155,7 @@ class QuantisedOrigin:
         tokens = tokens_to_try(vocabulary, self.config.context)
         windows = self._windows(folder) if (folder / TOKENIZER_FILE).is_file() else {}
         report("logits and perplexity of the source", 0.0)
-        before = _loaded(self._origin)
+        before = _model_of(self.config, self._origin.tensors(torch.float32))
         wanted, of_source = logits_of_ours(before, tokens), perplexities(before, windows)
         del before
         report("logits and perplexity of the folder", 0.0)
@@ -155,8 +175,8 @@ class QuantisedOrigin:
         }
 
 
-def quantised(origin: Origin, asked: Quantisation | None) -> Origin:
-    return origin if asked is None else QuantisedOrigin(origin, asked)
+def quantised(origin: Origin, asked: Quantisation | None, report: Report) -> Origin:
+    return origin if asked is None else QuantisedOrigin(origin, asked, report)
 
 
 def _refuse_quantised(origin: Origin) -> None:
@@ -169,15 +189,13 @@ def _refuse_quantised(origin: Origin) -> None:
         raise FormatError(f"{origin.path} is quantised already: it has {FILE}. Quantise the model it was made of")
 
 
-def _loaded(origin: Origin) -> Decoder:
-    """The source's model in float32."""
-    tensors, model = origin.tensors(torch.float32), empty_model(origin.config).to_empty(device="cpu")
+def _model_of(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> Decoder:
+    model: Decoder = empty_model(config).to_empty(device="cpu")
     model.tie()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
-    found: Decoder = model.eval().requires_grad_(False)
-    return found
+    return model.eval().requires_grad_(False)
 
 
 def _type_of(scheme: Scheme) -> GGMLQuantizationType:
@@ -193,21 +211,21 @@ def _blocks(one: Rounded) -> Blocks:
     return Blocks(kind.name, tuple(one.codes.shape), torch.from_numpy(data))
 
 
-def _by_gguf(stored: Any, scheme: Scheme) -> torch.Tensor:
-    return torch.from_numpy(gguf.dequantize(stored, _type_of(scheme)))
-
-
 def _distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
     """Root mean square of the difference, of that of `wanted`."""
     return float((wanted.float() - found).norm() / wanted.float().norm().clamp(min=1e-30))
 
 
-class _Dequantised(Mapping[str, torch.Tensor]):
-    def __init__(self, origin: QuantisedOrigin, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
-        self._origin, self._tensors, self._dtype = origin, tensors, dtype
+class _Each(Mapping[str, torch.Tensor]):
+    """Tensors that go through `change`, (name, tensor), when they are asked for."""
+
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], change: Callable[[str, torch.Tensor], torch.Tensor]
+    ) -> None:
+        self._tensors, self._change = tensors, change
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._origin.round(name, self._tensors[name]).to(self._dtype)
+        return self._change(name, self._tensors[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -57,8 +57,11 @@ class Rounded:
         return found.flatten(1)
 
 
-def rounded(numbers: torch.Tensor, scheme: Scheme, importance: torch.Tensor | None = None) -> Rounded:
-    """To nearest, each group with the scale whose squared errors, weighted by `importance`, are least.
+def rounded(
+    numbers: torch.Tensor, scheme: Scheme, importance: torch.Tensor | None = None, is_searched: bool = True
+) -> Rounded:
+    """To nearest, each group with the scale whose squared errors, weighted by `importance`, are least; the plain scale
+    unless `is_searched`.
 
     numbers: float32 [rows, columns], finite, columns a multiple of the group. importance: float32 [columns], not
     negative; None: all alike. Raises ValueError on a number that no fp16 scale reaches.
@@ -72,7 +75,7 @@ def rounded(numbers: torch.Tensor, scheme: Scheme, importance: torch.Tensor | No
     for start in range(0, len(groups), _PIECE):
         piece = groups[start : start + _PIECE]
         own = weights[torch.arange(start, start + len(piece)) % per_row] if len(weights) > 1 else weights
-        scales[start : start + _PIECE], least[start : start + _PIECE] = best_scales(piece, scheme, own)
+        scales[start : start + _PIECE], least[start : start + _PIECE] = best_scales(piece, scheme, own, is_searched)
     codes = codes_of(groups, scheme, scales.unsqueeze(1), least.unsqueeze(1))
     return Rounded(
         scheme,
@@ -83,7 +86,7 @@ def rounded(numbers: torch.Tensor, scheme: Scheme, importance: torch.Tensor | No
 
 
 def best_scales(
-    groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor | None = None
+    groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor | None = None, is_searched: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """groups: float32 [groups, group]; weights: of their squared errors, [groups or 1, group].
 
@@ -95,7 +98,9 @@ def best_scales(
     if not float(groups.abs().max()) <= _MOST:
         raise ValueError(f"a number of {float(groups.abs().max()):.3g} is beyond what fp16 scales reach ({_MOST:.0f})")
     weights = groups.new_ones(1, groups.shape[1]) if weights is None else weights
-    return _symmetric(groups, scheme, weights) if scheme.is_symmetric else _asymmetric(groups, scheme, weights)
+    best = _Best(groups, scheme, weights)
+    (_symmetric if scheme.is_symmetric else _asymmetric)(groups, scheme, weights, best, is_searched)
+    return best.scales, best.least
 
 
 def codes_of(groups: torch.Tensor, scheme: Scheme, scales: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
@@ -123,15 +128,16 @@ class _Best:
         self._errors = torch.where(is_better, errors, self._errors)
 
 
-def _symmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _symmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor, best: _Best, is_searched: bool) -> None:
     """The number of largest size becomes the code -8, or one near it, or 7; then the scale that fits its codes best."""
-    best, zero = _Best(groups, scheme, weights), groups.new_zeros(len(groups))
+    zero, weighted = groups.new_zeros(len(groups)), groups * weights
     largest = groups.gather(1, groups.abs().argmax(1, keepdim=True)).squeeze(1)
-    weighted = groups * weights
     low, high = scheme.codes
     ends = [high] if low == -high else [low, high]
     for end in ends:
         best.offer(largest / end, zero)
+    if not is_searched:
+        return
     tries = range(-_TRIES, _TRIES + 1) if scheme.bits == 4 else range(1)
     for end in ends:
         for step in tries:
@@ -139,16 +145,15 @@ def _symmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor) -> t
             codes = codes_of(groups, scheme, scales.unsqueeze(1), zero.unsqueeze(1))
             below = (codes * codes * weights).sum(1)
             best.offer((codes * weighted).sum(1) / below.clamp(min=1e-30), zero)
-    return best.scales, zero
 
 
-def _asymmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _asymmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor, best: _Best, is_searched: bool) -> None:
     """Codes from the least to the largest number, or a range cut on both sides; then the line that fits them best."""
-    best = _Best(groups, scheme, weights)
     low, high = groups.amin(1), groups.amax(1)
     best.offer((high - low) / scheme.codes[1], low)
-    sum_weights = weights.sum(1)
-    weighted = groups * weights
+    if not is_searched:
+        return
+    weighted, sum_weights = groups * weights, weights.sum(1)
     sum_numbers = weighted.sum(1)
     for step in range(-2, 2 * _TRIES):
         cut = (high - low) * (step * _STEP)
@@ -158,7 +163,5 @@ def _asymmetric(groups: torch.Tensor, scheme: Scheme, weights: torch.Tensor) -> 
         sum_squares = (codes * codes * weights).sum(1)
         sum_products = (codes * weighted).sum(1)
         below = sum_weights * sum_squares - sum_codes * sum_codes
-        slope = (sum_weights * sum_products - sum_codes * sum_numbers) / below
-        fitted = torch.where(below > 0, slope, scales)
+        fitted = torch.where(below > 0, (sum_weights * sum_products - sum_codes * sum_numbers) / below, scales)
         best.offer(fitted, (sum_numbers - fitted * sum_codes) / sum_weights)
-    return best.scales, best.least
