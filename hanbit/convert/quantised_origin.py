@@ -87,8 +87,8 @@ class QuantisedOrigin:
         write_blocks(folder, {self._names[name]: _blocks(one) for name, one in self._rounded.items()})
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
-        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, except with
-        awq, which folds scales into them; logits are near the source's. And the perplexity of both, over a text."""
+        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, but
+        with awq, which folds scales into them; logits are near the source's. And perplexities, over texts."""
         source, target = self._origin.tensors(torch.float32), read_tensors(folder)
         with safe_open(folder / FILE, framework="np") as blocks:
             for count, name in enumerate(target, 1):
