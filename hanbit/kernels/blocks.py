@@ -3,10 +3,15 @@
     a row of the file:   scale, (least,) 32 numbers; the next block ...
     a panel's block:     numbers of 16 rows, 4 inputs of each in turn; 16 scales; (16 least numbers)
 
+Of numbers with more than 4 bits the lower 4 come first: a byte has input i below, 16 + i above. Where blocks have
+integers for scales (the K kinds), a panel has the fp16 numbers that these are times before every 8 blocks.
+
 The integers and the fp16 scales are the file's own; nothing is rounded again and no byte is added but for rows that
-fill up the last panel.
+fill up the last panel, and in Q4_K for scales of 6 bits, which get 8.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -14,6 +19,7 @@ import numpy as np
 BLOCK = 32  # inputs
 PANEL = 16  # outputs
 _FOUR = 4  # inputs of an output that lie together
+_BLOCKS_OF_K = 8
 
 
 class Kind(IntEnum):
@@ -23,10 +29,9 @@ class Kind(IntEnum):
     Q4_0 = 1
     Q4_1 = 2
     Q8_0 = 3
-
-
-_NUM_SCALES = {Kind.Q4_0: 1, Kind.Q4_1: 2, Kind.Q8_0: 1}
-_NUMBER_BYTES = {Kind.Q4_0: 16, Kind.Q4_1: 16, Kind.Q8_0: 32}  # of a block; its scales come before them
+    Q5_0 = 4
+    Q4_K = 5
+    Q6_K = 6
 
 
 def kind_of(name: str) -> Kind | None:
@@ -36,21 +41,92 @@ def kind_of(name: str) -> Kind | None:
 
 def pack(kind: Kind, rows: np.ndarray) -> np.ndarray:
     """rows: uint8 [outputs, bytes of a row]; panels, uint8 [bytes]. Raises ValueError if a scale is not finite."""
-    scale_bytes, number_bytes = 2 * _NUM_SCALES[kind], _NUMBER_BYTES[kind]
-    blocks = rows.reshape(len(rows), -1, scale_bytes + number_bytes)
-    scales = blocks[..., :scale_bytes]
-    if not np.isfinite(np.ascontiguousarray(scales).view(np.float16)).all():
-        raise ValueError("a scale is not a finite number")
-    missing = -len(blocks) % PANEL
+    missing = -len(rows) % PANEL
     if missing:
-        blocks = np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), np.uint8)))
-    panels = blocks.reshape(-1, PANEL, *blocks.shape[1:]).transpose(0, 2, 1, 3)  # [panels, blocks, outputs, bytes]
-    return np.concatenate(
-        (_turned(panels[..., scale_bytes:], _FOUR), _turned(panels[..., :scale_bytes], 2)), axis=-1
-    ).reshape(-1)
+        rows = np.concatenate((rows, np.zeros((missing, rows.shape[1]), np.uint8)))
+    parts = _PARTS[kind](rows)
+    halves = parts.scales if parts.head is None else parts.head
+    if not np.isfinite(np.ascontiguousarray(halves).view(np.float16)).all():
+        raise ValueError("a scale is not a finite number")
+    blocks = np.concatenate((_turned(parts.numbers, _FOUR), _turned(parts.scales, 2 if parts.head is None else 1)), -1)
+    if parts.head is not None:
+        by_head = blocks.reshape(len(blocks), -1, _BLOCKS_OF_K * blocks.shape[-1])
+        blocks = np.concatenate((_turned(parts.head, 2), by_head), -1)
+    return blocks.reshape(-1)
 
 
-def _turned(panels: np.ndarray, size: int) -> np.ndarray:
-    """[panels, blocks, outputs, bytes] -> [panels, blocks, all of them], `size` bytes of every output in turn."""
-    pieces = panels.reshape(*panels.shape[:3], -1, size).swapaxes(2, 3)
-    return pieces.reshape(*panels.shape[:2], -1)
+@dataclass(frozen=True)
+class _Parts:
+    """Of blocks, uint8. `head`: of 8 of them [outputs, heads, bytes]; then `scales` are bytes, else they are fp16."""
+
+    numbers: np.ndarray  # [outputs, blocks, bytes]
+    scales: np.ndarray
+    head: np.ndarray | None = None
+
+
+def _plain(scale_bytes: int, block_bytes: int) -> Callable[[np.ndarray], _Parts]:
+    """Scales, then numbers, which lie as they should."""
+
+    def parts(rows: np.ndarray) -> _Parts:
+        blocks = rows.reshape(len(rows), -1, block_bytes)
+        return _Parts(blocks[..., scale_bytes:], blocks[..., :scale_bytes])
+
+    return parts
+
+
+def _q5_0(rows: np.ndarray) -> _Parts:
+    """fp16; 32 bits, of input i the i-th; 16 bytes of lower bits."""
+    blocks = rows.reshape(len(rows), -1, 22)
+    bits = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little").reshape(*blocks.shape[:2], 8, _FOUR)
+    tops = np.packbits(bits.swapaxes(2, 3), axis=-1, bitorder="little")[..., 0]  # a byte: inputs k, 4 + k, .. 28 + k
+    return _Parts(np.concatenate((blocks[..., 6:], tops), -1), blocks[..., :2])
+
+
+def _q4_k(rows: np.ndarray) -> _Parts:
+    """fp16 of scales, fp16 of least numbers; 12 bytes of 8 + 8 integers of 6 bits; 128 bytes, of every 32 the lower
+    halves are one block, the upper ones the next."""
+    heads = rows.reshape(len(rows), -1, 144)
+    low, high, rest = (heads[..., 4 + 4 * i : 8 + 4 * i] for i in range(3))
+    scales = np.concatenate((low & 63, (rest & 15) | (low >> 6 << 4)), -1)
+    least = np.concatenate((high & 63, (rest >> 4) | (high >> 6 << 4)), -1)
+    pairs = heads[..., 16:].reshape(*heads.shape[:2], 4, 1, BLOCK)
+    numbers = np.concatenate((pairs & 15, pairs >> 4), 3).reshape(len(rows), -1, BLOCK)
+    both = np.stack((scales, least), -1).reshape(len(rows), -1, 2)
+    return _Parts(_nibbles(numbers), both, heads[..., :4])
+
+
+def _q6_k(rows: np.ndarray) -> _Parts:
+    """128 bytes of lower 4 bits, 64 of upper 2, 16 signed scales of 16 numbers each, fp16. Each half of the bytes is
+    128 numbers: 32 are the lower bits of the first bytes, 32 those of the next, then their upper bits."""
+    heads = rows.reshape(len(rows), -1, 210)
+    lower = heads[..., :128].reshape(*heads.shape[:2], 2, 1, 64)
+    upper = heads[..., 128:192].reshape(*heads.shape[:2], 2, 1, 32)
+    nibbles = np.concatenate((lower & 15, lower >> 4), 3).reshape(*heads.shape[:2], 2, 4, 32)
+    pairs = np.concatenate([upper >> 2 * i & 3 for i in range(4)], 3)
+    nibbles, pairs = (part.reshape(len(rows), -1, BLOCK) for part in (nibbles, pairs))
+    apart = pairs.reshape(*pairs.shape[:2], 2, 2, 2, _FOUR)  # [.., half of a block, chunks of 4 by two]
+    evens_and_odds = apart[..., 0, :] | apart[..., 1, :] << 2
+    tops = evens_and_odds[:, :, 0] | evens_and_odds[:, :, 1] << 4
+    numbers = np.concatenate((_nibbles(nibbles), tops.reshape(*pairs.shape[:2], 8)), -1)
+    return _Parts(numbers, heads[..., 192:208].reshape(len(rows), -1, 2), heads[..., 208:])
+
+
+def _nibbles(numbers: np.ndarray) -> np.ndarray:
+    """[.., 32] -> [.., 16]"""
+    return numbers[..., :16] | numbers[..., 16:] << 4
+
+
+_PARTS: dict[Kind, Callable[[np.ndarray], _Parts]] = {
+    Kind.Q4_0: _plain(2, 18),
+    Kind.Q4_1: _plain(4, 20),
+    Kind.Q8_0: _plain(2, 34),
+    Kind.Q5_0: _q5_0,
+    Kind.Q4_K: _q4_k,
+    Kind.Q6_K: _q6_k,
+}
+
+
+def _turned(rows: np.ndarray, size: int) -> np.ndarray:
+    """[outputs, blocks, bytes] -> [panels, blocks, bytes of 16 outputs], `size` of every output in turn."""
+    pieces = rows.reshape(-1, PANEL, rows.shape[1], rows.shape[2] // size, size)
+    return pieces.transpose(0, 2, 3, 1, 4).reshape(len(pieces), rows.shape[1], -1)

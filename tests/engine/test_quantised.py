@@ -86,6 +86,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rows], torch.Tensor]:
         ("llama", {"type": "Q4_0", "embedding": "Q4_0"}),
         ("llama", {"tensors": huggingface_tensors(tied=False)}),
         ("qwen2", {"type": "Q8_0"}),
+        ("llama", {"type": "Q5_0", "embedding": "Q5_0"}),
         ("qwen3", {}),
     ],
 )
@@ -117,7 +118,7 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whateve
 
 
 def test_blocks_of_a_type_that_the_kernels_lack_are_float32(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, type="Q5_0", embedding="F16")
+    folder = folder_of(tmp_path, type="Q5_1", embedding="F16")
     exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)
     assert error_of(logits_of(runner), logits_of(exact)) < 1e-5
 

@@ -11,19 +11,26 @@ from hanbit.kernels.blocks import BLOCK, Kind, kind_of, pack
 from hanbit.kernels.library import Native
 from hanbit.kernels.structs import Matrix, linear
 
-KINDS = [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0]
+KINDS = [kind for kind in Kind if kind != Kind.FLOAT32]
 SIZES = [(32, 1), (64, 16), (96, 37), (576, 50)]  # (inputs, outputs)
+# Bytes of a block of the file that are fp16 scales: (from, to)
+HALVES = {Kind.Q4_1: (0, 4), Kind.Q4_K: (0, 4), Kind.Q6_K: (208, 210)}
+
+
+def suited(kind: Kind, inputs: int) -> int:
+    """Inputs that are whole blocks: those of K are 256 long."""
+    return 8 * inputs if kind in (Kind.Q4_K, Kind.Q6_K) else inputs
 
 
 def weights(kind: Kind, inputs: int, outputs: int, seed: int = 0) -> np.ndarray:
     """Random blocks with small scales, uint8 [outputs, bytes of a row]; the largest and smallest numbers are there."""
     random = np.random.default_rng(seed)
-    block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind.name]][1]
-    blocks = random.integers(0, 256, (outputs, inputs // BLOCK, block_bytes), dtype=np.uint8)
-    num_scales = 2 if kind == Kind.Q4_1 else 1
-    scales = random.normal(0, 0.1, (outputs, inputs // BLOCK, num_scales)).astype(np.float16)
-    blocks[..., : 2 * num_scales] = scales.view(np.uint8).reshape(*scales.shape[:2], -1)
-    blocks[0, 0, 2 * num_scales :] = 0x80 if kind == Kind.Q8_0 else 0x0F
+    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind.name]]
+    begin, end = HALVES.get(kind, (0, 2))
+    blocks = random.integers(0, 256, (outputs, inputs // block, block_bytes), dtype=np.uint8)
+    blocks[0, 0] = 0x80 if kind == Kind.Q8_0 else 0x0F
+    scales = random.normal(0, 0.1, (outputs, inputs // block, (end - begin) // 2)).astype(np.float16)
+    blocks[..., begin:end] = scales.view(np.uint8).reshape(*scales.shape[:2], -1)
     return blocks.reshape(outputs, -1)
 
 
@@ -74,6 +81,7 @@ def wanted(native: Native, hidden: np.ndarray, kind: Kind, rows: np.ndarray) -> 
 def test_product_is_that_of_the_integers_and_scales_of_the_file(
     kernels: Native, kind: Kind, inputs: int, outputs: int, rows: int, threads: int
 ) -> None:
+    inputs = suited(kind, inputs)
     hidden, blocks, bias = numbers(rows, inputs), weights(kind, inputs, outputs), numbers(outputs, seed=2)
     found = product(kernels, hidden, [(kind, blocks)], bias, threads)
     exact = wanted(kernels, hidden, kind, blocks) + bias
@@ -82,9 +90,14 @@ def test_product_is_that_of_the_integers_and_scales_of_the_file(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_largest_integers_do_not_overflow(kernels: Native, kind: Kind) -> None:
-    hidden = np.full((8, 64), 127.0, np.float32)
-    blocks = weights(kind, 64, 16)
-    blocks.reshape(16, 2, -1)[..., 4 if kind == Kind.Q4_1 else 2 :] = 0x80 if kind == Kind.Q8_0 else 0xFF
+    inputs = suited(kind, 64)
+    hidden = np.full((8, inputs), 127.0, np.float32)
+    begin, end = HALVES.get(kind, (0, 2))
+    blocks = weights(kind, inputs, 16)
+    by_block = blocks.reshape(16, -1, GGML_QUANT_SIZES[GGMLQuantizationType[kind.name]][1])
+    by_block[..., [*range(begin), *range(end, by_block.shape[-1])]] = 0x80 if kind == Kind.Q8_0 else 0xFF
+    if kind == Kind.Q6_K:
+        by_block[..., 192:208] = 0x80
     found = product(kernels, hidden, [(kind, blocks)])
     np.testing.assert_allclose(found, wanted(kernels, hidden, kind, blocks), rtol=1e-5)
 
@@ -105,16 +118,18 @@ def test_input_is_rounded_to_the_nearest_of_255_numbers(kernels: Native) -> None
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
 def test_input_that_is_no_number_gives_none(kernels: Native, kind: Kind, strange: float) -> None:
-    hidden = numbers(2, 96)
+    inputs = suited(kind, 96)
+    hidden = numbers(2, inputs)
     hidden[1, 40] = strange
-    found = product(kernels, hidden, [(kind, weights(kind, 96, 20))])
+    found = product(kernels, hidden, [(kind, weights(kind, inputs, 20))])
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_answered_together_have_the_numbers_they_have_alone(kernels: Native, kind: Kind) -> None:
-    hidden, blocks = numbers(21, 576), weights(kind, 576, 67)
+    inputs = 768 if kind in (Kind.Q4_K, Kind.Q6_K) else 576
+    hidden, blocks = numbers(21, inputs), weights(kind, inputs, 67)
     alone = np.concatenate([product(kernels, row[None], [(kind, blocks)]) for row in hidden])
     for rows in (2, 3, 7, 8, 21):
         assert np.array_equal(product(kernels, hidden[:rows], [(kind, blocks)], threads=2), alone[:rows])
@@ -131,12 +146,13 @@ def test_matrices_of_several_kinds_lie_side_by_side(kernels: Native) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_the_numbers_that_the_file_means(kernels: Native, kind: Kind) -> None:
-    blocks = weights(kind, 96, 37)
+    inputs = suited(kind, 96)
+    blocks = weights(kind, inputs, 37)
     packed, indices = pack(kind, blocks), np.array([0, 36, 5, 16], np.int64)
-    found = np.zeros((4, 96), np.float32)
+    found = np.zeros((4, inputs), np.float32)
     matrix = Matrix(packed.ctypes.data, kind, 37)
     kernels.library.hanbit_take_rows(
-        kernels.kernels, ctypes.byref(matrix), 96, indices.ctypes.data, len(indices), found.ctypes.data
+        kernels.kernels, ctypes.byref(matrix), inputs, indices.ctypes.data, len(indices), found.ctypes.data
     )
     meant = dequantize(blocks, GGMLQuantizationType[kind.name])[indices]
     np.testing.assert_allclose(found, meant, rtol=1e-6, atol=1e-8)
@@ -151,11 +167,13 @@ def test_every_kind_of_half_is_read(kernels: Native, half: int) -> None:
     np.testing.assert_allclose(product(kernels, hidden, [(Kind.Q8_0, blocks)]), exact, rtol=1e-4, atol=1e-9)
 
 
-def test_scales_that_are_no_numbers_are_refused() -> None:
-    blocks = weights(Kind.Q4_1, 64, 4)
-    blocks[2, 2:4] = np.array([np.nan], np.float16).view(np.uint8)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_that_are_no_numbers_are_refused(kind: Kind) -> None:
+    blocks = weights(kind, suited(kind, 64), 4)
+    _, end = HALVES.get(kind, (0, 2))
+    blocks[2, end - 2 : end] = np.array([np.nan], np.float16).view(np.uint8)
     with pytest.raises(ValueError, match="not a finite number"):
-        pack(Kind.Q4_1, blocks)
+        pack(kind, blocks)
 
 
 def test_other_types_are_not_of_these_kinds() -> None:

@@ -6,14 +6,14 @@
 namespace hanbit {
 
 // How the numbers of a matrix lie. Blocks are ggml's, 32 inputs each, in panels of 16 outputs (kernels/blocks.py).
-enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, NUM_KINDS };
-constexpr int64_t BLOCK = 32, PANEL = 16;
+enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, Q5_0, Q4_K, Q6_K, NUM_KINDS };
+constexpr int64_t BLOCK = 32, PANEL = 16, BLOCKS_OF_K = 8;  // of K: 8 blocks have fp16 scales for their blocks' scales
 
-// Of a block of a quantised input, after all of a row's numbers (int8): number i is about scale numbers[i]. `sum` is
-// of the numbers; the zero of Q4_0's weights is 8.
+// Of a block of a quantised input, after all of a row's numbers (int8): number i is about scale numbers[i]. Sums are of
+// the numbers, all or the first 16; the zero of Q4_0's weights is 8, others' a multiple of it.
 struct Side {
     float scale, scaled_sum;
-    int32_t minus_8_sums, pad;
+    int32_t minus_8_sums, minus_8_first_sums;
 };
 constexpr int64_t quantised_bytes(int64_t in) { return in + in / BLOCK * static_cast<int64_t>(sizeof(Side)); }
 
@@ -50,9 +50,24 @@ struct Kernels {
     int64_t (*largest)(const float* numbers, int64_t count);
 };
 
-// Bytes of one block of all outputs of a panel: numbers, then fp16 scales and, of Q4_1, least numbers
-constexpr int64_t panel_block_bytes(Kind kind) {
-    return kind == Q4_0 ? PANEL * 18 : kind == Q4_1 ? PANEL * 20 : PANEL * 34;
+// Bytes of all outputs of a panel: a block's numbers (of Q5_0 and Q6_K their lower 4 bits, then the rest), then its
+// scales and, of Q4_1 and Q4_K, least numbers
+constexpr int64_t block_bytes(Kind kind) {
+    switch (kind) {
+        case Q4_0: return PANEL * (16 + 2);
+        case Q4_1: return PANEL * (16 + 2 + 2);
+        case Q5_0: return PANEL * (16 + 4 + 2);
+        case Q4_K: return PANEL * (16 + 1 + 1);
+        case Q6_K: return PANEL * (16 + 8 + 2);
+        default: return PANEL * (32 + 2);
+    }
+}
+
+// What comes before 8 blocks of K: scales of scales, of Q4_K those of least numbers too
+constexpr int64_t head_bytes(Kind kind) { return kind == Q4_K ? PANEL * 4 : kind == Q6_K ? PANEL * 2 : 0; }
+
+constexpr int64_t panel_bytes(Kind kind, int64_t num_blocks) {
+    return num_blocks * block_bytes(kind) + num_blocks / BLOCKS_OF_K * head_bytes(kind);
 }
 
 // The widest set of instructions that this processor has (`name` null), or the one of that name; null: not here.

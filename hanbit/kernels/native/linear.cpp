@@ -16,7 +16,7 @@ constexpr int64_t ROWS_QUANTISED_AT_ONCE = 8;
 bool is_float(const HanbitMatrix& matrix) { return matrix.kind == FLOAT32; }
 
 int64_t bytes_of_panel(const HanbitMatrix& matrix, int64_t in) {
-    return in / BLOCK * panel_block_bytes(static_cast<Kind>(matrix.kind));
+    return panel_bytes(static_cast<Kind>(matrix.kind), in / BLOCK);
 }
 
 int64_t bytes_of(const HanbitMatrix& matrix, int64_t in) {
