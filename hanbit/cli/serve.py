@@ -61,6 +61,10 @@ def command(
     quantization: Annotated[
         str, typer.Option(help="blocks: compute with the quantised blocks a folder keeps; none; auto: if there are.")
     ] = "auto",
+    max_sessions: Annotated[int, typer.Option(help="Sessions that may be open at a time, per engine.")] = 64,
+    session_timeout_seconds: Annotated[
+        float, typer.Option(help="After so long without a turn a session is over.")
+    ] = 600.0,
     speculation: Annotated[str, typer.Option(help=f"{GUESSED_BY}.")] = "none",
     num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
     prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
@@ -113,6 +117,8 @@ def command(
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
             speculation=guessed_by,
+            max_sessions=max_sessions,
+            session_timeout_seconds=session_timeout_seconds,
         ),
     )
     options.check()

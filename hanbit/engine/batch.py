@@ -33,6 +33,7 @@ class CacheCounts:
     preempted: int = 0
     read_tokens: int = 0
     cached_tokens: int = 0
+    blocks_held: int = 0  # of those used, by sessions between two turns
 
 
 class Batch:
@@ -58,7 +59,12 @@ class Batch:
     def cache_counts(self) -> CacheCounts:
         blocks, counts = self._scheduler.blocks, self._scheduler.counts
         return CacheCounts(
-            blocks.num_blocks, blocks.num_used, counts.preempted, counts.read_tokens, counts.cached_tokens
+            blocks.num_blocks,
+            blocks.num_used,
+            counts.preempted,
+            counts.read_tokens,
+            counts.cached_tokens,
+            self._scheduler.num_held_blocks,
         )
 
     @property
@@ -71,7 +77,12 @@ class Batch:
             blocks = self._scheduler.blocks
             check_width(sequence, blocks.num_blocks, blocks.block_size, self._scheduler.limits.sequences)
             self._searches[sequence] = Beams(sequence)
-        self._scheduler.add(sequence)
+        self._scheduler.add(sequence, sequence.behind)
+        sequence.behind = None
+
+    def let_go(self, sequence: Sequence) -> None:
+        """The session whose last turn this was is over; nothing if none of its blocks are held."""
+        self._scheduler.let_go(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget an answer that has not ended, wherever it stands; nothing if it is not here."""
@@ -92,7 +103,7 @@ class Batch:
             if isinstance(event, GenerationError):
                 self._runner.cache.clear(self._leave(sequence, spoiled=True))
             elif event.finish_reason is not None:
-                self.remove(sequence)
+                self._finish(sequence)
         return late + events
 
     def _with_drafts(self, parts: list[Part[Sequence]]) -> list[Part[Sequence]]:
@@ -109,8 +120,22 @@ class Batch:
         ]
         return self._scheduler.lengthen(parts, self._drafts.of(growing))
 
+    def _finish(self, sequence: Sequence) -> None:
+        """A session's blocks stay, for its next turn."""
+        session = sequence.session
+        if session is not None:
+            session.finish(sequence)
+        if session is None or session.is_ended:
+            self._leave(sequence)
+            return
+        if self._drafts is not None:
+            self._drafts.forget(sequence)
+        self._scheduler.hold(sequence)
+
     def _leave(self, sequence: Sequence, spoiled: bool = False) -> list[int]:
         """The blocks that were its own alone, with all of its beams."""
+        if sequence.session is not None:
+            sequence.session.drop(sequence)
         if self._drafts is not None:
             self._drafts.forget(sequence)
         search = next((one for one in self._searches.values() if one.head is sequence), None)

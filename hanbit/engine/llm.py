@@ -3,6 +3,7 @@
 The face that the command line, the server and notebooks use; how a batch is worked off is behind it (`batch.py`).
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,9 @@ from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
+from hanbit.engine.sessions import Name, Sessions
 from hanbit.engine.speculation import Speculation, speculation_of
+from hanbit.engine.talk import Talk
 from hanbit.engine.turns import Turns
 from hanbit.formats.hub import folder_of
 from hanbit.formats.peft import read_adapter
@@ -46,6 +49,7 @@ log = logging.getLogger(__name__)
 
 Prompt = str | Items[int]  # a text, or token ids
 Sampling = SamplingParams | Items[SamplingParams] | None  # for all prompts, one for each, or the model's own defaults
+_SESSIONS = itertools.count(1)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -58,7 +62,8 @@ class LLM:
     `max_sequences` of the model's context take, in 4 GiB and a quarter of the machine's memory at most, and one context
     at least. `enable_prefix_caching`: prompts that begin alike share what was computed of it, also in later calls.
     `max_num_batched_tokens` are fed in a step at most. `speculation`: who guesses the next tokens, so that a step may
-    make several of them; a method's name, or all about it (speculation.py).
+    make several of them; a method's name, or all about it (speculation.py). `max_sessions` may be open at a time
+    (sessions.py), each for `session_timeout_seconds` after its last turn.
 
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
     on a GPU; device "auto" is a GPU where there is one. quantization "auto" computes with the quantised blocks that a
@@ -80,17 +85,23 @@ class LLM:
         enable_prefix_caching: bool = True,
         quantization: str = "auto",
         speculation: Speculation | str = "none",
+        max_sessions: int = 64,
+        session_timeout_seconds: float = 600.0,
     ) -> None:
         for name, value in (
             ("max_sequences", max_sequences),
             ("block_size", block_size),
             ("num_blocks", num_blocks),
             ("max_num_batched_tokens", max_num_batched_tokens),
+            ("max_sessions", max_sessions),
         ):
             if value is not None and value < 1:
                 raise GenerationError(f"{name}={value} must be at least 1")
         if kv_cache_gb is not None and (num_blocks is not None or not 0 < kv_cache_gb < float("inf")):
             raise GenerationError(f"kv_cache_gb={kv_cache_gb} must be above 0, and stands instead of num_blocks")
+        if not session_timeout_seconds > 0:
+            raise GenerationError(f"session_timeout_seconds={session_timeout_seconds} must be above 0")
+        self.sessions = Sessions(max_sessions, session_timeout_seconds, self._let_go)
         self.speculation = speculation_of(speculation)
         folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = _decoder_config(folder)
@@ -232,6 +243,60 @@ class LLM:
         """A conversation as token ids, by the model's chat template; also for `stream`."""
         text = chat.render(self.tokenizer, messages, **variables)
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def session(self, *, adapter: str | None = None) -> Talk:
+        """A talk whose turns continue each other: each is told what is new, and what was computed is kept. End it by
+        `close`, or as a context manager."""
+        return Talk(self, next(_SESSIONS), adapter)
+
+    def turn(
+        self,
+        sessions: Sessions,
+        name: Name,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        is_first: bool = False,
+        is_last: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
+        seats: int | None = None,
+    ) -> Sequence:
+        """A session's turn, as `sequence`: its prompt is all turns before and `prompt`. Raises GenerationError, and
+        leaves the session as it was then."""
+        session = sessions.start(name, adapter) if is_first else sessions.resume(name, adapter)
+        try:
+            made = self.sequence(
+                self._joined(session.tokens, prompt),
+                params,
+                adapter=adapter,
+                name=f"session {name!r:.80} with this turn",
+                priority=priority,
+                deadline=deadline,
+                seats=seats,
+            )
+            if made.params.num_beams > 1:
+                raise GenerationError(f"num_beams={made.params.num_beams}: a session goes on in one way. Leave it out")
+        except BaseException:
+            sessions.unbegun(session, is_first)
+            raise
+        session.ends_after_turn = is_last
+        session.begin(made)
+        return made
+
+    def answer_turn(self, sequence: Sequence) -> Iterator[Piece]:
+        """Of a session of this LLM's own."""
+        return self._answer([sequence])
+
+    def _joined(self, before: Items[int], prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return [*before, *self.tokenizer.encode(prompt, add_special_tokens=not before)]
+        return [*before, *prompt]
+
+    def _let_go(self, sequence: Sequence) -> None:
+        if self._turns is not None:
+            self._turns.let_go(sequence)
 
     def sequence(
         self,

@@ -7,11 +7,15 @@ The first is never sent away, so everybody ends.
 
 Tokens that are only guessed (drafts.py) take what is left of a step's budget and of the blocks, and are given up again
 right after it: nobody is sent away, and nothing is shared, for a guess.
+
+A request that has ended may be held, for another that continues it (sessions.py): its blocks stay as they are, the one
+that is not full, too, until room is needed; who was held longest ago gives his up first, before anybody is sent away.
 """
 
 import bisect
 import time
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
@@ -91,6 +95,7 @@ class _Ticket(Generic[R]):
     blocks: "array[int]" = field(default_factory=lambda: array("i"))
     num_fed: int = 0  # tokens whose keys and values are in the blocks
     keys: list[Key] = field(default_factory=list)  # of full blocks of its tokens, from the first on
+    behind: R | None = None  # who is continued, until it is
 
     @property
     def num_left(self) -> int:
@@ -110,6 +115,7 @@ class Scheduler(Generic[R]):
         self._waiting: list[_Ticket[R]] = []  # both by rank
         self._running: list[_Ticket[R]] = []
         self._coming: dict[Key, _Ticket[R]] = {}  # blocks that one of the running is about to fill
+        self._held: OrderedDict[R, _Ticket[R]] = OrderedDict()  # held longest ago first
 
     @property
     def num_running(self) -> int:
@@ -119,11 +125,17 @@ class Scheduler(Generic[R]):
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: R) -> None:
-        """It waits from now on. Raises GenerationError if it is larger than all blocks together."""
+    @property
+    def num_held_blocks(self) -> int:
+        """Of requests that have ended and may be continued."""
+        return sum(len(ticket.blocks) for ticket in self._held.values())
+
+    def add(self, request: R, behind: R | None = None) -> None:
+        """It waits from now on. `behind`: one that has ended and whose tokens it begins with; if it is still held, its
+        blocks are taken over. Raises GenerationError if it is larger than all blocks together."""
         check_size(request.longest, self.blocks.num_tokens)
         self._num_arrived += 1
-        self._tickets[request] = ticket = _Ticket(request, (request.priority, self._num_arrived))
+        self._tickets[request] = ticket = _Ticket(request, (request.priority, self._num_arrived), behind=behind)
         bisect.insort(self._waiting, ticket, key=_rank)
 
     def remove(self, request: R, spoiled: bool = False) -> list[int]:
@@ -134,6 +146,8 @@ class Scheduler(Generic[R]):
         ticket = self._tickets.pop(request, None)
         if ticket is None:
             return []
+        if ticket.behind is not None:
+            self.let_go(ticket.behind)
         if ticket not in self._running:
             self._waiting.remove(ticket)
             return []
@@ -144,6 +158,20 @@ class Scheduler(Generic[R]):
         self._release(ticket)
         return [block for block in blocks if self.blocks.num_free_among([block])]
 
+    def hold(self, request: R) -> None:
+        """It has ended, and its blocks stay for one that continues it, as long as nobody needs them."""
+        ticket = self._tickets.pop(request)
+        self._running.remove(ticket)
+        self._no_longer_coming(ticket)
+        self._keep(ticket, ticket.num_fed)
+        self._held[request] = ticket
+
+    def let_go(self, request: R) -> None:
+        """Nobody will continue it; nothing if it is not held."""
+        ticket = self._held.pop(request, None)
+        if ticket is not None:
+            self._release(ticket)
+
     def fork(self, request: R, child: R) -> tuple[int, int] | None:
         """`child` begins with the tokens of `request` and goes on from the same place, in the same turn: a beam.
 
@@ -153,6 +181,8 @@ class Scheduler(Generic[R]):
         ticket, size = self._tickets[request], self.blocks.block_size
         self._tickets[child] = new = _Ticket(child, ticket.rank, keys=list(ticket.keys))
         num_full, rest = divmod(ticket.num_fed, size)
+        while rest > 0 and self.blocks.num_free == 0 and self._give_up_held():
+            pass
         has_room = len(self._running) < self.limits.sequences and self.blocks.num_free >= (rest > 0)
         if ticket not in self._running or not has_room:
             bisect.insort(self._waiting, new, key=_rank)
@@ -233,19 +263,32 @@ class Scheduler(Generic[R]):
                 self.blocks.know(ticket.blocks[index], ticket.keys[index])
                 self._coming.pop(ticket.keys[index], None)
         if part.draft:
-            kept = self.blocks.needed(len(tokens))
-            self.blocks.release(ticket.blocks[kept:])
-            del ticket.blocks[kept:]
+            self._keep(ticket, len(tokens))
 
     def _grow(self, ticket: _Ticket[R], tokens: int) -> bool:
         """Room for so many tokens of it, if need be instead of those behind it; False: it had to leave itself."""
         while self.blocks.needed(tokens) - len(ticket.blocks) > self.blocks.num_free:
+            if self._give_up_held():
+                continue
             last = self._running[-1]
             self._preempt(last)
             if last is ticket:
                 return False
         self._extend(ticket, tokens)
         return True
+
+    def _give_up_held(self, but: R | None = None) -> bool:
+        """The blocks of who was held longest ago; False if nobody is (else)."""
+        request = next((one for one in self._held if one is not but), None)
+        if request is not None:
+            self.let_go(request)
+        return request is not None
+
+    def _keep(self, ticket: _Ticket[R], tokens: int) -> None:
+        """No more blocks of it than so many tokens take."""
+        kept = self.blocks.needed(tokens)
+        self.blocks.release(ticket.blocks[kept:])
+        del ticket.blocks[kept:]
 
     def _extend(self, ticket: _Ticket[R], tokens: int) -> None:
         for _ in range(self.blocks.needed(tokens) - len(ticket.blocks)):
@@ -270,6 +313,8 @@ class Scheduler(Generic[R]):
 
     def _shared(self, ticket: _Ticket[R]) -> list[int] | None:
         """Blocks that hold its beginning already; None if the next one is just being filled by another."""
+        if (held := self._continued(ticket)) is not None:
+            return list(held.blocks)
         if not self._shares or ticket.request.reads_all:
             return []
         size, tokens = self.blocks.block_size, ticket.request.tokens
@@ -278,9 +323,20 @@ class Scheduler(Generic[R]):
         found = self.blocks.find(keys)
         return None if len(found) < len(keys) and keys[len(found)] in self._coming else found
 
+    def _continued(self, ticket: _Ticket[R]) -> _Ticket[R] | None:
+        """Who is held for it, and of whom all but the newest token is wanted at least."""
+        held = None if ticket.behind is None else self._held.get(ticket.behind)
+        if held is None or ticket.request.reads_all or held.num_fed >= len(ticket.request.tokens):
+            return None
+        assert held.request.root == ticket.request.root
+        return held
+
     def _make_way(self, ticket: _Ticket[R], shared: list[int]) -> bool:
         """Is there a seat and room for it, if need be those of one with a larger priority?"""
         while not self._has_room(ticket, shared):
+            own = ticket.behind if self._continued(ticket) is not None else None
+            if len(self._running) < self.limits.sequences and self._give_up_held(but=own):
+                continue
             if not self._running or self._running[-1].rank[0] <= ticket.rank[0]:
                 return False
             self._preempt(self._running[-1])
@@ -294,14 +350,25 @@ class Scheduler(Generic[R]):
     def _start(self, ticket: _Ticket[R], shared: list[int]) -> None:
         self._waiting.remove(ticket)
         bisect.insort(self._running, ticket, key=_rank)
-        for block in shared:
-            self.blocks.share(block)
-        ticket.blocks = array("i", shared)
-        ticket.num_fed = len(shared) * self.blocks.block_size
+        held = self._continued(ticket)
+        if held is not None:
+            del self._held[held.request]
+            ticket.blocks, ticket.num_fed, ticket.keys = held.blocks, held.num_fed, held.keys
+        else:
+            for block in shared:
+                self.blocks.share(block)
+            ticket.blocks = array("i", shared)
+            ticket.num_fed = len(shared) * self.blocks.block_size
+        if ticket.behind is not None:
+            self.let_go(ticket.behind)
+            ticket.behind = None
+        if self._shares:
+            extend_keys(ticket.keys, ticket.request.root, ticket.request.tokens, self.blocks.block_size)
         self._extend(ticket, len(ticket.request.tokens))  # all of them: nobody is read halfway and sent away
         self.counts.read_tokens += len(ticket.request.tokens)
         self.counts.cached_tokens += ticket.num_fed
-        self._coming.update(dict.fromkeys(ticket.keys[len(shared) :], ticket))
+        if not ticket.request.reads_all:
+            self._coming.update(dict.fromkeys(ticket.keys[ticket.num_fed // self.blocks.block_size :], ticket))
 
     def _preempt(self, ticket: _Ticket[R]) -> None:
         self.counts.preempted += 1
@@ -312,6 +379,9 @@ class Scheduler(Generic[R]):
     def _release(self, ticket: _Ticket[R]) -> None:
         self.blocks.release(ticket.blocks)
         ticket.blocks, ticket.num_fed = array("i"), 0
+        self._no_longer_coming(ticket)
+
+    def _no_longer_coming(self, ticket: _Ticket[R]) -> None:
         for key in ticket.keys:
             if self._coming.get(key) is ticket:
                 del self._coming[key]

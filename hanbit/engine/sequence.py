@@ -17,6 +17,7 @@ from hanbit.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from hanbit.engine.adapters import JoinedAdapter
+    from hanbit.engine.sessions import Session
 
 
 class Sequence:
@@ -47,6 +48,8 @@ class Sequence:
         self.tokens = list(self.prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.session: Session | None = None  # whose turn this is
+        self.behind: Sequence | None = None  # the turn before, until this one is in a batch
         self._end_ids = frozenset() if params.ignore_eos else end_ids
         self._bad_words = BadWords(token_ids_of(params.bad_words, tokenizer))
         self.top_p = params.top_p  # of the next token

@@ -19,6 +19,7 @@ from hanbit.engine.llm import LLM, Prompt
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
+from hanbit.engine.sessions import Name, Sessions
 
 # Tokens of a prompt read between two steps of running answers: what they wait is near a step of their own, and the
 # matrices are still read for enough tokens to be worth it.
@@ -41,6 +42,15 @@ class Counts:
     generated_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Of a session, by the name that its caller gave it: its first, which begins it, and its last, which ends it."""
+
+    session: Name
+    is_first: bool = False
+    is_last: bool = False
+
+
 class Service:
     """One model answering many callers at once, on a thread of its own, until `close` or the end of the process.
 
@@ -55,6 +65,8 @@ class Service:
         self._callers: dict[Sequence, _Caller] = {}
         self._arrived: list[Sequence] = []
         self._left: list[Sequence] = []
+        self._given_back: list[Sequence] = []  # last turns of sessions that are over
+        self.sessions = Sessions(llm.sessions.most, llm.sessions.seconds, self._let_go)
         self._is_closed = False
         self._compiler = ThreadPoolExecutor(1, "hanbit-grammars")
         self._num_compiling = 0
@@ -71,18 +83,35 @@ class Service:
         adapter: str | None = None,
         priority: int = 0,
         timeout_seconds: float | None = None,
+        turn: Turn | None = None,
     ) -> "Answer":
         """One answer, piece by piece, for the running event loop.
 
         Smaller priorities come first. Raises GenerationError at once if the prompt cannot be served, EngineBusy if too
         many wait; an answer that is not whole after `timeout_seconds` raises DeadlinePassed. Closing the iterator,
-        dropping it, or cancelling the task that waits for it ends the work within two steps.
+        dropping it, or cancelling the task that waits for it ends the work within two steps. `turn`: of which session
+        this is one, if of any; one that does not end leaves the session as it was.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        sequence = self.llm.sequence(
-            prompt, params, adapter=adapter, priority=priority, deadline=deadline, seats=self.max_sequences
-        )
+        if turn is None:
+            sequence = self.llm.sequence(
+                prompt, params, adapter=adapter, priority=priority, deadline=deadline, seats=self.max_sequences
+            )
+        else:
+            sequence = self.llm.turn(
+                self.sessions, turn.session, prompt, params, adapter=adapter, is_first=turn.is_first,
+                is_last=turn.is_last, priority=priority, deadline=deadline, seats=self.max_sequences,
+            )  # fmt: skip
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
+        try:
+            self._let_in(sequence, caller)
+        except GenerationError:
+            if turn is not None and sequence.session is not None:
+                self.sessions.unbegun(sequence.session, turn.is_first)
+            raise
+        return Answer(self, sequence, caller.events)
+
+    def _let_in(self, sequence: Sequence, caller: "_Caller") -> None:
         with self._changed:
             if self._is_closed:
                 raise GenerationError("the engine has been closed")
@@ -92,7 +121,11 @@ class Service:
             self._arrived.append(sequence)
             self._add(prompt_tokens=len(sequence.prompt))
             self._changed.notify()
-        return Answer(self, sequence, caller.events)
+
+    def _let_go(self, sequence: Sequence) -> None:
+        with self._changed:
+            self._given_back.append(sequence)
+            self._changed.notify()
 
     async def prepare(self, params: SamplingParams) -> None:
         """Compile the form that an answer is asked to have, away from the event loop: `stream` finds it then.
@@ -172,13 +205,18 @@ class Service:
     def _has_work(self) -> bool:
         """Sleep until there is something to do; False once closed. Lets those join and leave who asked for it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._arrived or self._left or not self._batch.is_empty)
+            self._changed.wait_for(
+                lambda: self._is_closed or self._arrived or self._left or self._given_back or not self._batch.is_empty
+            )
+            over, self._given_back = self._given_back, []
             arrived, self._arrived = self._arrived, []
             left, self._left = self._left, []
         for sequence in arrived:
             self._batch.add(sequence)
         for sequence in left:
             self._batch.remove(sequence)
+        for sequence in over:
+            self._batch.let_go(sequence)
         return not self._is_closed
 
     def _deliver(self, events: list[Event]) -> None:

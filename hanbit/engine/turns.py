@@ -34,6 +34,11 @@ class Turns:
         with self._lock:
             return self._batch.speculation_counts
 
+    def let_go(self, sequence: Sequence) -> None:
+        """Of a session that is over this was the last turn."""
+        with self._lock:
+            self._batch.let_go(sequence)
+
     def answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
         """Pieces of all of them, until all have ended. Raises what goes wrong; closing it ends the work."""
         events: deque[Event] = deque()

@@ -56,5 +56,7 @@ class Engines:
             max_num_batched_tokens=options.max_num_batched_tokens,
             enable_prefix_caching=options.enable_prefix_caching,
             speculation=options.speculation,
+            max_sessions=options.max_sessions,
+            session_timeout_seconds=options.session_timeout_seconds,
         )
         return Service(llm, max_sequences=options.max_sequences, max_waiting=options.max_waiting)

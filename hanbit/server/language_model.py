@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.service import Answer, Service
+from hanbit.engine.service import Answer, Service, Turn
 from hanbit.server.statistics import Statistics, Tally
 
 
@@ -20,11 +20,14 @@ class LanguageModel:
     created: int
     statistics: tuple[Statistics, ...] = ()
 
-    def stream(self, prompt: Sequence[int], params: SamplingParams, priority: int = 0) -> "CountedAnswer":
+    def stream(
+        self, prompt: Sequence[int], params: SamplingParams, priority: int = 0, turn: Turn | None = None
+    ) -> "CountedAnswer":
         """Raises GenerationError, EngineBusy as the service does."""
         tally = Tally(self.statistics)
         try:
-            return CountedAnswer(self.service.stream(prompt, params, adapter=self.adapter, priority=priority), tally)
+            answer = self.service.stream(prompt, params, adapter=self.adapter, priority=priority, turn=turn)
+            return CountedAnswer(answer, tally)
         except Exception:
             tally.failed()
             raise

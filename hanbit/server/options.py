@@ -25,6 +25,8 @@ class EngineOptions:
     enable_prefix_caching: bool = True
     quantization: str = "auto"
     speculation: Speculation = field(default_factory=Speculation)
+    max_sessions: int = 64
+    session_timeout_seconds: float = 600.0
 
 
 @dataclass(frozen=True)

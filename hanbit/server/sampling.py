@@ -3,9 +3,11 @@
 Raises RequestError for what is no parameter, GenerationError for a value outside its range.
 """
 
-from typing import Any
+import reprlib
+from typing import Any, TypeGuard
 
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.service import Turn
 from hanbit.engine.structured_outputs import StructuredOutputs
 from hanbit.repository.language import GUIDE, SAMPLING
 from hanbit.server.errors import invalid
@@ -31,6 +33,7 @@ _THEIR_NAMES = {
     "length_penalty": "len_penalty",
 }
 _KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE, "stream")
+_LONGEST_NAME = 256  # of a session
 _USUAL_LEVEL = 100  # of a request that names no priority
 # Of the protocol, not of the model; headers may be handed on by proxies.
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
@@ -117,6 +120,26 @@ def priority_of(request: InferRequest) -> int:
             f"priority={value!r:.40} must be a whole number: 1 for the first, {_USUAL_LEVEL} as if none is given"
         )
     return value - _USUAL_LEVEL if value else 0
+
+
+def turn_of(request: InferRequest) -> Turn | None:
+    """Of which session this is a turn: the protocol's `sequence_id` (0 and "" are none), `sequence_start` and
+    `sequence_end`."""
+    name = request.parameters.get("sequence_id", 0)
+    if not _is_name(name):
+        rule = f"a whole number of 64 bits, or a text of at most {_LONGEST_NAME} characters"
+        raise invalid(f"sequence_id={reprlib.repr(name)} must be {rule}")
+    is_first, is_last = (request.parameters.get(f"sequence_{end}", False) for end in ("start", "end"))
+    for end, value in (("start", is_first), ("end", is_last)):
+        if not isinstance(value, bool):
+            raise invalid(f"sequence_{end}={reprlib.repr(value)} must be true or false")
+    return Turn(name, bool(is_first), bool(is_last)) if name else None
+
+
+def _is_name(value: Any) -> TypeGuard[int | str]:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_NAME
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
 
 def _texts(request: InferRequest, name: str) -> list[str]:

@@ -30,6 +30,7 @@ class Talk:
     deadline: float | None = None
     root: bytes = b""
     reads_all: bool = False
+    is_kept: bool = False  # its blocks stay, for one that continues it
     answer: list[int] = field(default_factory=list)
 
     @property
@@ -84,7 +85,10 @@ class Machine:
             self.num_right += right
             self.scheduler.fed(part, right)
             if len(talk.answer) == talk.length:
-                self.scheduler.remove(talk)
+                if talk.is_kept:
+                    self.scheduler.hold(talk)
+                else:
+                    self.scheduler.remove(talk)
                 ended.append(talk)
         return ended
 
@@ -240,6 +244,54 @@ def test_only_what_was_accepted_of_a_guess_is_found_by_others() -> None:
         assert machine.scheduler.counts.cached_tokens - before == found
 
 
+def test_one_that_continues_another_reads_what_is_new_from_the_midst_of_a_block() -> None:
+    for shares in (True, False):
+        machine = Machine(20, Limits(sequences=2), shares)
+        first = Talk([1, 2, 3], 4, is_kept=True)
+        machine.scheduler.add(first)
+        machine.finish()
+        assert machine.scheduler.num_held_blocks == machine.scheduler.blocks.num_used == 2  # 6 of 7 tokens
+        second = Talk([*first.tokens, 4, 4], 3, is_kept=True)
+        machine.scheduler.add(second, first)
+        machine.step()
+        assert machine.steps[-1] == [(second, 3)]
+        machine.finish()
+        assert second.answer == second.alone
+        assert machine.scheduler.num_held_blocks == 3
+        machine.scheduler.let_go(second)
+        assert machine.scheduler.blocks.num_used == 0
+
+
+def test_who_was_held_longest_ago_gives_way_first_and_is_read_anew_from_its_tokens() -> None:
+    machine = Machine(6, Limits(sequences=2))
+    held = [Talk([number] * 5, 4, is_kept=True) for number in (1, 2)]
+    for talk in held:
+        machine.scheduler.add(talk)
+        machine.finish()
+    assert machine.scheduler.num_held_blocks == 4
+    machine.scheduler.add(Talk([3] * 10, 2))
+    machine.step()
+    assert list(machine.scheduler._held) == held[1:]
+    machine.finish()
+    again = [Talk([*talk.tokens, 6], 3) for talk in held]
+    for talk, before in zip(again, held, strict=True):
+        machine.scheduler.add(talk, before)
+    machine.finish()
+    assert [talk.answer for talk in again] == [talk.alone for talk in again]
+    assert machine.scheduler.counts.preempted == machine.scheduler.blocks.num_used == 0
+
+
+def test_one_that_leaves_before_it_has_begun_takes_along_whom_it_would_have_continued() -> None:
+    machine = Machine(6, Limits(sequences=1))
+    first = Talk([1, 2, 3], 4, is_kept=True)
+    machine.scheduler.add(first)
+    machine.finish()
+    second = Talk([*first.tokens, 4], 3)
+    machine.scheduler.add(second, first)
+    machine.scheduler.remove(second)
+    assert machine.scheduler.blocks.num_used == 0
+
+
 def test_what_was_spoiled_is_found_by_nobody() -> None:
     machine = Machine(8, Limits(sequences=2))
     bad = Talk([1] * 20, 3)
@@ -259,6 +311,24 @@ class AnyOrder(RuleBasedStateMachine):
         self.now = 0.0
         self.machine = Machine(9, Limits(sequences=3, step_tokens=7, patience=3), clock=lambda: self.now)
         self.here: list[Talk] = []
+        self.resting: list[Talk] = []  # ended, and held unless room was needed
+
+    @precondition(lambda self: self.resting)
+    @rule(data=st.data(), more=st.lists(st.integers(0, 2), max_size=5), length=st.integers(1, 6), kept=st.booleans())
+    def go_on(self, data: st.DataObject, more: list[int], length: int, kept: bool) -> None:
+        before = data.draw(st.sampled_from(self.resting))
+        talk = Talk([*before.tokens, *more], length, before.priority, None, before.root, is_kept=kept)
+        if talk.longest <= 9 * SIZE:
+            self.resting.remove(before)
+            self.machine.scheduler.add(talk, before)
+            self.here.append(talk)
+
+    @precondition(lambda self: self.resting)
+    @rule(data=st.data())
+    def end_session(self, data: st.DataObject) -> None:
+        talk = data.draw(st.sampled_from(self.resting))
+        self.resting.remove(talk)
+        self.machine.scheduler.let_go(talk)
 
     @rule(
         begin=st.integers(0, 20),
@@ -267,10 +337,13 @@ class AnyOrder(RuleBasedStateMachine):
         priority=st.integers(0, 2),
         root=st.sampled_from([b"", b"adapter"]),
         seconds=st.sampled_from([None, None, 3, 30]),
+        kept=st.booleans(),
     )
-    def add(self, begin: int, end: list[int], length: int, priority: int, root: bytes, seconds: float | None) -> None:
+    def add(
+        self, begin: int, end: list[int], length: int, priority: int, root: bytes, seconds: float | None, kept: bool
+    ) -> None:
         deadline = None if seconds is None else self.now + seconds
-        talk = Talk([*([1] * begin), *end], length, priority, deadline, root)
+        talk = Talk([*([1] * begin), *end], length, priority, deadline, root, is_kept=kept)
         if talk.longest > 9 * SIZE:
             with pytest.raises(GenerationError):
                 self.machine.scheduler.add(talk)
@@ -296,6 +369,7 @@ class AnyOrder(RuleBasedStateMachine):
             for talk in self.machine.step(guess):
                 assert talk.answer == talk.alone
                 self.here.remove(talk)
+                self.resting += [talk] if talk.is_kept else []
 
     @precondition(lambda self: self.here)
     @rule(data=st.data(), spoiled=st.booleans())
@@ -309,7 +383,7 @@ class AnyOrder(RuleBasedStateMachine):
         scheduler = self.machine.scheduler
         blocks = scheduler.blocks
         owners = [0] * blocks.num_blocks
-        for ticket in scheduler._running:
+        for ticket in (*scheduler._running, *scheduler._held.values()):
             assert len(set(ticket.blocks)) == len(ticket.blocks)
             for block in ticket.blocks:
                 owners[block] += 1
@@ -333,6 +407,8 @@ class AnyOrder(RuleBasedStateMachine):
         scheduler = self.machine.scheduler
         found = [ticket.request for ticket in (*scheduler._running, *scheduler._waiting)]
         assert len(found) == len(self.here)
+        waited_for = {ticket.behind for ticket in scheduler._waiting}
+        assert set(scheduler._held) <= {*self.resting, *waited_for}
         assert set(found) == set(self.here)
         assert scheduler.num_running <= 3
         assert all(ticket in scheduler._running for ticket in scheduler._coming.values())
@@ -340,6 +416,8 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.here:
             self.step(1, 0, 0)
+        for talk in self.resting:
+            self.machine.scheduler.let_go(talk)
         assert self.machine.scheduler.blocks.num_used == 0
         assert not self.machine.scheduler._coming
 

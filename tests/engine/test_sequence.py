@@ -88,5 +88,5 @@ def test_random_numbers_belong_to_the_sequence(tokenizer: Tokenizer) -> None:
 
 
 def test_sequences_and_stops_load_without_torch() -> None:
-    modules = "hanbit.engine.sequence, hanbit.engine.stop, hanbit.engine.defaults"
+    modules = "hanbit.engine.sequence, hanbit.engine.sessions, hanbit.engine.stop, hanbit.engine.defaults"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert 'torch' not in sys.modules"], check=True)

@@ -16,20 +16,22 @@ from hanbit.common.errors import GenerationError
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.service import Turn
 from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import RequestError, invalid
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import priority_of, sampling_of, timeout_seconds_of, wants_stream
+from hanbit.server.sampling import priority_of, sampling_of, timeout_seconds_of, turn_of, wants_stream
 from hanbit.server.tensors import tensor
 
 
 @dataclass(frozen=True)
 class _Order:
-    """When an answer is worked on, and until when."""
+    """When an answer is worked on, and until when; and of which session it is a turn."""
 
     priority: int
     timeout_seconds: float | None
+    turn: Turn | None
 
 
 class Backend:
@@ -52,12 +54,14 @@ class Backend:
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         params = sampling_of(request, self.service.llm.defaults.sampling)
         in_pieces = wants_stream(request)
-        order = _Order(priority_of(request), timeout_seconds_of(request))
+        order = _Order(priority_of(request), timeout_seconds_of(request), turn_of(request))
         await self.service.prepare(params)
         token_ids: list[int] = []
         if params.best_of not in (None, 1):
             if in_pieces:
                 raise invalid("the best of several answers is known when all are over: leave out stream or best_of")
+            if order.turn is not None:
+                raise invalid("a session goes on with one answer: leave out sequence_id or best_of")
             yield await self._best(request.inputs["input_ids"].data.tolist(), params, order)
             return
         async with aclosing(self._pieces(request.inputs["input_ids"].data.tolist(), params, order)) as pieces:
@@ -84,7 +88,12 @@ class Backend:
     async def _pieces(self, prompt: list[int], params: SamplingParams, order: "_Order") -> AsyncGenerator[Piece]:
         try:
             stream = self.service.stream(
-                prompt, params, adapter=self.adapter, priority=order.priority, timeout_seconds=order.timeout_seconds
+                prompt,
+                params,
+                adapter=self.adapter,
+                priority=order.priority,
+                timeout_seconds=order.timeout_seconds,
+                turn=order.turn,
             )
             async with aclosing(stream) as answer:
                 async for piece in answer:

@@ -1,6 +1,7 @@
 """`backend: "hanbit_tokenize"`: text to token ids. Parameters: model_folder; chat_template, "auto" or "none".
 
 With "auto" and a model that has a chat template the text is one message of a user, otherwise it is a text to continue.
+A later turn of a session is taken as it is written: it stands in the midst of a text.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest, InferResponse
+from hanbit.server.sampling import turn_of
 from hanbit.server.tensors import tensor, texts
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load
@@ -45,11 +47,16 @@ class Backend:
                 f"text_input has {size} bytes; the model's context holds {self._context} tokens, which cannot be more "
                 f"than {self._most_bytes} bytes. Shorten it"
             )
-        token_ids = self._encode(text) if size <= _AT_ONCE_BYTES else await asyncio.to_thread(self._encode, text)
+        turn = turn_of(request)
+        encode = self._encode if turn is None or turn.is_first else self._encode_later
+        token_ids = encode(text) if size <= _AT_ONCE_BYTES else await asyncio.to_thread(encode, text)
         yield InferResponse({"input_ids": tensor("input_ids", "INT32", token_ids)})
 
     def close(self) -> None:
         """A tokenizer holds nothing that must be given back."""
+
+    def _encode_later(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _encode(self, text: str) -> list[int]:
         if not self._is_chat:

@@ -10,6 +10,7 @@ from hanbit.common.errors import EngineBusy, GenerationError, GrammarError
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
+from hanbit.engine.service import Turn
 from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.forms import form_field, form_of, refused
 from hanbit.server.frontends.openai.requests import Answering
@@ -148,9 +149,15 @@ async def _hear(choice: int, stream: CountedAnswer, arrived: "asyncio.Queue[tupl
 
 
 async def begin(
-    model: LanguageModel, asked: Answering, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str
+    model: LanguageModel,
+    asked: Answering,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    param: str,
+    turn: Turn | None = None,
 ) -> Answers:
-    """`param`: the field that the prompts came from, for errors. Either all are begun or none."""
+    """`param`: the field that the prompts came from, for errors; `turn`: of which session the only one is. Either all
+    are begun or none."""
     made = each(params)
     if len(prompts) * len(made) > MOST_CHOICES:
         raise Refusal(
@@ -165,7 +172,7 @@ async def begin(
     try:
         for prompt in prompts:
             for one in made:
-                answers.add(model.stream(prompt, one, asked.priority))
+                answers.add(model.stream(prompt, one, asked.priority, turn))
     except EngineBusy:
         await answers.close()
         raise

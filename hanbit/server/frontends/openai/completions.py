@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hanbit.engine.output import Piece
+from hanbit.engine.service import Turn
 from hanbit.server.frontends.body import read_body
 from hanbit.server.frontends.openai import logprobs
 from hanbit.server.frontends.openai.answers import begin, sampling
@@ -28,15 +29,37 @@ async def complete(models: Models, request: Request) -> Response:
         raise Refusal("max_tokens=0 asks for nothing without echo", "max_tokens", "invalid_value")
     if asked.stream and asked.best_of not in (None, asked.n) and not asked.use_beam_search:
         raise Refusal("the best of several answers are known when all are over: leave out stream or best_of", "best_of")
+    turn = _turn(asked)
     echoed = asked.logprobs or 0 if asked.echo and (asked.logprobs is not None or asked.max_tokens == 0) else None
     params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of, echoed)
     prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)
-    answers = await begin(model, asked, prompts, params, "prompt")
+    answers = await begin(model, asked, prompts, params, "prompt", turn)
     return await respond(request, asked, answers, Completion(asked, prompts, llm.tokenizer))
 
 
 def _encoded(tokenizer: Tokenizer, asked: CompletionRequest) -> list[list[int]]:
-    return [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in asked.prompt]
+    """A later turn of a session stands in the midst of a text."""
+    begins = asked.session_id is None or asked.session_start
+    return [
+        tokenizer.encode(prompt, add_special_tokens=begins) if isinstance(prompt, str) else prompt
+        for prompt in asked.prompt
+    ]
+
+
+def _turn(asked: CompletionRequest) -> Turn | None:
+    """Raises Refusal for what cannot be continued in one way."""
+    if asked.session_id is None:
+        if asked.session_start or asked.session_end:
+            raise Refusal("session_start and session_end belong to a session_id, and there is none", "session_id")
+        return None
+    several = {"prompt": len(asked.prompt), "n": asked.n, "best_of": asked.best_of or 1, "num_beams": asked.num_beams}
+    for name, count in several.items():
+        if count > 1:
+            raise Refusal(f"{name} of {count} beside session_id: a session goes on in one way", name)
+    if asked.echo or asked.use_beam_search:
+        name = "echo" if asked.echo else "use_beam_search"
+        raise Refusal(f"{name} beside session_id is not offered: leave it out", name)
+    return Turn(asked.session_id, asked.session_start, asked.session_end)
 
 
 class Completion:

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat/create and .../completions/c
 `repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority`,
 `use_beam_search` and the two token routes are vLLM's,
 `top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's,
-`num_beams` and `early_stopping` transformers'.
+`num_beams` and `early_stopping` transformers', `session_id` and its two are ours.
 """
 
 from typing import Annotated, Any, Literal
@@ -118,6 +118,9 @@ class CompletionRequest(Answering):
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
     logprobs: int | None = None
     echo: bool = False
+    session_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    session_start: bool = False
+    session_end: bool = False
 
 
 class ChatRequest(Answering):
