@@ -307,6 +307,31 @@ def _batch_line(row: Facts) -> str:
 
 
 @app.command()
+def bandwidth(
+    model: Annotated[str, typer.Argument(help="Model folder: models/smollm2; a .gguf file, or package:NAME.")],
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Answers, each between two readings.")] = 7,
+    threads: Annotated[int | None, typer.Option(help="Of the engine.", show_default="torch's choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Bytes per second that decoding reads, weights and cache, over those that the same threads can read."""
+    from hanbit.bench.bandwidth import Plan, measure
+    from hanbit.cli.convert import model_folder
+
+    found = measure(Plan(Path(model_folder(model)), prompt_tokens, new_tokens, rounds, threads), _say)
+    _show(
+        [found.facts()],
+        as_json,
+        lambda row: (
+            f"{row['token_milliseconds']:.2f} ms a token for {row['token_megabytes']:.1f} MB: "
+            f"{row['decode_gigabytes_per_second']:.1f} GB/s of {row['read_gigabytes_per_second']:.1f}, "
+            f"{row['percent']:.0f}% ({row['lowest']:.0f} to {row['highest']:.0f})"
+        ),
+    )
+
+
+@app.command()
 def speculation(
     model: Annotated[str, typer.Argument(help="Model folder: models/smollm2; a .gguf file, or package:NAME.")],
     method: Annotated[str, typer.Option("--speculation", help="prompt_lookup, draft.")] = "prompt_lookup",

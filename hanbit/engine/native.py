@@ -126,6 +126,14 @@ def _matrices(parts: tuple[nn.Module, ...]) -> list[Matrix]:
     return found
 
 
+def weight_bytes(model: nn.Module) -> int:
+    """What native products of a token read; of a table of embeddings that is no output projection it reads a row."""
+    layers = {module for module in model.modules() if isinstance(module, NativeLinear)}
+    tables = {module.linear for module in model.modules() if isinstance(module, NativeEmbedding)}
+    used = layers - (tables - {getattr(model, "output", None)})
+    return sum(matrix.data.nbytes for layer in used for matrix in layer.matrices)
+
+
 def gather(model: nn.Module) -> None:
     """Move the weights of all native layers into one piece of memory, in the order they are read, on huge pages."""
     kernels, layers = native(), [module for module in model.modules() if isinstance(module, NativeLinear)]

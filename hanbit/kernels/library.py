@@ -31,6 +31,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_step_run": (None, (Address, Address, Address, Address, Count, Address, Count, Address, _INT)),
     "hanbit_step_free": (None, (Address,)),
     "hanbit_use_huge_pages": (None, (Address, Count)),
+    "hanbit_read": (ctypes.c_uint64, (Address, Count, _INT)),
     "hanbit_rms_norm": (None, (Address, Address, Address, _FLOAT, Count, Address)),
     "hanbit_rotate": (None, (Address, Address, Address, Address, Count)),
     "hanbit_swiglu": (None, (Address, Address, Address, Count, Address)),

@@ -7,6 +7,7 @@
 #endif
 
 #include "decoder.h"
+#include "reading.h"
 #include "words.h"
 
 #define HANBIT_EXPORT extern "C" __attribute__((visibility("default")))
@@ -56,6 +57,13 @@ HANBIT_EXPORT void hanbit_use_huge_pages(void* memory, int64_t num_bytes) {
 #else
     (void)memory, (void)num_bytes;
 #endif
+}
+
+// All of the numbers, as one exclusive or
+HANBIT_EXPORT uint64_t hanbit_read(const uint64_t* numbers, int64_t count, int32_t num_threads) {
+    hanbit::ReadWork work(numbers, count);
+    hanbit::Team::instance().run(work, num_threads);
+    return work.found();
 }
 
 // Single kernels, for rows that lie one after another
