@@ -71,6 +71,16 @@ def test_turns_get_what_one_long_request_gets(
     assert llm.cache_counts.blocks_used == 0
 
 
+def test_a_small_model_guesses_for_a_sessions_turns(folder: Path, plain: LLM) -> None:
+    wanted = alone(plain, GREEDY, TURNS)
+    llm = LLM(folder, device="cpu", speculation=Speculation("draft", draft_model=folder))
+    with llm.session() as talk:
+        assert all(same(talk.generate(turn, GREEDY), one) for turn, one in zip(TURNS, wanted, strict=True))
+    counts = llm.speculation_counts
+    assert counts.accepted_tokens == counts.draft_tokens > 0
+    assert llm.cache_counts.blocks_used == 0
+
+
 def test_several_sessions_and_others_beside_get_each_its_own_on_few_blocks(folder: Path, plain: LLM) -> None:
     llm = LLM(folder, device="cpu", block_size=4, num_blocks=16, max_sequences=3)
     turns = [[[number, *turn] for turn in TURNS[:3]] for number in range(5)]

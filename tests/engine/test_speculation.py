@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hanbit.common.errors import GenerationError
+from hanbit.convert.convert import convert
 from hanbit.engine.batch import Batch
 from hanbit.engine.drafts import Drafts
 from hanbit.engine.llm import LLM
@@ -20,7 +21,11 @@ from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.speculation import Speculation
 from hanbit.engine.structured_outputs import StructuredOutputs
+from hanbit.kernels.library import native
+from tests.convert.gguf_models import ROWS, write_gguf
 from tests.engine.conftest import Folder
+from tests.engine.feeding import Rows
+from tests.engine.test_adapters import write_adapter
 from tests.engine.test_llm import prompts_of
 
 SIZE = 4
@@ -158,6 +163,33 @@ def test_several_answers_and_beams_are_those_without(folder: Path, plain: LLM) -
             assert [one.token_ids for one in (found, *found.others)] == [
                 one.token_ids for one in (wanted, *wanted.others)
             ]
+
+
+def test_sequences_with_and_without_adapters_are_guessed_for_in_one_batch(folder: Path, tmp_path: Path) -> None:
+    llm = LLM(folder, device="cpu", enable_prefix_caching=False)
+    write_adapter(folder, tmp_path, 1, ["q_proj", "v_proj", "down_proj"])
+    llm.add_adapter("polite", tmp_path)
+    params, names = params_of("drawn"), (None, "polite", None)
+    wanted = [llm.generate([one], params, adapter=name)[0] for one, name in zip(PROMPTS, names, strict=True)]
+    batch = batch_of(llm, SomeRight({output.prompt_token_ids: output.token_ids for output in wanted}, 0.7))
+    sequences = [llm.sequence(one, params, adapter=name) for one, name in zip(PROMPTS, names, strict=True)]
+    answered(batch, sequences)
+    assert [sequence.output() for sequence in sequences] == wanted
+    assert 0 < batch.speculation_counts.accepted_tokens < batch.speculation_counts.draft_tokens
+
+
+@pytest.mark.skipif(native() is None, reason="native kernels")
+def test_with_blocks_rows_behind_a_guess_are_those_of_single_tokens_to_the_last_bit(tmp_path: Path) -> None:
+    convert(write_gguf(tmp_path / "a.gguf", "llama"), tmp_path / "model", keep_blocks=True, proof=False)
+    rows = Rows(LLM(tmp_path / "model", device="cpu").model, 2, 40)
+    tokens = torch.randint(ROWS, (30,), generator=torch.Generator().manual_seed(3)).tolist()
+    for row in (0, 1):
+        rows.prefill(row, tokens[:20], 0, 20)
+    single = torch.stack([rows.decode([3, tokens[place]], [20, place])[1] for place in range(20, 30)])
+    part = replace(rows.part(0, tokens[:21], 20, 21), draft=tuple(tokens[21:]))
+    (together,) = rows.feed([part])
+    assert together is not None
+    assert torch.equal(together, single)
 
 
 class AlwaysThree:
