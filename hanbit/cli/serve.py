@@ -69,6 +69,9 @@ def command(
     num_speculative_tokens: Annotated[int, typer.Option(help="Guessed at a time, at most.")] = 8,
     prompt_lookup_max: Annotated[int, typer.Option(help="Newest tokens that are looked for, at most.")] = 4,
     prompt_lookup_min: Annotated[int, typer.Option(help="And at least.")] = 2,
+    speculative_disable_by_batch_size: Annotated[
+        int | None, typer.Option(help="Guess nothing while so many answers grow together.", show_default="never")
+    ] = None,
     draft_model: Annotated[
         str | None,
         typer.Option(help="Smaller model of the same tokens that guesses: a folder, a file, a hub's name."),
@@ -91,7 +94,14 @@ def command(
         raise ConfigError(f"--model-control-mode {model_control_mode!r} must be none or explicit")
     if load_model and model_control_mode == "none":
         raise ConfigError("--load-model goes with --model-control-mode explicit; without it all models are loaded")
-    guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, draft_model)
+    guessed_by = guessing(
+        speculation,
+        num_speculative_tokens,
+        prompt_lookup_max,
+        prompt_lookup_min,
+        draft_model,
+        speculative_disable_by_batch_size,
+    )
     options = ServeOptions(
         models=models,
         adapters=pairs("--adapter", adapter),

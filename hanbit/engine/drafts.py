@@ -6,7 +6,7 @@ are right, too, and the next token is chosen in the same step (batch.py). No tor
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,16 +84,18 @@ class DraftLength:
 
 
 class Drafts:
-    """Of all sequences of a batch."""
+    """Of all sequences of a batch. `crowd`: so many growing together are not guessed for."""
 
-    def __init__(self, guesser: Guesser, most: int) -> None:
-        self._guesser, self._most = guesser, most
+    def __init__(self, guesser: Guesser, most: int, crowd: int | None = None) -> None:
+        self._guesser, self._most, self._crowd = guesser, most, crowd
         self._lengths: dict[Sequence, DraftLength] = {}
         self._has_failed = False
         self.counts = SpeculationCounts(accepted_by_position=(0,) * most)
 
-    def of(self, sequences: Iterable[Sequence]) -> Mapping[Sequence, list[int]]:
+    def of(self, sequences: Collection[Sequence]) -> Mapping[Sequence, list[int]]:
         """Tokens to be tried for each of these, whose next token comes from the next step."""
+        if self._crowd is not None and len(sequences) >= self._crowd:
+            return {}
         wanted: dict[Sequence, int] = {}
         for sequence in sequences:
             length = self._lengths.setdefault(sequence, DraftLength(self._most)).next()

@@ -169,14 +169,14 @@ class LLM:
             return None
         if self._draft is None:
             lookup = PromptGuesser(options.prompt_lookup_max, options.prompt_lookup_min)
-            return Drafts(lookup, options.num_speculative_tokens)
+            return Drafts(lookup, options.num_speculative_tokens, options.disable_by_batch_size)
         runner = Runner(self._draft, num_blocks, self.block_size)
         config = self._draft.config
         assert isinstance(self.config.vocabulary, int)
         assert isinstance(config.vocabulary, int)
         rows = min(self.config.vocabulary, config.vocabulary)
         guesser = ModelGuesser(runner, self.max_num_batched_tokens, config.context, rows)
-        return Drafts(guesser, options.num_speculative_tokens)
+        return Drafts(guesser, options.num_speculative_tokens, options.disable_by_batch_size)
 
     def _blocks_for(self, sequences: int) -> int:
         if self._num_blocks is not None:

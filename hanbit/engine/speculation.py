@@ -18,6 +18,8 @@ class Speculation:
     num_speculative_tokens: guessed at a time, at most; fewer where guesses prove wrong.
     prompt_lookup_max, prompt_lookup_min: how many of the newest tokens are looked for, the longest run first.
     draft_model: the smaller model's folder, for draft.
+    disable_by_batch_size: nothing is guessed in a step in which so many answers grow, or more; their rows fill the
+        processor already. None always guesses.
     """
 
     method: str = "none"
@@ -25,6 +27,7 @@ class Speculation:
     prompt_lookup_max: int = 4
     prompt_lookup_min: int = 2
     draft_model: Path | str | None = None
+    disable_by_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         _check("speculation", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
@@ -34,6 +37,8 @@ class Speculation:
         _check("prompt_lookup_min", shortest, _is_whole(shortest, 1), "a whole number from 1")
         rule = f"a whole number from prompt_lookup_min={shortest} to {_LONGEST_RUN}"
         _check("prompt_lookup_max", longest, _is_whole(longest, shortest) and longest <= _LONGEST_RUN, rule)
+        size = self.disable_by_batch_size
+        _check("disable_by_batch_size", size, size is None or _is_whole(size, 2), "a whole number from 2, or left out")
         rule = "a model's folder for speculation=draft, and left out for another"
         _check("draft_model", self.draft_model, (self.draft_model is not None) == (self.method == "draft"), rule)
 

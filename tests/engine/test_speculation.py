@@ -192,6 +192,19 @@ def test_with_blocks_rows_behind_a_guess_are_those_of_single_tokens_to_the_last_
     assert torch.equal(together, single)
 
 
+def test_nothing_is_guessed_while_many_answers_grow(plain: LLM) -> None:
+    params = params_of("greedy")
+    wanted = plain.generate(PROMPTS, params)
+    answers = {output.prompt_token_ids: output.token_ids for output in wanted}
+    for crowd, some in ((2, False), (4, True), (None, True)):
+        drafts = Drafts(SomeRight(answers, 1.0), 6, crowd)
+        batch = Batch(Runner(plain.model, 80, SIZE), Limits(4, 64), drafts=drafts)
+        sequences = [plain.sequence(prompt, params) for prompt in PROMPTS[:2]]
+        answered(batch, sequences)
+        assert [sequence.output() for sequence in sequences] == wanted[:2]
+        assert (batch.speculation_counts.drafts > 0) == some
+
+
 class AlwaysThree:
     def guess(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, list[int]]:
         return {sequence: [3] * count for sequence, count in wanted.items()}
@@ -266,6 +279,7 @@ def test_a_wrong_guess_that_is_no_number_to_the_model_does_no_harm(folder: Path,
         ({"prompt_lookup_min": 0}, "prompt_lookup_min=0 must be a whole number from 1"),
         ({"prompt_lookup_min": 5}, "prompt_lookup_max=4 must be a whole number from prompt_lookup_min=5 to 32"),
         ({"prompt_lookup_max": True}, "prompt_lookup_max=True"),
+        ({"disable_by_batch_size": 1}, "disable_by_batch_size=1 must be a whole number from 2, or left out"),
     ],
 )
 def test_wrong_numbers_are_refused_by_name_and_rule(options: dict[str, Any], message: str) -> None:
