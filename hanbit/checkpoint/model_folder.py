@@ -20,6 +20,7 @@ from hanbit.common.atomic import replaced_folder, write_json, write_text
 from hanbit.common.errors import ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify, write_manifest_with
 from hanbit.config.model import LlamaConfig, MixtureConfig, ModelConfig, RotaryConfig, T5Config, num_layers
+from hanbit.formats.packed.config import packing_of
 from hanbit.models.registry import adapter_of, family_of
 from hanbit.tokenizers.load import copy_tokenizer
 from hanbit.tokenizers.load import load as load_tokenizer
@@ -70,7 +71,12 @@ def read_tensors(folder: Path | str) -> FolderTensors:
     config = read_config(folder)
     if (folder / NAME).is_file():
         _verify(folder)
-    return FolderTensors(folder, config)
+    return FolderTensors(folder, config, packing_of(read_json(folder / _CONFIG)))
+
+
+def is_packed(folder: Path) -> bool:
+    """Are its matrices in the int32 of AWQ, GPTQ or compressed-tensors? Raises ModelError on another quantisation."""
+    return packing_of(read_json(folder / _CONFIG)) is not None
 
 
 def save_model(
@@ -114,8 +120,7 @@ def _adapter_for(config: dict[str, Any]) -> Any:
     if config.get("model_type") != expected:
         found = config.get("model_type")
         raise ModelError(f"config.json: {names[0]} has model_type={expected!r}, not {found!r:.80}")
-    if config.get("quantization_config"):
-        raise ModelError("config.json: quantization_config: quantised weights are not read; take the unquantised model")
+    packing_of(config)  # refuses what is not read
     return adapter
 
 

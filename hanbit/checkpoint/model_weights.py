@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from hanbit.checkpoint.block_names import names_in_blocks
 from hanbit.checkpoint.model_json import read_json
+from hanbit.checkpoint.rounded_blocks import as_rounded, blocks_of
 from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import ModelError
 from hanbit.config.model import ModelConfig
+from hanbit.formats.gguf.blocks import Blocks
+from hanbit.formats.packed.config import Packing
+from hanbit.formats.packed.layouts import Layer, find_layers
+from hanbit.formats.packed.unpack import unpack
 from hanbit.models.huggingface import Source
 from hanbit.models.registry import family_of
 
@@ -25,14 +31,18 @@ _READ = ("F32", "F16", "BF16", "F64")
 class FolderTensors(Mapping[str, torch.Tensor]):
     """Every tensor by our name, read from its file when asked for; a tied output projection is not listed apart.
 
-    What is returned is the file's memory, mapped: copy it, never write into it.
+    What is returned is the file's memory, mapped: copy it, never write into it. Matrices in a `packing` are float32,
+    made anew each time: of blocks where they can be, so that both are the same numbers.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, packing: Packing | None = None) -> None:
         self.folder, self.config = folder, config
         self._adapter = family_of(config).huggingface
         self._files = {path: _open(path) for path in weight_files(folder)}
         self._places = _places(self._files, self._adapter.current_name)
+        self._packed: dict[str, Layer] = {}
+        if packing is not None:
+            self._find_packed(packing)
         self.shapes = shapes_of(config)
         self._check()
 
@@ -48,6 +58,21 @@ class FolderTensors(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def in_file(self, file_name: str) -> torch.Tensor:
+        """A tensor by its Hugging Face name, as the file has it, or float32 of a packed matrix. Raises KeyError."""
+        short = file_name.removeprefix(self._adapter.prefix)
+        return self._tensor(file_name if file_name in self._places else short)
+
+    def blocks(self) -> dict[str, Blocks]:
+        """Of the packed matrices that can be, by Hugging Face names."""
+        found = {}
+        for stored, name in names_in_blocks(self.config, self.shapes).items():
+            layer = self._packed.get(self._sources(name)[0].name)
+            one = None if layer is None else as_rounded(unpack(layer, self._part))
+            if one is not None:
+                found[stored] = blocks_of(one)
+        return found
+
     def require_finite(self, name: str, numbers: torch.Tensor) -> None:
         """`numbers`: what became of the tensor `name`. Raises ModelError where one is NaN or beyond its dtype."""
         if not all(bool(end.isfinite()) for end in numbers.aminmax()):  # NaN is handed on
@@ -57,7 +82,33 @@ class FolderTensors(Mapping[str, torch.Tensor]):
                 "damaged, copy it again; where only the dtype is too narrow, take float32"
             )
 
+    def _find_packed(self, packing: Packing) -> None:
+        """What makes a matrix is no tensor of the model; the matrix has its place instead."""
+        try:
+            self._packed = find_layers(packing, self._places, self._look, self._part)
+        except ModelError as problem:
+            raise ModelError(f"{self.folder}: {problem}") from None
+        self._parts = {part: self._places.pop(part) for one in self._packed.values() for part in one.parts.values()}
+        self._places |= {name: self._parts[next(iter(one.parts.values()))] for name, one in self._packed.items()}
+
+    def _place_of(self, part: str) -> tuple[Path, str]:
+        return self._places[part] if part in self._places else self._parts[part]
+
+    def _look(self, part: str) -> tuple[tuple[int, ...], str]:
+        path, stored = self._place_of(part)
+        view = self._files[path].get_slice(stored)
+        return tuple(view.get_shape()), view.get_dtype()
+
+    def _part(self, part: str) -> torch.Tensor:
+        path, stored = self._place_of(part)
+        found: torch.Tensor = self._files[path].get_tensor(stored)
+        return found
+
     def _tensor(self, file_name: str) -> torch.Tensor:
+        if file_name in self._packed:
+            one = unpack(self._packed[file_name], self._part)
+            rounded = as_rounded(one)
+            return one.numbers() if rounded is None else rounded.numbers()
         path, stored = self._places[file_name]
         return self._files[path].get_tensor(stored)
 
@@ -83,12 +134,22 @@ class FolderTensors(Mapping[str, torch.Tensor]):
                 if source.name not in self._places:
                     place = f"{source.name} ({name})"
                     raise ModelError(f"{self.folder} has no tensor {place}: it is incomplete, copy it again")
+                if source.is_transposed and source.name in self._packed:
+                    raise ModelError(
+                        f"{self.folder}: {source.name} is packed; family {self.config.family} has it turned"
+                    )
                 self._check_shape(source.name, source.shape_in_file(own))
                 used.add(source.name)
         for name in sorted(set(self._places) - used):
             self._check_left_over(name)
 
     def _check_shape(self, file_name: str, expected: tuple[int, ...]) -> None:
+        if file_name in self._packed:
+            layer = self._packed[file_name]
+            if (layer.rows, layer.columns) != expected:
+                found = (layer.rows, layer.columns)
+                raise ModelError(f"{self.folder}: {file_name} is packed {found}, config.json asks for {expected}")
+            return
         path, name = self._places[file_name]
         view = self._files[path].get_slice(name)
         stored, dtype = tuple(view.get_shape()), view.get_dtype()

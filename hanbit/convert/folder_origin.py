@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from hanbit.checkpoint.model_folder import load_model, read_tensors
+from hanbit.checkpoint.model_folder import is_packed, load_model, read_tensors
 from hanbit.checkpoint.model_weights import weight_files
 from hanbit.common.errors import FormatError, ModelError
 from hanbit.common.manifest import sha256_of
@@ -18,6 +18,7 @@ from hanbit.common.units import readable_count
 from hanbit.config.model import DecoderConfig
 from hanbit.convert.logits import compared, logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Report
+from hanbit.formats.gguf.blocks import write_blocks
 from hanbit.models.registry import family_of
 from hanbit.tokenizers.load import CONFIG_FILE, SPECIAL_FILE, TEMPLATE_FILE, TOKENIZER_FILE
 
@@ -39,7 +40,8 @@ class FolderOrigin:
                 f"{path} is a {self.config.family} model. hanbit trains and exports those; it converts models of the "
                 "next token only (gpt, llama)"
             )
-        self.dtype = self._tensors["norm.weight"].dtype
+        self._is_packed = is_packed(path)
+        self.dtype = torch.float32 if self._is_packed else self._tensors["norm.weight"].dtype
         numbers = sum(torch.Size(shape).numel() for shape in self._tensors.shapes.values())
         self.described = f"{self.config.family}, {self.config.layers} layers, {readable_count(numbers)} parameters"
 
@@ -57,9 +59,20 @@ class FolderOrigin:
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         """How its makers sample and where answers end is theirs to say."""
         if keep_blocks:
-            raise FormatError(f"{self.path} is a model folder, not a quantised file: there are no blocks to keep")
+            self._keep_blocks(folder)
         if (self.path / _GENERATION).is_file():
             shutil.copyfile(self.path / _GENERATION, folder / _GENERATION)
+
+    def _keep_blocks(self, folder: Path) -> None:
+        if not self._is_packed:
+            raise FormatError(f"{self.path} is a model folder of plain numbers: there are no blocks to keep")
+        found = self._tensors.blocks()
+        if not found:
+            raise FormatError(
+                f"{self.path}: its groups are out of order, not of whole blocks of 32, or of 8 bits with zeros. No "
+                "blocks can be kept: leave --keep-blocks out"
+            )
+        write_blocks(folder, found)
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
         """Tensors by safetensors under Hugging Face's names on both sides, then logits of both folders."""
@@ -69,7 +82,8 @@ class FolderOrigin:
             for name in sorted(target):
                 stored = target[name].get_tensor(name)
                 theirs = name if name in source else name.removeprefix(prefix)  # some files leave it out
-                if theirs not in source or not torch.equal(source[theirs].get_tensor(theirs).to(stored.dtype), stored):
+                wanted = source[theirs].get_tensor(theirs) if theirs in source else self._packed(name)
+                if not torch.equal(wanted.to(stored.dtype), stored):
                     raise ModelError(f"proof failed: {name} of {folder} is not that of {self.path}")
                 num_compared += 1
                 report("comparing tensors", num_compared / len(target))
@@ -81,7 +95,14 @@ class FolderOrigin:
             for parameter in model.parameters():
                 parameter.copy_(parameter.to(stored.dtype))
         found = compared(logits_of_ours(model, tokens), logits_of_ours(load_model(folder), tokens), folder)
-        return {"tensors": num_compared, **found, "readers": "safetensors on both sides"}
+        packed = "; packed matrices by hanbit on both sides" if self._is_packed else ""
+        return {"tensors": num_compared, **found, "readers": f"safetensors on both sides{packed}"}
+
+    def _packed(self, name: str) -> torch.Tensor:
+        try:
+            return self._tensors.in_file(name)
+        except KeyError:
+            raise ModelError(f"proof failed: {self.path} has no {name}") from None
 
 
 def _opened(folder: Path, stack: ExitStack) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import gguf
 import torch
-from gguf.constants import GGMLQuantizationType
 from safetensors import safe_open
 
 from hanbit.checkpoint.block_names import names_in_blocks
-from hanbit.checkpoint.model_folder import load_model, read_tensors
+from hanbit.checkpoint.model_folder import is_packed, load_model, read_tensors
 from hanbit.checkpoint.model_weights import empty_model, shapes_of
+from hanbit.checkpoint.rounded_blocks import blocks_of, type_of
 from hanbit.common.errors import ConfigError, FormatError, ModelError
 from hanbit.config.model import ModelConfig
 from hanbit.convert.calibration import calibration_tokens
@@ -25,8 +25,7 @@ from hanbit.convert.logits import logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Origin, Report
 from hanbit.convert.perplexity import perplexities, windows_of
 from hanbit.convert.quantisation import Quantisation
-from hanbit.formats.gguf.blocks import FILE, Blocks, write_blocks
-from hanbit.formats.gguf.pack import packed
+from hanbit.formats.gguf.blocks import FILE, write_blocks
 from hanbit.models.layers.decoder import Decoder
 from hanbit.quantize.calibrate import ENDS, calibrated
 from hanbit.quantize.groups import Rounded, Scheme, rounded
@@ -84,7 +83,7 @@ class QuantisedOrigin:
 
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         self._origin.complete(folder, False)
-        write_blocks(folder, {self._names[name]: _blocks(one) for name, one in self._rounded.items()})
+        write_blocks(folder, {self._names[name]: blocks_of(one) for name, one in self._rounded.items()})
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
         """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, but
@@ -95,7 +94,7 @@ class QuantisedOrigin:
                 found = target[name]
                 if name in self._names:
                     stored = blocks.get_tensor(self._names[name])
-                    wanted = torch.from_numpy(gguf.dequantize(stored, _type_of(self._scheme_of(name))))
+                    wanted = torch.from_numpy(gguf.dequantize(stored, type_of(self._scheme_of(name))))
                 else:
                     wanted = found if self._asked.method == "awq" else source[name]
                 if not torch.equal(wanted.to(found.dtype), found):
@@ -185,8 +184,11 @@ def _refuse_quantised(origin: Origin) -> None:
             f"{origin.path} is quantised already, and rounding twice loses twice. Convert it with --keep-blocks, or "
             "quantise the model it was made of"
         )
-    if origin.path.is_dir() and (origin.path / FILE).is_file():
-        raise FormatError(f"{origin.path} is quantised already: it has {FILE}. Quantise the model it was made of")
+    if origin.path.is_dir() and ((origin.path / FILE).is_file() or is_packed(origin.path)):
+        raise FormatError(
+            f"{origin.path} is quantised already: it has {FILE} or a quantization_config. Quantise the model "
+            "it was made of"
+        )
 
 
 def _model_of(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> Decoder:
@@ -196,19 +198,6 @@ def _model_of(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> Decod
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
     return model.eval().requires_grad_(False)
-
-
-def _type_of(scheme: Scheme) -> GGMLQuantizationType:
-    if scheme.bits == 8:
-        return GGMLQuantizationType.Q8_0
-    return GGMLQuantizationType.Q4_0 if scheme.is_symmetric else GGMLQuantizationType.Q4_1
-
-
-def _blocks(one: Rounded) -> Blocks:
-    kind = _type_of(one.scheme)
-    least = None if one.least is None else one.least.numpy()
-    data = packed(kind, one.codes.numpy(), one.scales.numpy(), least)
-    return Blocks(kind.name, tuple(one.codes.shape), torch.from_numpy(data))
 
 
 def _distance(wanted: torch.Tensor, found: torch.Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hanbit.checkpoint.block_names import names_in_blocks
-from hanbit.checkpoint.model_folder import read_tensors
+from hanbit.checkpoint.model_folder import is_packed, read_tensors
 from hanbit.checkpoint.model_weights import empty_model
 from hanbit.common.errors import FormatError, GenerationError
 from hanbit.engine.native import BlockLinear, Matrix
@@ -30,7 +30,10 @@ def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool
     are there and can be used. Raises GenerationError, FormatError where "blocks" cannot be had."""
     if quantization not in CHOICES:
         raise GenerationError(f"quantization={quantization!r:.80} must be {', '.join(CHOICES)}")
-    has_blocks, is_usable = (folder / FILE).is_file(), device == "cpu" and dtype in ("auto", "float32")
+    has_blocks, is_usable = (
+        (folder / FILE).is_file() or is_packed(folder),
+        device == "cpu" and dtype in ("auto", "float32"),
+    )
     if quantization == "none" or (quantization == "auto" and not (has_blocks and dtype == "auto" and device == "cpu")):
         return False
     if not has_blocks:
@@ -55,7 +58,8 @@ def load_blocks(folder: Path) -> Decoder:
     Raises ModelError, FormatError, before memory is taken where it can: on a folder that is not whole, on blocks of no
     tensor of this model or of another shape, on scales that are no numbers.
     """
-    tensors, blocks = read_tensors(folder), read_blocks(folder)
+    tensors = read_tensors(folder)
+    blocks = read_blocks(folder) if (folder / FILE).is_file() else tensors.blocks()
     names = names_in_blocks(tensors.config, tensors.shapes)
     _check(folder, blocks, names, tensors.shapes)
     model: Decoder = empty_model(tensors.config)

@@ -38,7 +38,7 @@ ABSURD: list[tuple[dict[str, Any], str]] = [
     ({"architectures": 5}, "must name one architecture"),
     ({"architectures": ["FooModel"]}, "'FooModel' is not one that hanbit reads.*GPT2LMHeadModel.*Qwen3ForCausalLM"),
     ({"model_type": "mistral"}, "LlamaForCausalLM has model_type='llama', not 'mistral'"),
-    ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not read"),
+    ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config.bits=None is not read; hanbit reads 4, 8"),
     ({"hidden_act": "relu"}, "hidden_act='relu' is not built"),
     ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no' must be bool"),
     ({**PLAIN, "rope_theta": "x"}, "rope_theta='x' must be int or float"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from hanbit import LLM, convert
 from hanbit.checkpoint.model_folder import load_model, save_model
 from hanbit.checkpoint.model_weights import shapes_of
+from hanbit.checkpoint.rounded_blocks import blocks_of
 from hanbit.cli.convert import command
 from hanbit.common.errors import ConfigError, DataError, FormatError, ModelError
 from hanbit.config.model import BloomConfig, ExaoneConfig, GemmaConfig, ModelConfig, OPTConfig
@@ -24,9 +25,9 @@ from hanbit.convert.calibration import calibration_sources, calibration_tokens
 from hanbit.convert.perplexity import perplexities, windows_of
 from hanbit.engine.fuse import fuse
 from hanbit.engine.quantised import load_blocks
-from hanbit.formats.gguf.blocks import FILE, read_blocks
+from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.library import native, why_not
-from hanbit.quantize.groups import Scheme, rounded
+from hanbit.quantize.groups import Rounded, Scheme, rounded
 from hanbit.tokenizers.load import load
 from tests.checkpoint.model_folders import GPT, foreign_folder, numbers
 from tests.convert.gguf_models import write_gguf
@@ -163,14 +164,12 @@ def test_the_same_again_does_nothing_and_another_text_is_measured_without_roundi
 
 
 def test_the_proof_finds_blocks_of_other_numbers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = quantised_origin._blocks
-
-    def wrong(one: quantised_origin.Rounded) -> quantised_origin.Blocks:
-        found = blocks(one)
+    def wrong(one: Rounded) -> Blocks:
+        found = blocks_of(one)
         found.data[3, 5] ^= 1
         return found
 
-    monkeypatch.setattr(quantised_origin, "_blocks", wrong)
+    monkeypatch.setattr(quantised_origin, "blocks_of", wrong)
     with pytest.raises(ModelError, match=r"proof failed: embedding.weight of .* is not what its blocks or"):
         convert(source, tmp_path / "out", quantize="int4")
     assert not (tmp_path / "out").exists()
@@ -209,7 +208,7 @@ def test_what_cannot_be_quantised_is_refused_by_name(source: Path, tmp_path: Pat
     with pytest.raises(FormatError, match=r"q.gguf is quantised already, and rounding twice loses twice"):
         convert(write_gguf(tmp_path / "q.gguf"), out, quantize="int4")
     convert(source, tmp_path / "once", quantize="int8", proof=False)
-    with pytest.raises(FormatError, match=r"once is quantised already: it has model.blocks"):
+    with pytest.raises(FormatError, match=r"once is quantised already: it has model.blocks or"):
         convert(tmp_path / "once", out, quantize="int4")
     with pytest.raises(ModelError, match="no matrix of family gpt can be in blocks"):
         convert(foreign_folder(tmp_path / "gpt", GPT), out, quantize="int4")
