@@ -1,6 +1,7 @@
 """A batch in which anyone joins and leaves at any moment, on few blocks: each answer is the one it is alone."""
 
 import random
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from hanbit.common.errors import DeadlinePassed, GenerationError
 from hanbit.engine.batch import Batch, Event
+from hanbit.engine.drafts import Drafts
 from hanbit.engine.llm import LLM
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
@@ -55,20 +57,38 @@ def alone(llms: dict[str, LLM]) -> dict[tuple[str, int], tuple[int, ...]]:
     }
 
 
-def batch_of(llm: LLM, num_blocks: int = BLOCKS, sequences: int = 3, shares: bool = True) -> Batch:
+def batch_of(
+    llm: LLM, num_blocks: int = BLOCKS, sequences: int = 3, shares: bool = True, drafts: Drafts | None = None
+) -> Batch:
     limits = Limits(sequences, step_tokens=16, patience=4)
-    return Batch(Runner(llm.model, num_blocks, SIZE), limits, shares)
+    return Batch(Runner(llm.model, num_blocks, SIZE), limits, shares, drafts)
 
 
-@pytest.mark.parametrize("shares", [True, False])
+class Greedily:
+    """Guesses the greedy answers: right for some, wrong for who draws."""
+
+    def __init__(self, answers: dict[tuple[int, ...], tuple[int, ...]]) -> None:
+        self._answers = answers
+
+    def guess(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, list[int]]:
+        begun = {sequence: len(sequence.answer) for sequence in wanted}
+        return {one: list(self._answers[one.prompt][begun[one] : begun[one] + count]) for one, count in wanted.items()}
+
+    def forget(self, sequence: Sequence) -> None: ...
+
+
+@pytest.mark.parametrize(("shares", "guesses"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("name", ["llama", "mistral window"])
 def test_any_order_of_joining_and_leaving_gives_each_answer_as_it_is_alone(
-    name: str, shares: bool, llms: dict[str, LLM], alone: dict[tuple[str, int], tuple[int, ...]]
+    name: str, shares: bool, guesses: bool, llms: dict[str, LLM], alone: dict[tuple[str, int], tuple[int, ...]]
 ) -> None:
+    greedy = {tuple(prompt): alone[name, number] for number, prompt in enumerate(PROMPTS)}
+
     @settings(max_examples=40, deadline=None)
     @given(ACTIONS)
     def play(actions: list[tuple[str, int, int]]) -> None:
-        batch = batch_of(llms[name], shares=shares)
+        drafts = Drafts(Greedily(greedy), 5) if guesses else None
+        batch = batch_of(llms[name], shares=shares, drafts=drafts)
         here: dict[Sequence, int] = {}
         for action, number, length in actions:
             if action == "add":
