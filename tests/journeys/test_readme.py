@@ -1,7 +1,9 @@
 """The README word by word: its commands run in order in an empty folder, and what it promises is looked for."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HOME": str(home), "HANBIT_HOME": str(home / "hanbit")}
     environment.pop("OMP_NUM_THREADS", None)  # as a reader's shell
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-c", script_of(ROOT / "README.md")],
         cwd=folder,
         env=environment,
@@ -41,10 +43,15 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return folder, done.stdout
+    try:
+        printed, _ = shell.communicate(timeout=TIMEOUT_SECONDS)
+    finally:  # a server that was started in the background would outlive the shell
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, printed[-6000:]
+    return folder, printed
 
 
 @pytest.mark.slow
