@@ -74,7 +74,7 @@ def measure(plan: Plan, say: Say) -> Measured:
     if weights == 0:
         raise ConfigError(f"{plan.model} is not computed by native kernels, so what it reads is not known")
     middle = plan.prompt_tokens + plan.new_tokens // 2
-    found = Measured(weights + middle * cache_shape_of(llm.model).token_bytes)
+    found = Measured(weights + middle * cache_shape_of(llm.model, llm.kv_cache_dtype).token_bytes)
     memory = np.ones(min(max(weights, _READ_BYTES[0]), _READ_BYTES[1]) // 8, np.uint64)
     kernels.library.hanbit_use_huge_pages(memory.ctypes.data, memory.nbytes)
     text = cycle(llm.tokenizer.encode(topics()))

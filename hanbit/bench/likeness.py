@@ -58,7 +58,7 @@ def log_probabilities(llm: LLM, tokens: list[int], first: int) -> torch.Tensor:
 
 def _fed(llm: LLM, tokens: list[int], first: int) -> Iterator[torch.Tensor]:
     num_blocks = -(-len(tokens) // llm.block_size)
-    runner, blocks = Runner(llm.model, num_blocks, llm.block_size), array("i", range(num_blocks))
+    runner, blocks = Runner(llm.model, num_blocks, llm.block_size, llm.kv_cache_dtype), array("i", range(num_blocks))
     start = 0
     for end in range(first + 1, len(tokens)):
         (logits,) = runner.feed([Part(llm.sequence(tokens[:end]), start, end, blocks)])

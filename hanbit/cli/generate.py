@@ -87,6 +87,9 @@ def command(
     adapter: Annotated[str | None, typer.Option(help="LoRA folder in peft's layout, put on the model.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: by the device.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda; auto: cuda where there is one.")] = "auto",
+    kv_cache_dtype: Annotated[
+        str, typer.Option(help="auto: as the model computes; int8: a quarter of float32's memory, rounded.")
+    ] = "auto",
     quantization: Annotated[
         str, typer.Option(help="blocks: compute with the quantised blocks the folder keeps; none; auto: if there are.")
     ] = "auto",
@@ -122,7 +125,14 @@ def command(
     folder = model_folder(model)
     if guessed_by.draft_model is not None:
         guessed_by = replace(guessed_by, draft_model=model_folder(str(guessed_by.draft_model)))
-    llm = LLM(folder, dtype=dtype, device=device, quantization=quantization, speculation=guessed_by)
+    llm = LLM(
+        folder,
+        dtype=dtype,
+        device=device,
+        quantization=quantization,
+        kv_cache_dtype=kv_cache_dtype,
+        speculation=guessed_by,
+    )
     if adapter is not None:
         llm.add_adapter(adapter, adapter)
     params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})

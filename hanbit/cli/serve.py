@@ -52,6 +52,9 @@ def command(
         float | None,
         typer.Option(help="Gigabytes of the key-value cache, per engine.", show_default="what the contexts take, to 4"),
     ] = None,
+    kv_cache_dtype: Annotated[
+        str, typer.Option(help="auto: as the model computes; int8: a quarter of float32's memory, rounded.")
+    ] = "auto",
     num_blocks: Annotated[int | None, typer.Option(help="Its size in blocks, instead.")] = None,
     block_size: Annotated[int, typer.Option(help="Tokens of a block.")] = 16,
     max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens fed in a step, at most.")] = 1024,
@@ -124,6 +127,7 @@ def command(
             block_size=block_size,
             num_blocks=num_blocks,
             kv_cache_gb=kv_cache_gb,
+            kv_cache_dtype=kv_cache_dtype,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
             speculation=guessed_by,

@@ -46,7 +46,7 @@ class PagedAttend:
     def __init__(self, cache: KVCache, kinds: Iterable[Kind]) -> None:
         self.cache = cache
         self.kinds = frozenset(kinds)
-        self.dtype, self.device = cache.keys[0].dtype, cache.keys[0].device
+        self.dtype, self.device = cache.shape.dtype, cache.shape.device
         self.slots = torch.empty(0, dtype=torch.int64)  # where this step's tokens are written, [tokens]
         self.views: dict[Kind, list[View]] = {}
         self.adapters: StepAdapters = NO_ADAPTERS
@@ -81,7 +81,8 @@ class PagedAttend:
     def _view_of_prompt(self, part: Part[Any], rows: slice, kind: Kind) -> View:
         window, slopes = kind
         last = _end(part)
-        if part.start == 0 and (window is None or last <= window) and slopes is None:
+        is_kept = not self.cache.shape.is_int8  # else what was rounded is looked at, wherever a prompt is cut
+        if part.start == 0 and (window is None or last <= window) and slopes is None and is_kept:
             return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
         begin = 0 if window is None else max(0, part.start + 1 - window)
         queries = torch.arange(part.start, last, device=self.device).unsqueeze(1)
@@ -130,8 +131,6 @@ class LayerFunction:
 
     def __init__(self, attend: PagedAttend, index: int) -> None:
         self._attend, self._index = attend, index
-        self._keys, self._values = attend.cache.keys[index], attend.cache.values[index]
-        self._flat_keys, self._flat_values = self._keys.flatten(0, 1), self._values.flatten(0, 1)  # views, by slot
 
     def adapt(self, place: str, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """`output` of the matrix at `place`, which was fed `hidden`; changed in place where adapters say so."""
@@ -140,8 +139,7 @@ class LayerFunction:
 
     def __call__(self, layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """q [tokens, 1, heads, head_dim], k and v with key_value_heads; gives as q."""
-        self._flat_keys.index_copy_(0, self._attend.slots, k.squeeze(1))
-        self._flat_values.index_copy_(0, self._attend.slots, v.squeeze(1))
+        self._attend.cache.write(self._index, self._attend.slots, k.squeeze(1), v.squeeze(1))
         views = self._attend.views[kind_of(layer)]
         if len(views) == 1:  # all tokens, in their order
             return self._look(layer, views[0], q, k, v)
@@ -156,7 +154,7 @@ class LayerFunction:
         if view.table is None or view.seen is None:
             k, v = k.view(shape), v.view(shape)
         else:
-            k, v = (slab[view.table].flatten(1, 2)[:, view.seen] for slab in (self._keys, self._values))
+            k, v = self._attend.cache.read(self._index, view.table, view.seen)
         queries = q.reshape(view.sequences, -1, *q.shape[2:]).transpose(1, 2)
         # [sequences, key_value_heads, positions, head_dim]
         output = product(layer, queries, k.transpose(1, 2), v.transpose(1, 2), view.mask, view.table is None)

@@ -1,5 +1,8 @@
 """Keys and values of every token fed so far: for each layer a slab of blocks, whose owners scheduler.py knows.
 
+A head lies there as it came, or, where that is asked for, as int8 numbers and behind them, in four bytes, the float32
+that they are to be multiplied with: the largest of a head becomes 127.
+
 A token's place in a slab is a slot, `block * block_size + position % block_size`, so that tokens of many sequences are
 written by the same call. On a CPU memory is taken only as it is touched: a large cache costs nothing until it is used.
 """
@@ -19,6 +22,7 @@ from hanbit.common.units import readable_bytes
 BLOCK_SIZE = 16  # tokens: what a shared beginning is rounded down to, and half of it lost at a sequence's end
 _AUTO_BYTES = 4 << 30  # of a cache whose size nobody has given; and at most
 _AUTO_SHARE = 0.25  # of all memory
+_SCALE_BYTES = 4
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -29,25 +33,32 @@ class CacheShape:
     layers: int
     key_value_heads: int
     head_dim: int
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the model
     device: torch.device
+    is_int8: bool = False
+
+    @property
+    def kept(self) -> tuple[torch.dtype, int]:
+        """Of the slabs: their dtype, and how many of these a head takes."""
+        return (torch.uint8, self.head_dim + _SCALE_BYTES) if self.is_int8 else (self.dtype, self.head_dim)
 
     @property
     def token_bytes(self) -> int:
-        return 2 * self.layers * self.key_value_heads * self.head_dim * self.dtype.itemsize
+        dtype, width = self.kept
+        return 2 * self.layers * self.key_value_heads * width * dtype.itemsize
 
 
 class KVCache:
-    """`keys[layer]`, `values[layer]`, each [num_blocks, block_size, key_value_heads, head_dim]; numbers everywhere.
+    """`keys[layer]`, `values[layer]`, each [num_blocks, block_size, key_value_heads, width of a head as it is kept].
 
-    Raises GenerationError if the machine has not the memory.
+    There are numbers everywhere. Raises GenerationError if the machine has not the memory.
     """
 
     def __init__(self, shape: CacheShape, num_blocks: int, block_size: int) -> None:
-        self.num_blocks, self.block_size = num_blocks, block_size
+        self.shape, self.num_blocks, self.block_size = shape, num_blocks, block_size
         needed = num_blocks * block_size * shape.token_bytes
         most = _total_bytes(shape.device)
-        size = (num_blocks, block_size, shape.key_value_heads, shape.head_dim)
+        size = (num_blocks, block_size, shape.key_value_heads, shape.kept[1])
         try:
             if needed > most:
                 raise MemoryError
@@ -58,6 +69,19 @@ class KVCache:
                 f"the key-value cache of {num_blocks} blocks of {block_size} tokens takes {readable_bytes(needed)}, "
                 f"which this machine of {readable_bytes(most)} refuses. Lower num_blocks or kv_cache_gb of the LLM"
             ) from problem
+
+    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """keys and values [tokens, key_value_heads, head_dim] to slots [tokens]."""
+        for slab, heads in ((self.keys[layer], keys), (self.values[layer], values)):
+            slab.view(-1, *slab.shape[2:]).index_copy_(0, slots, _as_bytes(heads) if self.shape.is_int8 else heads)
+
+    def read(self, layer: int, table: torch.Tensor, seen: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [sequences, positions, key_value_heads, head_dim]: of the blocks in table [sequences, blocks]
+        the positions in `seen`."""
+        keys, values = (slab[table].flatten(1, 2)[:, seen] for slab in (self.keys[layer], self.values[layer]))
+        if self.shape.is_int8:
+            return _as_numbers(keys, self.shape.dtype), _as_numbers(values, self.shape.dtype)
+        return keys, values
 
     def copy(self, source: int, target: int) -> None:
         """Keys and values of one block to another."""
@@ -87,12 +111,29 @@ def num_blocks_for(shape: CacheShape, block_size: int, tokens: int, least: int, 
     return max(-(-least // block_size), min(-(-tokens // block_size), room // (block_size * shape.token_bytes)))
 
 
+def _as_bytes(heads: torch.Tensor) -> torch.Tensor:
+    """[.., head_dim] -> uint8 [.., head_dim + 4], as native kernels keep it; NaN or infinity makes the scale NaN."""
+    numbers = heads.float()
+    largest = numbers.abs().amax(-1, keepdim=True)
+    is_usable = largest.isfinite() & (largest > 1e-30)
+    factor = torch.where(is_usable, 127 / largest, 0.0)
+    scale = torch.where(is_usable, largest / 127, torch.where(largest.isfinite(), 0.0, float("nan")))
+    codes = (numbers * factor).nan_to_num(0.0).round().to(torch.int8)
+    return torch.cat((codes.view(torch.uint8), scale.view(torch.uint8)), -1)
+
+
+def _as_numbers(kept: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    codes, scale = kept[..., :-_SCALE_BYTES], kept[..., -_SCALE_BYTES:].contiguous()
+    return (codes.view(torch.int8) * scale.view(torch.float32)).to(dtype)
+
+
 def _zeros(size: tuple[int, ...], shape: CacheShape) -> torch.Tensor:
     """By numpy on a CPU: the system hands out zeros as they are touched, while torch writes them."""
+    dtype = shape.kept[0]
     if shape.device.type != "cpu":
-        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        return torch.zeros(size, dtype=dtype, device=shape.device)
     try:
-        return torch.from_numpy(np.zeros(math.prod(size) * shape.dtype.itemsize, np.uint8)).view(shape.dtype).view(size)
+        return torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8)).view(dtype).view(size)
     except ValueError as problem:  # more than an address can say
         raise MemoryError from problem
 

@@ -30,7 +30,7 @@ from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.quantised import are_wanted, load_blocks
-from hanbit.engine.runner import Runner, cache_shape_of
+from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
@@ -68,7 +68,8 @@ class LLM:
     dtype "auto" is float32 on a CPU (torch's bfloat16 products run at under 1 GFLOP/s without AVX-512) and bfloat16
     on a GPU; device "auto" is a GPU where there is one. quantization "auto" computes with the quantised blocks that a
     folder keeps (`hanbit convert --keep-blocks`), on a CPU and unless a dtype is given; "blocks" insists on them,
-    "none" takes the numbers they stand for. Raises ModelError, DataError, FormatError on a folder that is not whole.
+    "none" takes the numbers they stand for. kv_cache_dtype "int8" keeps keys and values in a quarter of float32's
+    memory, rounded. Raises ModelError, DataError, FormatError on a folder that is not whole.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LLM:
         max_num_batched_tokens: int = 1024,
         enable_prefix_caching: bool = True,
         quantization: str = "auto",
+        kv_cache_dtype: str = "auto",
         speculation: Speculation | str = "none",
         max_sessions: int = 64,
         session_timeout_seconds: float = 600.0,
@@ -102,6 +104,9 @@ class LLM:
         if not session_timeout_seconds > 0:
             raise GenerationError(f"session_timeout_seconds={session_timeout_seconds} must be above 0")
         self.sessions = Sessions(max_sessions, session_timeout_seconds, self._let_go)
+        if kv_cache_dtype not in KV_CACHE_DTYPES:
+            raise GenerationError(f"kv_cache_dtype={kv_cache_dtype!r:.80} must be {' or '.join(KV_CACHE_DTYPES)}")
+        self.kv_cache_dtype = kv_cache_dtype
         self.speculation = speculation_of(speculation)
         folder, device = _model_folder(folder_of(folder)), _device(device)
         self.config = _decoder_config(folder)
@@ -159,7 +164,7 @@ class LLM:
         in which answers grow. Raises GenerationError if the machine has not the memory."""
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
-        runner = Runner(self.model, self._blocks_for(sequences), self.block_size)
+        runner = Runner(self.model, self._blocks_for(sequences), self.block_size, self.kv_cache_dtype)
         return Batch(runner, limits, self.enable_prefix_caching, self.drafts(runner.cache.num_blocks))
 
     def drafts(self, num_blocks: int) -> Drafts | None:
@@ -170,7 +175,7 @@ class LLM:
         if self._draft is None:
             lookup = PromptGuesser(options.prompt_lookup_max, options.prompt_lookup_min)
             return Drafts(lookup, options.num_speculative_tokens, options.disable_by_batch_size)
-        runner = Runner(self._draft, num_blocks, self.block_size)
+        runner = Runner(self._draft, num_blocks, self.block_size, self.kv_cache_dtype)
         config = self._draft.config
         assert isinstance(self.config.vocabulary, int)
         assert isinstance(config.vocabulary, int)
@@ -181,7 +186,7 @@ class LLM:
     def _blocks_for(self, sequences: int) -> int:
         if self._num_blocks is not None:
             return self._num_blocks
-        shape = cache_shape_of(self.model)
+        shape = cache_shape_of(self.model, self.kv_cache_dtype)
         return num_blocks_for(shape, self.block_size, sequences * self.context, self.context, self._gigabytes)
 
     @property

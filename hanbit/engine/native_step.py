@@ -130,6 +130,7 @@ def _decoder(model: Decoder, cache: KVCache, layers: "ctypes.Array[structs.Layer
         head_dim=attention.head_dim,
         inner=down.in_features,
         block_size=cache.block_size,
+        kept=structs.Kept.INT8 if cache.shape.is_int8 else structs.Kept.FLOATS,
         epsilon=norm.epsilon,
         embedding=_table(model),
         layers=layers,

@@ -14,6 +14,8 @@ from hanbit.engine.native_step import NativeStep, fits
 from hanbit.engine.scheduler import Part, Request
 from hanbit.models.layers.decoder import Decoder
 
+KV_CACHE_DTYPES = ("auto", "int8")  # auto: as the model computes
+
 
 class Fed(Request, Protocol):
     """A request as the model needs it."""
@@ -23,11 +25,11 @@ class Fed(Request, Protocol):
 
 
 class Runner:
-    """`model` is a fused one (fuse.py). Not safe between threads."""
+    """`model` is a fused one (fuse.py). Not safe between threads. `kv_cache_dtype`: one of KV_CACHE_DTYPES."""
 
-    def __init__(self, model: Decoder, num_blocks: int, block_size: int) -> None:
+    def __init__(self, model: Decoder, num_blocks: int, block_size: int, kv_cache_dtype: str = "auto") -> None:
         self.model = model
-        shape = cache_shape_of(model)
+        shape = cache_shape_of(model, kv_cache_dtype)
         self.device = shape.device
         self.cache = KVCache(shape, num_blocks, block_size)
         attentions = map(_attention_of, model.layers.values())
@@ -78,11 +80,18 @@ class Runner:
         return torch.tensor(numbers, device=self.device).unsqueeze(1)
 
 
-def cache_shape_of(model: Decoder) -> CacheShape:
+def cache_shape_of(model: Decoder, kv_cache_dtype: str = "auto") -> CacheShape:
     """Of a fused model."""
     weight, attention = model.norm.weight, _attention_of(next(iter(model.layers.values())))
     assert isinstance(weight, torch.Tensor)
-    return CacheShape(len(model.layers), attention.key_value_heads, attention.head_dim, weight.dtype, weight.device)
+    return CacheShape(
+        len(model.layers),
+        attention.key_value_heads,
+        attention.head_dim,
+        weight.dtype,
+        weight.device,
+        kv_cache_dtype == "int8",
+    )
 
 
 def _is_whole(part: Part[Fed]) -> bool:

@@ -33,7 +33,7 @@ _FLAGS = (
     "-Wextra",
 )
 _UNFINISHED = "native.so-"  # temporary folders beside the library
-_BY_SET = ("kernels.cpp", "blocks.cpp")
+_BY_SET = ("kernels.cpp", "blocks.cpp", "attention.cpp")
 _SETS = {"baseline": ()}  # namespace: flags; NEON is part of every 64-bit ARM
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _SETS_OF_X86 = {

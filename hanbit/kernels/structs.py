@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from enum import IntEnum
 
 Address = ctypes.c_void_p
 Count = ctypes.c_int64
@@ -34,6 +35,13 @@ def linear(inputs: int, matrices: Sequence[Matrix], bias: int | None = None) -> 
     return Linear((Matrix * MOST_MATRICES)(*matrices), len(matrices), bias, inputs, outputs)
 
 
+class Kept(IntEnum):
+    """How a head lies in the cache, as in native/kernels.h: int8 has a float32 behind it."""
+
+    FLOATS = 0
+    INT8 = 1
+
+
 class Layer(ctypes.Structure):
     """Of HanbitLayer: `projection` and `gate_up` are matrices side by side, `window` 0 is all earlier tokens."""
 
@@ -59,6 +67,7 @@ class Decoder(ctypes.Structure):
     _fields_ = [
         *((name, Count) for name in ("num_layers", "hidden", "heads", "key_value_heads", "head_dim", "inner")),
         ("block_size", Count),
+        ("kept", Count),
         ("epsilon", ctypes.c_float),
         ("rotated", Count),
         ("cosines", Address),

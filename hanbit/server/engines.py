@@ -53,6 +53,7 @@ class Engines:
             block_size=options.block_size,
             num_blocks=options.num_blocks,
             kv_cache_gb=options.kv_cache_gb,
+            kv_cache_dtype=options.kv_cache_dtype,
             max_num_batched_tokens=options.max_num_batched_tokens,
             enable_prefix_caching=options.enable_prefix_caching,
             speculation=options.speculation,

@@ -21,6 +21,7 @@ class EngineOptions:
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_gb: float | None = None
+    kv_cache_dtype: str = "auto"
     max_num_batched_tokens: int = 1024
     enable_prefix_caching: bool = True
     quantization: str = "auto"

@@ -30,9 +30,9 @@ class Row:
 class Rows:
     """`rows` sequences of at most `capacity` tokens in a cache of just their size, their blocks dealt out in turn."""
 
-    def __init__(self, model: Decoder, rows: int, capacity: int) -> None:
+    def __init__(self, model: Decoder, rows: int, capacity: int, kv_cache_dtype: str = "auto") -> None:
         per_row = -(-capacity // SIZE)
-        self.runner = Runner(model, rows * per_row, SIZE)
+        self.runner = Runner(model, rows * per_row, SIZE, kv_cache_dtype)
         self._rows = [Row([], array("i", range(row, rows * per_row, rows))) for row in range(rows)]
 
     def part(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hanbit.engine.kv_cache import _as_bytes
 from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import Native
-from hanbit.kernels.structs import Matrix, linear
+from hanbit.kernels.structs import Kept, Matrix, linear
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,22 +76,56 @@ def test_gated_silu_is_that_of_torch_up_to_where_it_overflows(kernels: Native, c
     torch.testing.assert_close(output, F.silu(gate) * up, rtol=1e-6, atol=1e-30)
 
 
+def kept(kernels: Native, heads: torch.Tensor) -> torch.Tensor:
+    """[.., head_dim] as int8 and a scale: uint8 [.., head_dim + 4]."""
+    head_dim = heads.shape[-1]
+    found = torch.zeros(*heads.shape[:-1], head_dim + 4, dtype=torch.uint8)
+    for head, into in zip(heads.view(-1, head_dim), found.view(-1, head_dim + 4), strict=True):
+        kernels.library.hanbit_keep(kernels.kernels, Kept.INT8, head.data_ptr(), head_dim, into.data_ptr())
+    return found
+
+
+def numbers_kept(found: torch.Tensor) -> torch.Tensor:
+    return found[..., :-4].view(torch.int8) * found[..., -4:].contiguous().view(torch.float32)
+
+
+@pytest.mark.parametrize("kind", Kept)
 @pytest.mark.parametrize("head_dim", [7, 16, 64, 80])
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
-def test_attention_carried_on_over_positions_is_that_of_torch(kernels: Native, head_dim: int, count: int) -> None:
+def test_attention_carried_on_over_positions_is_that_of_torch(
+    kernels: Native, head_dim: int, count: int, kind: Kept
+) -> None:
     query, cache = numbers(head_dim), numbers(2, count, 3, head_dim, seed=1)
+    held = cache
+    if kind == Kept.INT8:
+        held = kept(kernels, cache)
+        cache = numbers_kept(held)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(2))  # positions lie anywhere
     keys, values = cache[0, order, 1], cache[1, order, 1]  # one head of three
-    places = (order * 3 + 1) * head_dim
+    places = (order * 3 + 1) * held.shape[-1] * held.itemsize
     seen = torch.zeros(2 + head_dim)
     seen[0] = float("-inf")
     for start, end in ((0, count // 3), (count // 3, count)):
         kernels.library.hanbit_attend(
-            kernels.kernels, query.data_ptr(), cache[0].data_ptr(), cache[1].data_ptr(), places[start:].data_ptr(),
+            kernels.kernels, kind, query.data_ptr(), held[0].data_ptr(), held[1].data_ptr(), places[start:].data_ptr(),
             end - start, head_dim, 0.3, seen.data_ptr(),
         )  # fmt: skip
     wanted = (keys @ query * 0.3).softmax(0) @ values
     torch.testing.assert_close(seen[2:] / seen[1], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("head_dim", [7, 64])
+def test_head_is_kept_as_the_nearest_of_255_numbers(kernels: Native, head_dim: int) -> None:
+    heads = numbers(5, head_dim)
+    heads[1], heads[2], heads[3, 0], heads[4, 1] = 0, 1e-35, float("nan"), float("inf")
+    found = kept(kernels, heads)
+    read = numbers_kept(found)
+    assert read[3:].isnan().all(), "what is no number is found by whoever reads it"
+    torch.testing.assert_close(read[0], heads[0], rtol=0, atol=float(heads[0].abs().max()) / 127 * 0.5001)
+    assert found[0, :-4].view(torch.int8).int().abs().max() == 127
+    assert not read[1:3].any()
+    by_torch = _as_bytes(heads)  # the engine's other path writes into the same cache
+    torch.testing.assert_close(numbers_kept(by_torch), read, rtol=1e-6, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("count", [1, 31, 1000])

@@ -87,10 +87,15 @@ HANBIT_EXPORT void hanbit_swiglu(const Kernels* kernels, const float* gate, cons
     kernels->swiglu(gate, up, count, output);
 }
 
-HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, const float* query, const float* keys, const float* values,
-                                 const int64_t* places, int64_t count, int64_t head_dim, float scale,
-                                 hanbit::Seen* seen) {
-    kernels->attend(query, keys, values, places, count, head_dim, scale, seen);
+HANBIT_EXPORT void hanbit_keep(const Kernels* kernels, int64_t kept, const float* head, int64_t head_dim,
+                               uint8_t* into) {
+    kernels->keep(static_cast<hanbit::Kept>(kept), head, head_dim, into);
+}
+
+HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, int64_t kept, const float* query, const uint8_t* keys,
+                                 const uint8_t* values, const int64_t* places, int64_t count, int64_t head_dim,
+                                 float scale, hanbit::Seen* seen) {
+    kernels->attend(static_cast<hanbit::Kept>(kept), query, keys, values, places, count, head_dim, scale, seen);
 }
 
 HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {

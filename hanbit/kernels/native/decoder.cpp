@@ -170,15 +170,17 @@ void Step::activate(const HanbitLinear& next, int64_t row) {
 // Query and key heads are turned where they are; keys and values go to the cache.
 void Step::take_heads(const HanbitLayer& layer, int64_t row) {
     const HanbitDecoder& d = decoder_;
-    const int64_t width = d.key_value_heads * d.head_dim, position = feed_.positions[row];  // width in the cache
+    const int64_t width = d.key_value_heads * d.head_dim, position = feed_.positions[row];
     float* query = &joined_[row * (d.heads * d.head_dim + 2 * width)];
     float *key = query + d.heads * d.head_dim, *value = key + width;
     for (int64_t head = 0; head < d.heads; ++head) take_head(query + head * d.head_dim, layer.query_norm, position);
     for (int64_t head = 0; head < d.key_value_heads; ++head)
         take_head(key + head * d.head_dim, layer.key_norm, position);
     const int64_t place = place_of(row, position);
-    memcpy(layer.keys + place, key, width * sizeof(float));
-    memcpy(layer.values + place, value, width * sizeof(float));
+    for (int64_t head = 0; head < d.key_value_heads; ++head) {
+        kernels_.keep(kept(), key + head * d.head_dim, d.head_dim, layer.keys + place + head * kept_bytes());
+        kernels_.keep(kept(), value + head * d.head_dim, d.head_dim, layer.values + place + head * kept_bytes());
+    }
 }
 
 void Step::take_head(float* head, const float* weight, int64_t position) {
@@ -188,13 +190,13 @@ void Step::take_head(float* head, const float* weight, int64_t position) {
 }
 
 int64_t Step::place_of(int64_t row, int64_t position) const {
-    const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
+    const int64_t width = decoder_.key_value_heads * kept_bytes(), size = decoder_.block_size;
     return (feed_.blocks[row][position / size] * size + position % size) * width;
 }
 
 // Block by block: a division for each position would take as long as its scores.
 void Step::find_places(int64_t row, const Span& positions, int64_t offset, int64_t* places) const {
-    const int64_t width = decoder_.key_value_heads * decoder_.head_dim, size = decoder_.block_size;
+    const int64_t width = decoder_.key_value_heads * kept_bytes(), size = decoder_.block_size;
     for (int64_t position = positions.begin; position < positions.end;) {
         const int64_t first = place_of(row, position) + offset;
         const int64_t run = std::min(positions.end - position, size - position % size);
@@ -267,13 +269,13 @@ void Step::attend_part(const HanbitLayer& layer, const Span& rows, int64_t share
     int64_t places[LOOK];
     for (int64_t from = all.begin / LOOK * LOOK; from < all.end; from += LOOK) {
         const Span look = common({from, from + LOOK}, all);
-        find_places(rows.begin, look, shared * d.head_dim, places);
+        find_places(rows.begin, look, shared * kept_bytes(), places);
         for (int64_t row = rows.begin; row < rows.end; ++row) {
             const Span seen_now = common(look, part_of(layer, row, part));
             if (seen_now.begin >= seen_now.end) continue;
             const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
             for (int64_t head = first; head < end; ++head)
-                kernels_.attend(queries + head * d.head_dim, layer.keys, layer.values,
+                kernels_.attend(kept(), queries + head * d.head_dim, layer.keys, layer.values,
                                 places + (seen_now.begin - look.begin), seen_now.end - seen_now.begin, d.head_dim,
                                 layer.scale, seen(row, head, slot));
         }

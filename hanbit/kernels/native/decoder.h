@@ -21,13 +21,14 @@ struct HanbitLayer {
     const float* mlp_norm;                        // [hidden]
     HanbitLinear gate_up;                         // gate and up side by side
     HanbitLinear down;
-    float *keys, *values;                         // [blocks, block_size, key_value_heads, head_dim]
+    uint8_t *keys, *values;                       // [blocks, block_size, key_value_heads], heads as they are kept
     float scale;                                  // of scores
     int64_t window;                               // tokens a query looks back, itself included; 0: all
 };
 
 struct HanbitDecoder {
     int64_t num_layers, hidden, heads, key_value_heads, head_dim, inner, block_size;
+    int64_t kept;                                 // hanbit::Kept: how heads lie in the cache
     float epsilon;
     int64_t rotated;                              // features of a head that turn: pairs (i, i + rotated / 2)
     const float *cosines, *sines;                 // [positions, rotated / 2]
@@ -102,7 +103,9 @@ class Step : public Work {
     Span part_of(const HanbitLayer& layer, int64_t row, int64_t part) const;
     int64_t num_parts(int64_t row) const;
     Seen* seen(int64_t row, int64_t head, int64_t slot);
-    // Floats from the beginning of a layer's cache to a position of one of the rows
+    hanbit::Kept kept() const { return static_cast<hanbit::Kept>(decoder_.kept); }
+    int64_t kept_bytes() const { return hanbit::kept_bytes(kept(), decoder_.head_dim); }
+    // Bytes from the beginning of a layer's cache to a position of one of the rows
     int64_t place_of(int64_t row, int64_t position) const;
     void find_places(int64_t row, const Span& positions, int64_t offset, int64_t* places) const;
 

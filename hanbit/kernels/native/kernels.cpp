@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "attention.h"
 #include "blocks.h"
 #include "kernels.h"
 #include "vector.h"
@@ -99,8 +100,6 @@ void product(const float* input, int64_t input_stride, int64_t rows, const float
     if (rows > 0) BY_ROWS[rows - 1](input, input_stride, weight, in, outs, output, output_stride);
 }
 
-inline float scalar_exponential(float x) { return exponential(Vector{} + x)[0]; }
-
 void swiglu(const float* gate, const float* up, int64_t count, float* output) {
     int64_t i = 0;
     for (; i + WIDTH <= count; i += WIDTH) {
@@ -129,101 +128,6 @@ void rotate(float* head, const float* cosines, const float* sines, int64_t half)
         float first = head[i], second = head[i + half];
         head[i] = first * cosines[i] - second * sines[i];
         head[i + half] = second * cosines[i] + first * sines[i];
-    }
-}
-
-constexpr int TILE = 64;  // positions between two corrections of the running softmax
-
-// Vectors of a head, COUNT at a time in registers: into = into factor + sum over positions of weight value. In two sums,
-// or each addition would wait for the one before.
-template <int COUNT>
-inline void add_values(float* into, const float* weights, const float* values, const int64_t* places, int64_t count,
-                       float factor) {
-    Vector sums[COUNT], others[COUNT] = {};
-    for (int i = 0; i < COUNT; ++i) sums[i] = load(into + i * WIDTH) * factor;
-    int64_t t = 0;
-    for (; t + 2 <= count; t += 2) {
-        for (int i = 0; i < COUNT; ++i) sums[i] += weights[t] * load(values + places[t] + i * WIDTH);
-        for (int i = 0; i < COUNT; ++i) others[i] += weights[t + 1] * load(values + places[t + 1] + i * WIDTH);
-    }
-    if (t < count)
-        for (int i = 0; i < COUNT; ++i) sums[i] += weights[t] * load(values + places[t] + i * WIDTH);
-    for (int i = 0; i < COUNT; ++i) store(into + i * WIDTH, sums[i] + others[i]);
-}
-
-void add_head(float* into, const float* weights, const float* values, const int64_t* places, int64_t count,
-              int64_t head_dim, float factor) {
-    int64_t i = 0;
-    for (; i + 4 * WIDTH <= head_dim; i += 4 * WIDTH)
-        add_values<4>(into + i, weights, values + i, places, count, factor);
-    for (; i + WIDTH <= head_dim; i += WIDTH) add_values<1>(into + i, weights, values + i, places, count, factor);
-    for (; i < head_dim; ++i) {
-        into[i] *= factor;
-        for (int64_t t = 0; t < count; ++t) into[i] += weights[t] * values[places[t] + i];
-    }
-}
-
-// COUNT vectors of a query by as many of each of WIDTH keys. Unrolled by hand: compilers keep the sums in memory.
-template <int COUNT, bool IS_FIRST>
-inline void add_scores(Vector* sums, const float* query, const float* keys, const int64_t* places) {
-    Vector queries[COUNT];
-    for (int i = 0; i < COUNT; ++i) queries[i] = load(query + i * WIDTH);
-    const auto add = [&](int t) {
-        const float* key = keys + places[t];
-        Vector sum = queries[0] * load(key);
-        for (int i = 1; i < COUNT; ++i) sum += queries[i] * load(key + i * WIDTH);
-        sums[t] = IS_FIRST ? sum : sums[t] + sum;
-    };
-    for (int t = 0; t < WIDTH; t += 4) add(t), add(t + 1), add(t + 2), add(t + 3);
-}
-
-// One query by WIDTH keys: their sums across vectors are taken together.
-inline Vector scores_of(const float* query, const float* keys, const int64_t* places, int64_t head_dim) {
-    Vector sums[WIDTH];
-    int64_t i = 4 * WIDTH;
-    if (head_dim >= 4 * WIDTH) {
-        add_scores<4, true>(sums, query, keys, places);
-    } else if (head_dim >= WIDTH) {
-        i = WIDTH;
-        add_scores<1, true>(sums, query, keys, places);
-    } else {
-        i = 0;
-        for (int t = 0; t < WIDTH; ++t) sums[t] = Vector{};
-    }
-    for (; i + 4 * WIDTH <= head_dim; i += 4 * WIDTH) add_scores<4, false>(sums, query + i, keys + i, places);
-    for (; i + WIDTH <= head_dim; i += WIDTH) add_scores<1, false>(sums, query + i, keys + i, places);
-    Vector scores = sums_of(sums);
-    for (; i < head_dim; ++i)
-        for (int t = 0; t < WIDTH; ++t) scores[t] += query[i] * keys[places[t] + i];
-    return scores;
-}
-
-void attend_tile(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
-                 int64_t head_dim, float scale, hanbit::Seen* seen) {
-    const int64_t num_vectors = (count + WIDTH - 1) / WIDTH, num_whole = count / WIDTH;
-    int64_t last[WIDTH];  // what fills no vector, and the last of it again
-    for (int64_t t = 0; t < WIDTH; ++t) last[t] = places[std::min(num_whole * WIDTH + t, count - 1)];
-    Vector scores[TILE / WIDTH], best = Vector{} + seen->largest, total = {};
-    for (int64_t i = 0; i < num_vectors; ++i) {
-        scores[i] = scores_of(query, keys, i < num_whole ? places + i * WIDTH : last, head_dim) * scale;
-        best = scores[i] > best ? scores[i] : best;
-    }
-    float largest = best[0];
-    for (int lane = 1; lane < WIDTH; ++lane) largest = best[lane] > largest ? best[lane] : largest;
-    for (int64_t i = 0; i < num_vectors; ++i) scores[i] = exponential(scores[i] - largest);
-    for (int64_t t = count; t < num_vectors * WIDTH; ++t) scores[t / WIDTH][t % WIDTH] = 0;
-    for (int64_t i = 0; i < num_vectors; ++i) total += scores[i];
-    const float factor = scalar_exponential(seen->largest - largest);
-    seen->largest = largest;
-    seen->sum = seen->sum * factor + sum(total);
-    add_head(seen->values(), reinterpret_cast<const float*>(scores), values, places, count, head_dim, factor);
-}
-
-void attend(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
-            int64_t head_dim, float scale, hanbit::Seen* seen) {
-    for (int64_t t = 0; t < count; t += TILE) {
-        int64_t tile = count - t < TILE ? count - t : TILE;
-        attend_tile(query, keys, values, places + t, tile, head_dim, scale, seen);
     }
 }
 
@@ -264,6 +168,6 @@ constexpr const char* NAME = "portable";
 
 extern const hanbit::Kernels TABLE;
 const hanbit::Kernels TABLE = {NAME,     product, quantise, block_product, block_row, swiglu,
-                                rms_norm, rotate, attend, largest};
+                                rms_norm, rotate,  keep,     attend,        largest};
 
 }  // namespace HANBIT_SET

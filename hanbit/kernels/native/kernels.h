@@ -17,6 +17,12 @@ struct Side {
 };
 constexpr int64_t quantised_bytes(int64_t in) { return in + in / BLOCK * static_cast<int64_t>(sizeof(Side)); }
 
+// How a head of a key or a value lies in the cache: float32; or int8 and a float32 that these are to be multiplied with
+enum Kept : int64_t { FLOATS, INT8 };
+constexpr int64_t kept_bytes(Kept kept, int64_t head_dim) {
+    return kept == INT8 ? head_dim + static_cast<int64_t>(sizeof(float)) : head_dim * static_cast<int64_t>(sizeof(float));
+}
+
 // What attention keeps of the positions it has seen: softmax's largest score, its sum, and the sum of values so far.
 // The two numbers are followed in memory by `head_dim` floats.
 struct Seen {
@@ -42,10 +48,12 @@ struct Kernels {
     void (*rms_norm)(const float* input, const float* weight, float epsilon, int64_t width, float* output);
     // Pairs (i, i + half) of a head turned by the angles with these cosines and sines
     void (*rotate)(float* head, const float* cosines, const float* sines, int64_t half);
-    // One query [head_dim] looks at `count` keys and values, which begin `places[..]` floats after `keys` and `values`;
+    // A head as it is kept; of int8 NaN or infinity makes what it is multiplied with NaN
+    void (*keep)(Kept kept, const float* head, int64_t head_dim, uint8_t* into);
+    // One query [head_dim] looks at `count` keys and values, which begin `places[..]` bytes after `keys` and `values`;
     // `seen` is carried on
-    void (*attend)(const float* query, const float* keys, const float* values, const int64_t* places, int64_t count,
-                   int64_t head_dim, float scale, Seen* seen);
+    void (*attend)(Kept kept, const float* query, const uint8_t* keys, const uint8_t* values, const int64_t* places,
+                   int64_t count, int64_t head_dim, float scale, Seen* seen);
     // The first of the largest numbers, or -1 where one is not finite (-inf is: it forbids a token)
     int64_t (*largest)(const float* numbers, int64_t count);
 };

@@ -123,4 +123,6 @@ inline Vector exponential(Vector x) {
     return p * factor;
 }
 
+inline float scalar_exponential(float x) { return exponential(Vector{} + x)[0]; }
+
 }  // namespace HANBIT_SET

@@ -1,0 +1,141 @@
+"""Keys and values kept as int8: near to those of float32, the same however they came and whatever is beside them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hanbit.checkpoint.model_folder import load_model
+from hanbit.common.errors import GenerationError
+from hanbit.engine.fuse import fuse
+from hanbit.engine.kv_cache import CacheShape, KVCache
+from hanbit.engine.llm import LLM
+from hanbit.engine.runner import cache_shape_of
+from hanbit.engine.sampling_params import SamplingParams
+from hanbit.models.layers.decoder import Decoder
+from tests.engine.feeding import Rows
+from tests.engine.folders import VOCABULARY, write_folder
+
+GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("int8")
+    write_folder(path, "llama")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Decoder:
+    return fuse(load_model(folder))
+
+
+def tokens_of(length: int, seed: int = 3) -> list[int]:
+    return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def logits_of(rows: Rows, is_native: bool = True) -> torch.Tensor:
+    """A prompt of 20 tokens, then 6 single ones; [7, vocabulary]."""
+    tokens, step = tokens_of(26), rows.runner.step
+    rows.runner.step = step if is_native else None
+    found = [rows.prefill(0, tokens[:20], 0, 20)]
+    found += [rows.decode([tokens[place]], [place])[0] for place in range(20, 26)]
+    rows.runner.step = step
+    return torch.stack([one for one in found if one is not None])
+
+
+def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def codes_of(slab: torch.Tensor) -> torch.Tensor:
+    return slab[..., :-4].view(torch.int8)
+
+
+def test_both_ways_write_and_read_the_same_numbers(model: Decoder) -> None:
+    native, torchs = Rows(model, 1, 32, "int8"), Rows(model, 1, 32, "int8")
+    found, wanted, exact = logits_of(native), logits_of(torchs, is_native=False), logits_of(Rows(model, 1, 32))
+    assert error_of(found, wanted) < 0.3 * error_of(wanted, exact), "a tie may go either way"
+    first, other = (rows.runner.cache.keys[0] for rows in (native, torchs))  # of the first layer
+    steps = (codes_of(first).int() - codes_of(other).int()).abs()
+    assert steps.max() <= 1
+    assert (steps == 0).float().mean() > 0.99
+    scales = [slab[..., -4:].contiguous().view(torch.float32) for slab in (first, other)]
+    torch.testing.assert_close(*scales, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_logits_are_near_to_those_of_a_cache_that_rounds_nothing(model: Decoder, is_native: bool) -> None:
+    wanted, found = logits_of(Rows(model, 1, 32), is_native), logits_of(Rows(model, 1, 32, "int8"), is_native)
+    assert 0 < error_of(found, wanted) < 0.03
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_a_prompt_may_be_cut_anywhere(model: Decoder, is_native: bool) -> None:
+    tokens, rows = tokens_of(30), Rows(model, 4, 32, "int8")
+    if not is_native:
+        rows.runner.step = None
+    wanted = rows.prefill(0, tokens, 0, 30)
+    assert wanted is not None
+    for row, cuts in enumerate([(1, 2, 20), (7, 29), tuple(range(1, 30))], start=1):
+        for start, end in zip((0, *cuts), (*cuts, 30), strict=True):
+            found = rows.feed([rows.part(row, tokens[:end], start, end)])
+        assert found[0] is not None
+        if is_native:
+            assert torch.equal(found[0], wanted)
+        assert error_of(found[0], wanted) < 0.003  # torch's products of other numbers of rows may turn a tie
+
+
+def test_answers_together_are_those_alone(folder: Path) -> None:
+    prompts = [tokens_of(length, seed=length) for length in (3, 17, 40)]
+    alone = [LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0] for prompt in prompts]
+    together = LLM(folder, kv_cache_dtype="int8").generate(prompts, GREEDY)
+    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+
+
+def test_guesses_change_nothing(folder: Path) -> None:
+    prompt = tokens_of(6) * 4
+    plain = LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0]
+    guessed = LLM(folder, kv_cache_dtype="int8", speculation="prompt_lookup").generate([prompt], GREEDY)[0]
+    assert guessed.token_ids == plain.token_ids
+
+
+def test_a_token_takes_a_byte_a_number_and_four_a_head(model: Decoder) -> None:
+    plain, small = cache_shape_of(model), cache_shape_of(model, "int8")
+    heads = 2 * plain.layers * plain.key_value_heads
+    assert plain.token_bytes == heads * plain.head_dim * 4
+    assert small.token_bytes == heads * (plain.head_dim + 4)
+    cache = KVCache(small, 3, 16)
+    assert sum(slab.nbytes for slab in (*cache.keys, *cache.values)) == 3 * 16 * small.token_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_written_is_read(dtype: torch.dtype) -> None:
+    cache = KVCache(CacheShape(1, 2, 8, dtype, torch.device("cpu"), is_int8=True), 4, 16)
+    heads = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    cache.write(0, torch.tensor([33, 34, 40]), heads, -heads)
+    keys, values = cache.read(0, torch.tensor([[2]]), slice(1, 9))
+    assert keys.dtype == dtype
+    found = keys[0, [0, 1, 7]]
+    largest = heads.float().abs().amax(-1, keepdim=True)
+    assert ((found.float() - heads.float()).abs() <= largest * (0.502 / 127 + 0.004)).all()
+    torch.testing.assert_close(values[0, [0, 1, 7]], -found)
+    assert not keys[0, 2:7].any()
+
+
+def test_an_answer_whose_logits_are_no_numbers_leaves_none_behind(folder: Path) -> None:
+    llm = LLM(folder, kv_cache_dtype="int8", num_blocks=4)
+    output = llm.generate([tokens_of(5)], GREEDY)[0]
+    weight = llm.model.norm.weight
+    kept = weight.clone()
+    weight.fill_(float("nan"))
+    with pytest.raises(GenerationError, match="not numbers"):
+        llm.generate([tokens_of(20, seed=9)], GREEDY)
+    weight.copy_(kept)
+    assert llm.generate([tokens_of(5)], GREEDY)[0].token_ids == output.token_ids
+
+
+def test_another_dtype_is_refused(folder: Path) -> None:
+    with pytest.raises(GenerationError, match="kv_cache_dtype='fp8' must be auto or int8"):
+        LLM(folder, kv_cache_dtype="fp8")
