@@ -5,12 +5,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow test-all check bench clean
+.PHONY: help setup demo test test-proof test-slow test-all check bench clean
 
 help:
 	@echo "make demo      train from scratch, adapt a real model, serve it, ask it through other people's clients (3 minutes)"
 	@echo "make setup     only the environment: .venv with the versions of constraints.txt"
 	@echo "make test      the tests, without the slow ones      make test-all  all of them"
+	@echo "make test-proof  what continuous integration runs besides: minutes of whole proofs"
 	@echo "make test-slow TESTS=tests/journeys   the slow ones of some folders"
 	@echo "make check     lint, format, types, import rule      make bench     exactness, kills and speed, printed (half an hour)"
 	@echo "make clean     removes the demo's results (data/demo, models/smollm2, its runs)"
@@ -35,7 +36,10 @@ demo: $(READY)
 # One thread per process that a test starts: more threads than cores only wait for each other. loadfile: what a file
 # of tests has started or computed for all its tests is not done twice.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not proof and not network"
+
+test-proof: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "proof and not network"
 
 # One after another: they start several processes each.
 test-slow: $(READY)
