@@ -67,6 +67,8 @@ def measure(plan: Plan, say: Say) -> Measured:
         raise ConfigError(f"native kernels read the memory, and they are {why_not()}")
     if plan.new_tokens < 2:
         raise ConfigError(f"--new-tokens {plan.new_tokens} must be at least 2: the first one is the prompt's")
+    if plan.rounds < 1:
+        raise ConfigError(f"--rounds {plan.rounds} must be at least 1")
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     llm = LLM(plan.model, device="cpu")
@@ -75,8 +77,9 @@ def measure(plan: Plan, say: Say) -> Measured:
         raise ConfigError(f"{plan.model} is not computed by native kernels, so what it reads is not known")
     middle = plan.prompt_tokens + plan.new_tokens // 2
     found = Measured(weights + middle * cache_shape_of(llm.model, llm.kv_cache_dtype).token_bytes)
-    memory = np.ones(min(max(weights, _READ_BYTES[0]), _READ_BYTES[1]) // 8, np.uint64)
+    memory = np.empty(min(max(weights, _READ_BYTES[0]), _READ_BYTES[1]) // 8, np.uint64)
     kernels.library.hanbit_use_huge_pages(memory.ctypes.data, memory.nbytes)
+    memory.fill(1)
     text = cycle(llm.tokenizer.encode(topics()))
     for round in range(_WARM_UP + plan.rounds):
         before = _read_rate(kernels, memory)
@@ -102,6 +105,11 @@ def _read_rate(kernels: Native, memory: np.ndarray) -> float:
 def _seconds_per_token(llm: LLM, prompt: list[int], new_tokens: int) -> float:
     batch = llm.batch(1)
     sequence = llm.sequence(prompt, SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True))
+    if sequence.max_tokens < new_tokens:
+        raise GenerationError(
+            f"a prompt of {len(prompt)} and an answer of {new_tokens} tokens are longer than the context of "
+            f"{llm.context}. Ask for fewer"
+        )
     batch.add(sequence)
     began = 0.0
     while not batch.is_empty:

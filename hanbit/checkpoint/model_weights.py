@@ -159,8 +159,12 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             raise ModelError(f"{self.folder}: {file_name} is {dtype}, hanbit reads {', '.join(_READ)}")
 
     def _check_left_over(self, file_name: str) -> None:
-        """Constants are harmless, and so is a copy, of a tied embedding above all, if it is one."""
+        """Constants are harmless, and so are a copy, of a tied embedding above all, if it is one, and a packed matrix's
+        bias of nothing but zeros, which GPTQ's packages write for matrices that have none."""
         if self._adapter.is_constant(file_name):
+            return
+        layer, _, part = file_name.rpartition(".")
+        if part == "bias" and f"{layer}.weight" in self._packed and not self._tensor(file_name).any():
             return
         original = self._adapter.copies.get(file_name)
         if original in self._places and torch.equal(self._tensor(file_name), self._tensor(original)):

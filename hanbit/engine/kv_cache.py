@@ -123,7 +123,8 @@ def _as_bytes(heads: torch.Tensor) -> torch.Tensor:
 
 
 def _as_numbers(kept: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    codes, scale = kept[..., :-_SCALE_BYTES], kept[..., -_SCALE_BYTES:].contiguous()
+    codes = kept[..., :-_SCALE_BYTES]
+    scale = kept[..., -_SCALE_BYTES:].clone(memory_format=torch.contiguous_format)  # where floats may lie
     return (codes.view(torch.int8) * scale.view(torch.float32)).to(dtype)
 
 

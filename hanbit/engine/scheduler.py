@@ -127,8 +127,8 @@ class Scheduler(Generic[R]):
 
     @property
     def num_held_blocks(self) -> int:
-        """Of requests that have ended and may be continued."""
-        return sum(len(ticket.blocks) for ticket in self._held.values())
+        """Of requests that have ended and may be continued. Other threads may ask: the list is made at once."""
+        return sum(len(ticket.blocks) for ticket in list(self._held.values()))
 
     def add(self, request: R, behind: R | None = None) -> None:
         """It waits from now on. `behind`: one that has ended and whose tokens it begins with; if it is still held, its
@@ -324,12 +324,12 @@ class Scheduler(Generic[R]):
         return None if len(found) < len(keys) and keys[len(found)] in self._coming else found
 
     def _continued(self, ticket: _Ticket[R]) -> _Ticket[R] | None:
-        """Who is held for it, and of whom all but the newest token is wanted at least."""
+        """Who is held for it, and of whom all but the newest token is wanted at least; nobody who was computed with an
+        adapter that has been loaded anew since then."""
         held = None if ticket.behind is None else self._held.get(ticket.behind)
         if held is None or ticket.request.reads_all or held.num_fed >= len(ticket.request.tokens):
             return None
-        assert held.request.root == ticket.request.root
-        return held
+        return held if held.request.root == ticket.request.root else None
 
     def _make_way(self, ticket: _Ticket[R], shared: list[int]) -> bool:
         """Is there a seat and room for it, if need be those of one with a larger priority?"""

@@ -131,6 +131,13 @@ class Sessions:
                 raise GenerationError(f"session {name!r:.80} is not open: nothing is there to be ended")
             self._end(self._open[name])
 
+    def end_if_open(self, name: Name) -> None:
+        """As `end`; nothing if it is over already, by its time-out too."""
+        with self._lock:
+            self._expire()
+            if name in self._open:
+                self._end(self._open[name])
+
     def _expire(self) -> None:
         now = self._clock()
         for session in list(self._open.values()):

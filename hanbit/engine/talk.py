@@ -39,8 +39,8 @@ class Talk:
 
     def close(self) -> None:
         """It is over, and what the cache has of it is free; nothing if it is over already."""
-        if self._session is not None and not self._session.is_ended:
-            self._llm.sessions.end(self._name)
+        if self._session is not None:
+            self._llm.sessions.end_if_open(self._name)
 
     def __enter__(self) -> "Talk":
         return self

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hanbit.bench.bandwidth import Measured, Plan, measure
-from hanbit.common.errors import ConfigError
+from hanbit.common.errors import ConfigError, GenerationError
 from hanbit.engine.llm import LLM
 from hanbit.kernels.library import native
 from tests.engine.folders import write_folder
@@ -45,6 +45,12 @@ def test_the_share_is_bytes_over_time_over_rate() -> None:
     assert facts["decode_gigabytes_per_second"] == 5.0
 
 
-def test_an_answer_without_a_second_token_has_no_time(tmp_path: Path) -> None:
+def test_what_gives_no_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--new-tokens 1 must be at least 2"):
         measure(Plan(tmp_path, new_tokens=1), lambda _: None)
+    with pytest.raises(ConfigError, match="--rounds 0 must be at least 1"):
+        measure(Plan(tmp_path, rounds=0), lambda _: None)
+    write_folder(tmp_path, "llama")
+    context = LLM(tmp_path).context
+    with pytest.raises(GenerationError, match=f"longer than the context of {context}"):
+        measure(Plan(tmp_path, prompt_tokens=context - 4, new_tokens=20), lambda _: None)

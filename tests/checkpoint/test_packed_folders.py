@@ -1,5 +1,6 @@
 """Folders of AWQ, GPTQ, compressed-tensors: the numbers that were packed, blocks where groups allow, lies refused."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,29 @@ def test_a_folder_with_a_bias_and_a_prefix_left_out_is_read(tmp_path: Path) -> N
     assert float((found - meant["model.layers.0.mlp.up_proj.weight"]).abs().max()) < 1e-3
 
 
+def test_biases_of_zeros_that_gptqs_packages_write_are_passed_over(tmp_path: Path) -> None:
+    folder, *_ = packed(tmp_path, "gptq, symmetric")
+    name = "model.layers.0.mlp.down_proj.bias"
+    change_weights(folder, lambda tensors: tensors.update({name: torch.zeros(64)}))
+    load_model(folder)
+    change_weights(folder, lambda tensors: tensors.update({name: torch.full((64,), 0.1)}))
+    with pytest.raises(ModelError, match=r"down_proj.bias that llama has no place for"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "missing"),
+    [({"symmetric": False}, "weight_zero_point"), ({"actorder": "group"}, "weight_g_idx")],
+)
+def test_what_the_configuration_promises_is_asked_for(weights: dict[str, Any], missing: str, tmp_path: Path) -> None:
+    folder, *_ = packed(tmp_path, "compressed, symmetric")
+    config = copy.deepcopy(COMPRESSED_CONFIG)
+    config["config_groups"]["group_0"]["weights"] |= weights  # type: ignore[index]
+    change_config(folder, {"quantization_config": config})
+    with pytest.raises(ModelError, match=f"{missing} is missing beside"):
+        load_model(folder)
+
+
 def test_what_is_quantised_already_is_not_quantised_again(tmp_path: Path) -> None:
     folder, *_ = packed(tmp_path, "awq")
     with pytest.raises(FormatError, match=r"is quantised already: it has model.blocks or a quantization_config"):
@@ -202,6 +226,7 @@ LIES: list[tuple[str, Callable[[dict[str, torch.Tensor]], Any], str]] = [
         _replace("g_idx", torch.full((64,), 2, dtype=torch.int32)),
         "a column is of group 2, there are 2",
     ),
+    ("gptq, desc_act", lambda tensors: tensors.pop(f"{QUERY}.g_idx"), "q_proj.g_idx is missing beside"),
     ("gptq, symmetric", _replace("g_idx", torch.zeros(63, dtype=torch.int32)), r"g_idx has shape \[63\]"),
     (
         "compressed, symmetric",

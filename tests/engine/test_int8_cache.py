@@ -110,6 +110,14 @@ def test_a_token_takes_a_byte_a_number_and_four_a_head(model: Decoder) -> None:
     assert sum(slab.nbytes for slab in (*cache.keys, *cache.values)) == 3 * 16 * small.token_bytes
 
 
+def test_heads_of_any_width_are_read_from_any_place() -> None:
+    cache = KVCache(CacheShape(1, 1, 6, torch.float32, torch.device("cpu"), is_int8=True), 4, 16)
+    heads = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(0))
+    cache.write(0, torch.tensor([17]), heads, heads)
+    keys, _ = cache.read(0, torch.tensor([[1]]), slice(1, 2))
+    torch.testing.assert_close(keys[0], heads, rtol=0, atol=float(heads.abs().max()) / 127)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_written_is_read(dtype: torch.dtype) -> None:
     cache = KVCache(CacheShape(1, 2, 8, dtype, torch.device("cpu"), is_int8=True), 4, 16)

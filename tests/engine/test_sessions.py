@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,33 @@ def test_a_session_keeps_to_its_adapter(folder: Path, tmp_path: Path) -> None:
         sessions = llm.sessions
         with pytest.raises(GenerationError, match="begun with adapter='polite', and this turn asks for None"):
             llm.turn(sessions, next(iter(sessions._open)), [1], GREEDY)
+
+
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
+def test_an_adapter_that_is_loaded_anew_is_what_the_next_turn_is_computed_with(
+    folder: Path, tmp_path: Path, kv_cache_dtype: str
+) -> None:
+    llm = LLM(folder, device="cpu", block_size=4, kv_cache_dtype=kv_cache_dtype)
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        write_adapter(folder, tmp_path / str(number), number, ["q_proj", "up_proj"])
+    llm.add_adapter("polite", tmp_path / "1")
+    with llm.session(adapter="polite") as talk:
+        first = talk.generate(TURNS[0], GREEDY)
+        llm.add_adapter("polite", tmp_path / "2")
+        joined = [*TURNS[0], *first.token_ids, *TURNS[1]]
+        second = talk.generate(TURNS[1], GREEDY)
+    assert second.token_ids == llm.generate([joined], GREEDY, adapter="polite")[0].token_ids
+    assert llm.cache_counts.blocks_held == 0
+
+
+def test_a_talk_whose_time_is_up_is_left_in_silence(folder: Path) -> None:
+    llm = LLM(folder, device="cpu", session_timeout_seconds=0.01)
+    with llm.session() as talk:
+        talk.generate(TURNS[0], GREEDY)
+        time.sleep(0.02)
+    assert llm.cache_counts.blocks_held == 0
+    talk.close()
 
 
 def test_a_services_sessions_continue_end_and_refuse(folder: Path, plain: LLM) -> None:

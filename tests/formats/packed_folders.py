@@ -3,7 +3,6 @@
 AutoAWQ: WQLinear_GEMM.from_linear. AutoGPTQ: QuantLinear.pack. compressed-tensors: pack_to_int32.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ COMPRESSED_CONFIG = {
 }
 
 
-def pack_folder(folder: Path, write: Any, config: dict[str, Any], **options: Any) -> dict[str, torch.Tensor]:
+def pack_folder(folder: Path, write: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Put packed matrices in place of a folder's projections; what they mean is given by Hugging Face names.
 
     write: (name, shape, seed) -> (tensors, numbers).
@@ -116,10 +115,5 @@ def pack_folder(folder: Path, write: Any, config: dict[str, Any], **options: Any
             packed, meant[name] = write(layer, tuple(tensors.pop(name).shape), seed)
             tensors |= packed
     save_file({name: one.contiguous() for name, one in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
-    change_config(folder, {"quantization_config": {**config, **options}})
+    change_config(folder, {"quantization_config": config})
     return meant
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["quantization_config"]
-    return found

@@ -13,11 +13,12 @@ _KEY = "config.json: quantization_config"
 @dataclass(frozen=True)
 class Packing:
     """bits: of a code; None: each matrix tells by its size. adds_one: zeros are stored one too low (GPTQ's first
-    format)."""
+    format). needs: parts that a matrix may lack elsewhere, but not here."""
 
     method: str
     bits: int | None
     adds_one: bool = False
+    needs: tuple[str, ...] = ()
 
 
 def packing_of(config: dict[str, Any]) -> Packing | None:
@@ -52,7 +53,8 @@ def _gptq(found: dict[str, Any]) -> Packing:
     _require(found, "bits", (4, 8))
     _require(found, "is_marlin_format", (False, None))
     format = _require(found, "checkpoint_format", ("gptq", "gptq_v2", None))
-    return Packing(GPTQ, found["bits"], adds_one=format != "gptq_v2")
+    needs = ("g_idx",) if _require(found, "desc_act", (True, False, None)) else ()
+    return Packing(GPTQ, found["bits"], adds_one=format != "gptq_v2", needs=needs)
 
 
 def _compressed(found: dict[str, Any]) -> Packing:
@@ -72,7 +74,13 @@ def _compressed(found: dict[str, Any]) -> Packing:
         _require(weights, "num_bits", (4, 8), f"{place}.weights")
         _require(weights, "type", ("int", None), f"{place}.weights")
         _require(weights, "strategy", ("group", "channel", None), f"{place}.weights")
-    return Packing(COMPRESSED, None)
+        _require(weights, "symmetric", (True, False, None), f"{place}.weights")
+    # Which group a matrix is of its name does not say: what all groups need, each matrix does.
+    all_weights = [group["weights"] for group in groups.values()]
+    has_zeros = all(weights.get("symmetric") is False for weights in all_weights)
+    has_order = all(weights.get("actorder") in (True, "group", "dynamic") for weights in all_weights)
+    needs = (*(("weight_zero_point",) if has_zeros else ()), *(("weight_g_idx",) if has_order else ()))
+    return Packing(COMPRESSED, None, needs=needs)
 
 
 def _require(found: dict[str, Any], key: str, allowed: tuple[Any, ...], place: str = "") -> Any:

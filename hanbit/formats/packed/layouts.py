@@ -54,7 +54,7 @@ def find_layers(packing: Packing, names: Iterable[str], look: Look, read: Read) 
             continue
         parts = {kind: f"{layer}.{kind}" for kind in kinds if f"{layer}.{kind}" in there}
         for kind in kinds:
-            if kind not in parts and kind not in _OPTIONAL:
+            if kind not in parts and (kind not in _OPTIONAL or kind in packing.needs):
                 raise ModelError(f"{layer}.{kind} is missing beside {name}: the folder is incomplete, copy it again")
         if f"{layer}.weight" in there:
             raise ModelError(f"{layer}.weight is there beside {name}: which of them is meant?")

@@ -70,7 +70,7 @@ def _awq_words(packed: torch.Tensor) -> torch.Tensor:
 
 def _group_of(layer: Layer, order: torch.Tensor) -> torch.Tensor | None:
     order = order.long()
-    if bool((order < 0).any()) and layer.packing.method == COMPRESSED:
+    if bool((order == -1).all()) and layer.packing.method == COMPRESSED:
         return None  # -1 throughout: it was never set
     if not 0 <= int(order.min()) <= int(order.max()) < layer.groups:
         raise ModelError(f"{layer.name}: a column is of group {int(order.max())}, there are {layer.groups}")

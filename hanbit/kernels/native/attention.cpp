@@ -5,8 +5,6 @@
 
 #include "attention.h"
 
-#include <algorithm>
-
 #include "vector.h"
 
 namespace HANBIT_SET {
@@ -125,7 +123,7 @@ void attend_tile(const float* query, const uint8_t* keys, const uint8_t* values,
     constexpr bool HAS_SCALES = sizeof(Number) == 1;
     const int64_t num_vectors = (count + WIDTH - 1) / WIDTH, num_whole = count / WIDTH;
     int64_t last[WIDTH];  // what fills no vector, and the last of it again
-    for (int64_t t = 0; t < WIDTH; ++t) last[t] = places[std::min(num_whole * WIDTH + t, count - 1)];
+    for (int64_t t = 0; t < WIDTH; ++t) last[t] = places[num_whole * WIDTH + t < count ? num_whole * WIDTH + t : count - 1];
     const auto places_at = [&](int64_t i) { return i < num_whole ? places + i * WIDTH : last; };
     Vector scores[TILE / WIDTH], best = Vector{} + seen->largest, total = {};
     for (int64_t i = 0; i < num_vectors; ++i) {

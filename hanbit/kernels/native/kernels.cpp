@@ -2,8 +2,6 @@
 
 #include <math.h>
 
-#include <algorithm>
-
 #include "attention.h"
 #include "blocks.h"
 #include "kernels.h"
