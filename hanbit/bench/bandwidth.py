@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hanbit.bench.answers import greedy, seconds_after_first, sequence_of
 from hanbit.bench.topics import topics
-from hanbit.common.errors import ConfigError, GenerationError
+from hanbit.common.errors import ConfigError
 from hanbit.engine.llm import LLM
 from hanbit.engine.native import weight_bytes
 from hanbit.engine.runner import cache_shape_of
-from hanbit.engine.sampling_params import SamplingParams
 from hanbit.kernels.library import Native, native, why_not
 
 Say = Callable[[str], None]
@@ -103,19 +103,4 @@ def _read_rate(kernels: Native, memory: np.ndarray) -> float:
 
 
 def _seconds_per_token(llm: LLM, prompt: list[int], new_tokens: int) -> float:
-    batch = llm.batch(1)
-    sequence = llm.sequence(prompt, SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True))
-    if sequence.max_tokens < new_tokens:
-        raise GenerationError(
-            f"a prompt of {len(prompt)} and an answer of {new_tokens} tokens are longer than the context of "
-            f"{llm.context}. Ask for fewer"
-        )
-    batch.add(sequence)
-    began = 0.0
-    while not batch.is_empty:
-        for _, event in batch.step():
-            if isinstance(event, GenerationError):
-                raise event
-        if len(sequence.answer) == 1:
-            began = time.perf_counter()
-    return (time.perf_counter() - began) / (new_tokens - 1)
+    return seconds_after_first(llm.batch(1), sequence_of(llm, prompt, greedy(new_tokens))) / (new_tokens - 1)

@@ -14,13 +14,10 @@ from pathlib import Path
 
 import torch
 
+from hanbit.bench.answers import greedy, sequence_of, step
 from hanbit.bench.llama_cpp import BATCHED, LlamaCpp
 from hanbit.bench.topics import topics
-from hanbit.common.errors import GenerationError
-from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
-from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.sequence import Sequence
 
 Say = Callable[[str], None]
 _OWN_TOKENS = 16  # of each prompt behind the shared beginning
@@ -131,15 +128,17 @@ def _rates(llm: LLM, prompts: list[list[int]], new_tokens: int) -> tuple[float, 
     """Tokens per second of all together: while all of them grow, and of prompts and answers over all of the time."""
     batch = llm.batch(len(prompts))
     start = time.perf_counter()
-    growing = [_added(llm, batch, prompt, new_tokens) for prompt in prompts]
+    growing = [sequence_of(llm, prompt, greedy(new_tokens)) for prompt in prompts]
+    for sequence in growing:
+        batch.add(sequence)
     while not all(sequence.answer for sequence in growing):
-        _step(batch)
+        step(batch)
     began, before = time.perf_counter(), sum(len(sequence.answer) for sequence in growing)
     while all(sequence.finish_reason is None for sequence in growing):
-        _step(batch)
+        step(batch)
     rate = (sum(len(sequence.answer) for sequence in growing) - before) / (time.perf_counter() - began)
     while any(sequence.finish_reason is None for sequence in growing):
-        _step(batch)
+        step(batch)
     tokens = sum(len(sequence.answer) + len(prompt) for sequence, prompt in zip(growing, prompts, strict=True))
     return rate, tokens / (time.perf_counter() - start)
 
@@ -149,21 +148,10 @@ def _share(llm: LLM, prefix: list[int], text: Iterator[int], requests: int) -> f
     batch, seconds = llm.batch(), []
     for _ in range(requests):
         began = time.perf_counter()
-        sequence = _added(llm, batch, [*prefix, *islice(text, _OWN_TOKENS)], 2)
+        sequence = sequence_of(llm, [*prefix, *islice(text, _OWN_TOKENS)], greedy(2))
+        batch.add(sequence)
         while not sequence.answer:
-            _step(batch)
+            step(batch)
         seconds.append(time.perf_counter() - began)
         batch.remove(sequence)
     return 100 * statistics.median(seconds[1:]) / seconds[0]
-
-
-def _added(llm: LLM, batch: Batch, prompt: list[int], new_tokens: int) -> Sequence:
-    sequence = llm.sequence(prompt, SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True))
-    batch.add(sequence)
-    return sequence
-
-
-def _step(batch: Batch) -> None:
-    for _, event in batch.step():
-        if isinstance(event, GenerationError):
-            raise event

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
+from hanbit.bench.answers import seconds_after_first, sequence_of
 from hanbit.bench.topics import topics
-from hanbit.common.errors import GenerationError, LaunchError
+from hanbit.common.errors import LaunchError
 from hanbit.engine.batch import Batch
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM
@@ -102,9 +103,9 @@ def _take_turns(llm: LLM, work: Measured, prompt: list[int], params: SamplingPar
     """One answer each way, in another order each round."""
     answers, seconds = {}, {}
     for is_guessed in (False, True) if round % 2 == 0 else (True, False):
-        sequence = llm.sequence(prompt, params)
+        sequence = sequence_of(llm, prompt, params)
         batch = _batch(llm, sequence, is_guessed)
-        seconds[is_guessed] = _seconds(batch, sequence)
+        seconds[is_guessed] = seconds_after_first(batch, sequence)
         answers[is_guessed] = sequence.answer
         if is_guessed and round >= _WARM_UP:
             work.counts = _sum(work.counts, batch.speculation_counts)
@@ -121,22 +122,6 @@ def _batch(llm: LLM, sequence: Sequence, is_guessed: bool) -> Batch:
     num_blocks = -(-sequence.longest // llm.block_size) + 1
     drafts = llm.drafts(num_blocks) if is_guessed else None
     return Batch(Runner(llm.model, num_blocks, llm.block_size), Limits(1), shares=False, drafts=drafts)
-
-
-def _seconds(batch: Batch, sequence: Sequence) -> float:
-    batch.add(sequence)
-    while not sequence.answer:
-        _step(batch)
-    began = time.perf_counter()
-    while not batch.is_empty:
-        _step(batch)
-    return time.perf_counter() - began
-
-
-def _step(batch: Batch) -> None:
-    for _, event in batch.step():
-        if isinstance(event, GenerationError):
-            raise event
 
 
 def _sum(one: SpeculationCounts, other: SpeculationCounts) -> SpeculationCounts:

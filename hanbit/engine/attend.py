@@ -58,7 +58,7 @@ class PagedAttend:
     def begin(self, parts: Sequence[Part[Any]]) -> None:
         """These parts are fed, one after another."""
         size = self.cache.block_size
-        slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, _end(part))]
+        slots = [part.blocks[at // size] * size + at % size for part in parts for at in range(part.start, part.last)]
         self.slots = torch.tensor(slots, device=self.device)
         self.views = {kind: self._views(parts, kind) for kind in self.kinds}
 
@@ -66,7 +66,7 @@ class PagedAttend:
         views, first = [], 0
         single, rows = [], []
         for part in parts:
-            end = first + _end(part) - part.start
+            end = first + part.num_rows
             if end - first == 1:
                 single.append(part)
                 rows.append(first)
@@ -80,9 +80,9 @@ class PagedAttend:
 
     def _view_of_prompt(self, part: Part[Any], rows: slice, kind: Kind) -> View:
         window, slopes = kind
-        last = _end(part)
-        is_kept = not self.cache.shape.is_int8  # else what was rounded is looked at, wherever a prompt is cut
-        if part.start == 0 and (window is None or last <= window) and slopes is None and is_kept:
+        last = part.last
+        is_exact = not self.cache.shape.is_int8  # else what was rounded is looked at, wherever a prompt is cut
+        if part.start == 0 and (window is None or last <= window) and slopes is None and is_exact:
             return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
         begin = 0 if window is None else max(0, part.start + 1 - window)
         queries = torch.arange(part.start, last, device=self.device).unsqueeze(1)
@@ -119,11 +119,6 @@ class PagedAttend:
         if slopes is not None:
             return biased_mask(is_seen, back, slopes, self.dtype)
         return torch.zeros(back.shape, dtype=self.dtype, device=self.device).masked_fill_(~is_seen, float("-inf"))
-
-
-def _end(part: Part[Any]) -> int:
-    """Behind its last position, the draft's included."""
-    return part.end + len(part.draft)
 
 
 class LayerFunction:

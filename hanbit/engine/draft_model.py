@@ -47,10 +47,6 @@ class _Text:
     num_fed: int = 0
     highest: int = 0
     adapter: JoinedAdapter | None = None
-    longest: int = 0
-    priority: int = 0
-    deadline: float | None = None
-    root: bytes = b""
     reads_all: bool = False
 
     def follow(self, tokens: list[int]) -> None:

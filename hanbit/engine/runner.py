@@ -11,14 +11,20 @@ from hanbit.engine.attend import PagedAttend, kind_of
 from hanbit.engine.fuse import JoinedAttention, JoinedBlock
 from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.native_step import NativeStep, fits
-from hanbit.engine.scheduler import Part, Request
+from hanbit.engine.scheduler import Part
 from hanbit.models.layers.decoder import Decoder
 
 KV_CACHE_DTYPES = ("auto", "int8")  # auto: as the model computes
 
 
-class Fed(Request, Protocol):
-    """A request as the model needs it."""
+class Fed(Protocol):
+    """A sequence as the model needs it."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def reads_all(self) -> bool: ...
 
     @property
     def adapter(self) -> JoinedAdapter | None: ...
@@ -55,20 +61,20 @@ class Runner:
         return logits
 
     def _is_native(self, part: Part[Fed]) -> bool:
-        return self.step is not None and part.request.adapter is None and self.step.takes(_num_rows(part))
+        return self.step is not None and part.request.adapter is None and self.step.takes(part.num_rows)
 
     def _natively(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         assert self.step is not None
         tokens, positions = _rows(parts)
-        blocks = [part.blocks for part in parts for _ in range(_num_rows(part))]
+        blocks = [part.blocks for part in parts for _ in range(part.num_rows)]
         return self.step(tokens, positions, blocks, _wanted_rows(parts))
 
     def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         self.attend.begin(parts)
         self.attend.adapters = of_rows(
-            [part.request.adapter for part in parts for _ in range(_num_rows(part))], self.device
+            [part.request.adapter for part in parts for _ in range(part.num_rows)], self.device
         )
         tokens, positions = map(self._column, _rows(parts))
         hidden = self.model.trunk(self.model.embed(tokens, positions), positions, self.attend)
@@ -98,14 +104,10 @@ def _is_whole(part: Part[Fed]) -> bool:
     return part.end == len(part.request.tokens)
 
 
-def _num_rows(part: Part[Fed]) -> int:
-    return part.end + len(part.draft) - part.start
-
-
 def _rows(parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
     """Tokens and positions, part by part."""
     tokens = [token for part in parts for token in (*part.request.tokens[part.start : part.end], *part.draft)]
-    return tokens, [position for part in parts for position in range(part.start, part.end + len(part.draft))]
+    return tokens, [position for part in parts for position in range(part.start, part.last)]
 
 
 def _num_wanted(part: Part[Fed]) -> int:
@@ -115,7 +117,7 @@ def _num_wanted(part: Part[Fed]) -> int:
 
 def _wanted_rows(parts: Sequence[Part[Fed]]) -> list[int]:
     """Places of those rows among the rows of all parts."""
-    ends = accumulate(map(_num_rows, parts))
+    ends = accumulate(part.num_rows for part in parts)
     return [row for part, end in zip(parts, ends, strict=True) for row in range(end - _num_wanted(part), end)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hanbit.common.errors import GenerationError
+from hanbit.engine.rules import check, is_whole
 from hanbit.engine.structured_outputs import StructuredOutputs
 
 MOST_LOGPROBS = 20  # as OpenAI has it
@@ -78,39 +79,39 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         right = _is_finite(self.temperature) and self.temperature >= 0
-        _check("temperature", self.temperature, right, "0 (greedy) or more")
-        _check("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
+        check("temperature", self.temperature, right, "0 (greedy) or more")
+        check("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
         right = _is_number(self.top_p_decay) and 0 < self.top_p_decay <= 1
-        _check("top_p_decay", self.top_p_decay, right, "above 0 and at most 1, which changes nothing")
+        check("top_p_decay", self.top_p_decay, right, "above 0 and at most 1, which changes nothing")
         most = 1 if self.top_p_decay == 1 else self.top_p
         right = _is_number(self.top_p_min) and 0 < self.top_p_min <= most
-        _check("top_p_min", self.top_p_min, right, f"above 0 and at most top_p={most}")
-        ids = (self.top_p_reset_ids,) if _is_whole(self.top_p_reset_ids, 0) else self.top_p_reset_ids
-        right = isinstance(ids, Sequence) and all(_is_whole(id, 0) for id in ids)
-        _check("top_p_reset_ids", ids, right, "a token id or a list of them")
+        check("top_p_min", self.top_p_min, right, f"above 0 and at most top_p={most}")
+        ids = (self.top_p_reset_ids,) if is_whole(self.top_p_reset_ids, 0) else self.top_p_reset_ids
+        right = isinstance(ids, Sequence) and all(is_whole(id, 0) for id in ids)
+        check("top_p_reset_ids", ids, right, "a token id or a list of them")
         object.__setattr__(self, "top_p_reset_ids", tuple(ids))
-        _check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
-        _check("top_k", self.top_k, _is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
-        _check("seed", self.seed, self.seed is None or _is_whole(self.seed, 0), "a whole number from 0")
+        check("min_p", self.min_p, _is_number(self.min_p) and 0 <= self.min_p <= 1, "from 0 to 1")
+        check("top_k", self.top_k, is_whole(self.top_k, -1), "a whole number, 0 or -1 for all tokens")
+        check("seed", self.seed, self.seed is None or is_whole(self.seed, 0), "a whole number from 0")
         least = 1 if self.prompt_logprobs is None else 0
-        right = self.max_tokens is None or _is_whole(self.max_tokens, least)
-        _check("max_tokens", self.max_tokens, right, f"a whole number from {least}")
-        _check("min_tokens", self.min_tokens, _is_whole(self.min_tokens, 0), "a whole number from 0")
+        right = self.max_tokens is None or is_whole(self.max_tokens, least)
+        check("max_tokens", self.max_tokens, right, f"a whole number from {least}")
+        check("min_tokens", self.min_tokens, is_whole(self.min_tokens, 0), "a whole number from 0")
         right = _is_finite(self.repetition_penalty) and self.repetition_penalty > 0
-        _check("repetition_penalty", self.repetition_penalty, right, "above 0; 1 changes nothing")
+        check("repetition_penalty", self.repetition_penalty, right, "above 0; 1 changes nothing")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
-            _check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
+            check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
-            right = value is None or (_is_whole(value, 0) and value <= MOST_LOGPROBS)
-            _check(name, value, right, f"a whole number from 0 to {MOST_LOGPROBS}")
+            right = value is None or (is_whole(value, 0) and value <= MOST_LOGPROBS)
+            check(name, value, right, f"a whole number from 0 to {MOST_LOGPROBS}")
         right = isinstance(self.structured_outputs, StructuredOutputs | None)
-        _check("structured_outputs", self.structured_outputs, right, "StructuredOutputs")
-        _check("n", self.n, _is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
+        check("structured_outputs", self.structured_outputs, right, "StructuredOutputs")
+        check("n", self.n, is_whole(self.n, 1) and self.n <= MOST_CHOICES, f"a whole number from 1 to {MOST_CHOICES}")
         self._check_beams()
-        right = self.best_of is None or (_is_whole(self.best_of, self.n) and self.best_of <= MOST_CHOICES)
-        _check("best_of", self.best_of, right, f"a whole number from n={self.n} to {MOST_CHOICES}")
+        right = self.best_of is None or (is_whole(self.best_of, self.n) and self.best_of <= MOST_CHOICES)
+        check("best_of", self.best_of, right, f"a whole number from n={self.n} to {MOST_CHOICES}")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         object.__setattr__(self, "bad_words", _bad_words(self.bad_words))
         object.__setattr__(self, "stop", _stops(self.stop))
@@ -118,17 +119,17 @@ class SamplingParams:
             object.__setattr__(self, "top_k", 0)
 
     def _check_beams(self) -> None:
-        right = _is_whole(self.num_beams, 1) and self.num_beams <= MOST_BEAMS
-        _check("num_beams", self.num_beams, right, f"a whole number from 1 to {MOST_BEAMS}")
+        right = is_whole(self.num_beams, 1) and self.num_beams <= MOST_BEAMS
+        check("num_beams", self.num_beams, right, f"a whole number from 1 to {MOST_BEAMS}")
         right = _is_finite(self.length_penalty) and -8 <= self.length_penalty <= 8
-        _check("length_penalty", self.length_penalty, right, "from -8 to 8")
+        check("length_penalty", self.length_penalty, right, "from -8 to 8")
         right = isinstance(self.early_stopping, bool) or self.early_stopping == "never"
-        _check("early_stopping", self.early_stopping, right, 'true, false or "never"')
+        check("early_stopping", self.early_stopping, right, 'true, false or "never"')
         if self.num_beams > 1:
-            _check("n", self.n, self.n <= self.num_beams, f"at most num_beams={self.num_beams}")
-            _check("best_of", self.best_of, self.best_of is None, "left out beside num_beams")
+            check("n", self.n, self.n <= self.num_beams, f"at most num_beams={self.num_beams}")
+            check("best_of", self.best_of, self.best_of is None, "left out beside num_beams")
             right = self.prompt_logprobs is None
-            _check("prompt_logprobs", self.prompt_logprobs, right, "left out beside num_beams")
+            check("prompt_logprobs", self.prompt_logprobs, right, "left out beside num_beams")
 
     @property
     def is_greedy(self) -> bool:
@@ -153,20 +154,11 @@ def _is_finite(value: Any) -> bool:
     return _is_number(value) and math.isfinite(value)
 
 
-def _is_whole(value: Any, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _check(name: str, value: Any, is_right: bool, rule: str) -> None:
-    if not is_right:
-        raise GenerationError(f"{name}={value!r} must be {rule}")
-
-
 def _biases(biases: Any) -> dict[int, float]:
-    _check("logit_bias", biases, isinstance(biases, Mapping), "token ids with a number each")
+    check("logit_bias", biases, isinstance(biases, Mapping), "token ids with a number each")
     for id, bias in biases.items():
-        right = _is_whole(id, 0) and _is_finite(bias) and -100 <= bias <= 100
-        _check("logit_bias", {id: bias}, right, "token ids with a number from -100 to 100 each")
+        right = is_whole(id, 0) and _is_finite(bias) and -100 <= bias <= 100
+        check("logit_bias", {id: bias}, right, "token ids with a number from -100 to 100 each")
     return dict(biases)
 
 
@@ -175,10 +167,10 @@ def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
     words = (words,) if isinstance(words, str) else words
     rule = f"a list of at most {MOST_BAD_WORDS} texts or lists of token ids, of 1 to {LONGEST_BAD_WORD} each"
     right = isinstance(words, Sequence) and len(words) <= MOST_BAD_WORDS
-    _check("bad_words", words, right, rule)
+    check("bad_words", words, right, rule)
     for word in words:
-        right = isinstance(word, str) or (isinstance(word, Sequence) and all(_is_whole(id, 0) for id in word))
-        _check("bad_words", word, right and 0 < len(word) <= LONGEST_BAD_WORD, rule)
+        right = isinstance(word, str) or (isinstance(word, Sequence) and all(is_whole(id, 0) for id in word))
+        check("bad_words", word, right and 0 < len(word) <= LONGEST_BAD_WORD, rule)
     return tuple(word if isinstance(word, str) else tuple(word) for word in words)
 
 

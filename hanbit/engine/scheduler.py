@@ -54,7 +54,7 @@ class Request(Protocol):
 
 
 R = TypeVar("R", bound=Request)
-R_co = TypeVar("R_co", bound=Request, covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Part(Generic[R_co]):
+class Part(Generic[T_co]):
     """Positions start..end of a request are to be fed. `blocks`: of its positions from 0 on, to be read and written.
     `draft`: tokens that may follow its own, to be fed behind them."""
 
-    request: R_co
+    request: T_co
     start: int
     end: int
     blocks: "array[int]"
     draft: tuple[int, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """Behind the last position that is fed, the draft's included."""
+        return self.end + len(self.draft)
+
+    @property
+    def num_rows(self) -> int:
+        return self.last - self.start
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanbit.common.errors import GenerationError
+from hanbit.engine.rules import check, is_whole
 
 METHODS = ("none", "prompt_lookup", "draft")
 MOST_GUESSED = 31  # with the newest token 32 rows: what a native step takes of one sequence (native_step.py)
@@ -30,17 +30,17 @@ class Speculation:
     disable_by_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        _check("speculation", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
+        check("speculation", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
         count, shortest, longest = self.num_speculative_tokens, self.prompt_lookup_min, self.prompt_lookup_max
         rule = f"a whole number from 1 to {MOST_GUESSED}"
-        _check("num_speculative_tokens", count, _is_whole(count, 1) and count <= MOST_GUESSED, rule)
-        _check("prompt_lookup_min", shortest, _is_whole(shortest, 1), "a whole number from 1")
+        check("num_speculative_tokens", count, is_whole(count, 1) and count <= MOST_GUESSED, rule)
+        check("prompt_lookup_min", shortest, is_whole(shortest, 1), "a whole number from 1")
         rule = f"a whole number from prompt_lookup_min={shortest} to {_LONGEST_RUN}"
-        _check("prompt_lookup_max", longest, _is_whole(longest, shortest) and longest <= _LONGEST_RUN, rule)
+        check("prompt_lookup_max", longest, is_whole(longest, shortest) and longest <= _LONGEST_RUN, rule)
         size = self.disable_by_batch_size
-        _check("disable_by_batch_size", size, size is None or _is_whole(size, 2), "a whole number from 2, or left out")
+        check("disable_by_batch_size", size, size is None or is_whole(size, 2), "a whole number from 2, or left out")
         rule = "a model's folder for speculation=draft, and left out for another"
-        _check("draft_model", self.draft_model, (self.draft_model is not None) == (self.method == "draft"), rule)
+        check("draft_model", self.draft_model, (self.draft_model is not None) == (self.method == "draft"), rule)
 
 
 _LONGEST_RUN = 32  # tokens; every length in between is kept for every place of a text
@@ -49,12 +49,3 @@ _LONGEST_RUN = 32  # tokens; every length in between is kept for every place of 
 def speculation_of(value: "Speculation | str") -> Speculation:
     """A method's name alone stands for it with the usual numbers."""
     return value if isinstance(value, Speculation) else Speculation(value)
-
-
-def _is_whole(value: object, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _check(name: str, value: object, is_right: bool, rule: str) -> None:
-    if not is_right:
-        raise GenerationError(f"{name}={value!r} must be {rule}")

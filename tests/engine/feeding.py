@@ -20,10 +20,6 @@ class Row:
     tokens: list[int]
     blocks: "array[int]"
     adapter: JoinedAdapter | None = None
-    longest: int = 0
-    priority: int = 0
-    deadline: float | None = None
-    root: bytes = b""
     reads_all: bool = False
 
 
@@ -65,3 +61,22 @@ class Rows:
         logits = [found for found in self.runner.feed(parts) if found is not None]
         assert len(logits) == len(parts)
         return torch.stack(logits)
+
+
+def drawn(length: int, vocabulary: int, seed: int = 3) -> list[int]:
+    """Token ids."""
+    return torch.randint(vocabulary, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def logits_of(rows: Rows, vocabulary: int, is_native: bool = True) -> torch.Tensor:
+    """A prompt of 20 tokens, then 6 single ones; [7, vocabulary]."""
+    tokens, step = drawn(26, vocabulary), rows.runner.step
+    rows.runner.step = step if is_native else None
+    found = [rows.prefill(0, tokens[:20], 0, 20)]
+    found += [rows.decode([tokens[place]], [place])[0] for place in range(20, 26)]
+    rows.runner.step = step
+    return torch.stack([one for one in found if one is not None])
+
+
+def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())

@@ -12,10 +12,13 @@ from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.llm import LLM
 from hanbit.engine.runner import cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.kernels.library import native, why_not
 from hanbit.models.layers.decoder import Decoder
-from tests.engine.feeding import Rows
+from tests.engine import feeding
+from tests.engine.feeding import Rows, drawn, error_of
 from tests.engine.folders import VOCABULARY, write_folder
 
+needs_kernels = pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
 
@@ -31,33 +34,20 @@ def model(folder: Path) -> Decoder:
     return fuse(load_model(folder))
 
 
-def tokens_of(length: int, seed: int = 3) -> list[int]:
-    return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
 def logits_of(rows: Rows, is_native: bool = True) -> torch.Tensor:
-    """A prompt of 20 tokens, then 6 single ones; [7, vocabulary]."""
-    tokens, step = tokens_of(26), rows.runner.step
-    rows.runner.step = step if is_native else None
-    found = [rows.prefill(0, tokens[:20], 0, 20)]
-    found += [rows.decode([tokens[place]], [place])[0] for place in range(20, 26)]
-    rows.runner.step = step
-    return torch.stack([one for one in found if one is not None])
-
-
-def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+    return feeding.logits_of(rows, VOCABULARY, is_native)
 
 
 def codes_of(slab: torch.Tensor) -> torch.Tensor:
     return slab[..., :-4].view(torch.int8)
 
 
+@needs_kernels
 def test_both_ways_write_and_read_the_same_numbers(model: Decoder) -> None:
-    native, torchs = Rows(model, 1, 32, "int8"), Rows(model, 1, 32, "int8")
-    found, wanted, exact = logits_of(native), logits_of(torchs, is_native=False), logits_of(Rows(model, 1, 32))
+    natives, torchs = Rows(model, 1, 32, "int8"), Rows(model, 1, 32, "int8")
+    found, wanted, exact = logits_of(natives), logits_of(torchs, is_native=False), logits_of(Rows(model, 1, 32))
     assert error_of(found, wanted) < 0.3 * error_of(wanted, exact), "a tie may go either way"
-    first, other = (rows.runner.cache.keys[0] for rows in (native, torchs))  # of the first layer
+    first, other = (rows.runner.cache.keys[0] for rows in (natives, torchs))  # of the first layer
     steps = (codes_of(first).int() - codes_of(other).int()).abs()
     assert steps.max() <= 1
     assert (steps == 0).float().mean() > 0.99
@@ -65,15 +55,15 @@ def test_both_ways_write_and_read_the_same_numbers(model: Decoder) -> None:
     torch.testing.assert_close(*scales, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("is_native", [pytest.param(True, marks=needs_kernels), False])
 def test_logits_are_near_to_those_of_a_cache_that_rounds_nothing(model: Decoder, is_native: bool) -> None:
     wanted, found = logits_of(Rows(model, 1, 32), is_native), logits_of(Rows(model, 1, 32, "int8"), is_native)
     assert 0 < error_of(found, wanted) < 0.03
 
 
-@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("is_native", [pytest.param(True, marks=needs_kernels), False])
 def test_a_prompt_may_be_cut_anywhere(model: Decoder, is_native: bool) -> None:
-    tokens, rows = tokens_of(30), Rows(model, 4, 32, "int8")
+    tokens, rows = drawn(30, VOCABULARY), Rows(model, 4, 32, "int8")
     if not is_native:
         rows.runner.step = None
     wanted = rows.prefill(0, tokens, 0, 30)
@@ -88,14 +78,14 @@ def test_a_prompt_may_be_cut_anywhere(model: Decoder, is_native: bool) -> None:
 
 
 def test_answers_together_are_those_alone(folder: Path) -> None:
-    prompts = [tokens_of(length, seed=length) for length in (3, 17, 40)]
+    prompts = [drawn(length, VOCABULARY, seed=length) for length in (3, 17, 40)]
     alone = [LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0] for prompt in prompts]
     together = LLM(folder, kv_cache_dtype="int8").generate(prompts, GREEDY)
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
 
 
 def test_guesses_change_nothing(folder: Path) -> None:
-    prompt = tokens_of(6) * 4
+    prompt = drawn(6, VOCABULARY) * 4
     plain = LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0]
     guessed = LLM(folder, kv_cache_dtype="int8", speculation="prompt_lookup").generate([prompt], GREEDY)[0]
     assert guessed.token_ids == plain.token_ids
@@ -134,14 +124,14 @@ def test_what_is_written_is_read(dtype: torch.dtype) -> None:
 
 def test_an_answer_whose_logits_are_no_numbers_leaves_none_behind(folder: Path) -> None:
     llm = LLM(folder, kv_cache_dtype="int8", num_blocks=4)
-    output = llm.generate([tokens_of(5)], GREEDY)[0]
+    output = llm.generate([drawn(5, VOCABULARY)], GREEDY)[0]
     weight = llm.model.norm.weight
     kept = weight.clone()
     weight.fill_(float("nan"))
     with pytest.raises(GenerationError, match="not numbers"):
-        llm.generate([tokens_of(20, seed=9)], GREEDY)
+        llm.generate([drawn(20, VOCABULARY, seed=9)], GREEDY)
     weight.copy_(kept)
-    assert llm.generate([tokens_of(5)], GREEDY)[0].token_ids == output.token_ids
+    assert llm.generate([drawn(5, VOCABULARY)], GREEDY)[0].token_ids == output.token_ids
 
 
 def test_another_dtype_is_refused(folder: Path) -> None:

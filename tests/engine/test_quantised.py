@@ -22,7 +22,8 @@ from hanbit.formats.gguf.blocks import Blocks, read_blocks, write_blocks
 from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import native, why_not
 from tests.convert.gguf_models import ROWS, huggingface_tensors, write_gguf
-from tests.engine.feeding import Rows
+from tests.engine import feeding
+from tests.engine.feeding import Rows, drawn, error_of
 from tests.engine.test_adapters import write_adapter
 
 pytestmark = pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
@@ -41,22 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder_of(tmp_path_factory.mktemp("quantised"))
 
 
-def tokens_of(length: int) -> list[int]:
-    return torch.randint(ROWS, (length,), generator=torch.Generator().manual_seed(3)).tolist()
-
-
-def logits_of(runner: Rows, is_native: bool = True) -> torch.Tensor:
-    """A prompt of 20 tokens, then 6 single ones; [7, vocabulary]."""
-    tokens, step = tokens_of(26), runner.runner.step
-    runner.runner.step = step if is_native else None
-    found = [runner.prefill(0, tokens[:20], 0, 20)]
-    found += [runner.decode([tokens[place]], [place])[0] for place in range(20, 26)]
-    runner.runner.step = step
-    return torch.stack([one for one in found if one is not None])
-
-
-def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def logits_of(rows: Rows, is_native: bool = True) -> torch.Tensor:
+    return feeding.logits_of(rows, ROWS, is_native)
 
 
 def rounded(numbers: torch.Tensor) -> torch.Tensor:
@@ -107,7 +94,7 @@ def test_logits_differ_from_float32_as_rounded_inputs_do(
 
 def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whatever_is_beside_it(folder: Path) -> None:
     """So an answer that was sent away and is read anew goes on as if it had stayed."""
-    tokens, rows = tokens_of(60), Rows(fuse(load_blocks(folder)), 4, 64)
+    tokens, rows = drawn(60, ROWS), Rows(fuse(load_blocks(folder)), 4, 64)
     wanted = rows.prefill(0, tokens, 0, 60)
     assert wanted is not None
     for row, cuts in enumerate([(1, 2, 30), (7, 59), tuple(range(1, 60))], start=1):
@@ -134,7 +121,7 @@ def test_the_blocks_themselves_are_multiplied(folder: Path) -> None:
 
 
 def test_rows_answered_together_have_the_logits_they_have_alone(folder: Path) -> None:
-    tokens, lengths, model = tokens_of(30), [3, 17, 9], fuse(load_blocks(folder))
+    tokens, lengths, model = drawn(30, ROWS), [3, 17, 9], fuse(load_blocks(folder))
 
     def read(runner: Rows, row: int, length: int) -> None:
         runner.prefill(row, tokens[:length], 0, length)
@@ -161,7 +148,7 @@ def test_kept_blocks_are_used_unless_told_otherwise(folder: Path, caplog: pytest
 
 def test_answers_by_prompt_and_in_a_batch_are_the_same(folder: Path) -> None:
     llm = LLM(folder, device="cpu")
-    prompts = [tokens_of(length) for length in (4, 11, 7)]
+    prompts = [drawn(length, ROWS) for length in (4, 11, 7)]
     together = [output.token_ids for output in llm.generate(prompts, GREEDY)]
     assert together == [llm.generate([prompt], GREEDY)[0].token_ids for prompt in prompts]
 
@@ -224,7 +211,7 @@ def test_adapter_on_a_quantised_model_changes_it_as_the_exact_one(folder: Path, 
         llm.add_adapter("a", tmp_path)
         adapter, runner = llm._adapters["a"], Rows(llm.model, 2, 32)
         for row, one in enumerate((adapter, None)):
-            runner.prefill(row, tokens_of(9), 0, 9, one)
+            runner.prefill(row, drawn(9, ROWS), 0, 9, one)
         return runner.decode([5, 5], [9, 9], [adapter, None])
 
     found, exact = logits("blocks"), logits("none")

@@ -162,11 +162,11 @@ void keep_bytes(const float* head, int64_t head_dim, uint8_t* into) {
         strange += head[i] - head[i];
     }
     const bool is_finite = strange == 0;
-    const float factor = is_finite && largest > 1e-30f ? 127.0f / largest : 0.0f, large = 12582912.0f;  // as in blocks.cpp
+    const float factor = is_finite && largest > SMALLEST ? LARGEST_INT8 / largest : 0.0f;
     int8_t* numbers = reinterpret_cast<int8_t*>(into);
     for (int64_t i = 0; i < head_dim; ++i)
-        numbers[i] = static_cast<int8_t>(is_finite ? (head[i] * factor + large) - large : 0.0f);
-    const float scale = (factor == 0.0f ? 0.0f : largest / 127.0f) + strange;
+        numbers[i] = static_cast<int8_t>(is_finite ? (head[i] * factor + ROUNDER) - ROUNDER : 0.0f);
+    const float scale = (factor == 0.0f ? 0.0f : largest / LARGEST_INT8) + strange;
     memcpy(into + head_dim, &scale, sizeof scale);
 }
 

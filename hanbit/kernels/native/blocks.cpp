@@ -28,7 +28,12 @@ constexpr int rows_at_once(Kind kind) {
 
 // Bytes of a block's numbers
 constexpr int64_t number_bytes(Kind kind) {
-    return kind == hanbit::Q8_0 ? BYTES : kind == hanbit::Q5_0 ? NIBBLES + CHUNK : kind == hanbit::Q6_K ? NIBBLES + 2 * CHUNK : NIBBLES;
+    switch (kind) {
+        case hanbit::Q8_0: return BYTES;
+        case hanbit::Q5_0: return NIBBLES + CHUNK;
+        case hanbit::Q6_K: return NIBBLES + 2 * CHUNK;
+        default: return NIBBLES;
+    }
 }
 
 // ROWS quantised rows of the input
@@ -173,12 +178,6 @@ void product_of(const uint8_t* input, int64_t rows, const uint8_t* weight, int64
         if (rows > 0) product_of<KIND, ROWS / 2>(input, rows, weight, in, outs, output, output_stride);
 }
 
-// To the nearest whole number, for |x| < 2^22: what is behind the point does not fit beside 1.5 2^23
-inline Vector rounded(Vector x) {
-    const Vector large = Vector{} + 12582912.0f;
-    return (x + large) - large;
-}
-
 typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
 
 inline Vector absolute(Vector x) { return x < 0.0f ? -x : x; }
@@ -197,10 +196,10 @@ void quantise_block(const float* input, int8_t* numbers, Side* side) {
     for (int lane = 0; lane < WIDTH; ++lane) largest = most[lane] > largest ? most[lane] : largest;
     const float found = sum(strange);
     const bool is_finite = found == 0;
-    const float factor = is_finite && largest > 1e-30f ? 127.0f / largest : 0.0f;
+    const float factor = is_finite && largest > SMALLEST ? LARGEST_INT8 / largest : 0.0f;
     Integers sums[2] = {};  // of the first 16 numbers, and of the others
     for (int i = 0; i < COUNT; ++i) {
-        const Vector nearest = is_finite ? rounded(parts[i] * factor) : Vector{};
+        const Vector nearest = is_finite ? (parts[i] * factor + ROUNDER) - ROUNDER : Vector{};
         const Integers whole = __builtin_convertvector(nearest, Integers);
         sums[i / (COUNT / 2)] += whole;
         const Bytes bytes = __builtin_convertvector(whole, Bytes);
@@ -208,7 +207,7 @@ void quantise_block(const float* input, int8_t* numbers, Side* side) {
     }
     int32_t first = 0, second = 0;
     for (int lane = 0; lane < WIDTH; ++lane) first += sums[0][lane], second += sums[1][lane];
-    side->scale = (factor == 0.0f ? 0.0f : largest / 127.0f) + found;
+    side->scale = (factor == 0.0f ? 0.0f : largest / LARGEST_INT8) + found;
     side->scaled_sum = side->scale * static_cast<float>(first + second);
     side->minus_8_sums = -8 * (first + second);
     side->minus_8_first_sums = -8 * first;

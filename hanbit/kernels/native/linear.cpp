@@ -7,8 +7,8 @@
 namespace hanbit {
 namespace {
 
-// A core reads memory fastest where it goes on: with 144 KiB at a time two cores make 3 to 8% more tokens than with 36. But
-// the last chunk is one that the others wait for, and each thread should have CHUNKS_EACH.
+// A core reads memory fastest where it goes on: with 144 KiB at a time two cores make 3 to 8% more tokens than with 36.
+// But the last chunk is one that the others wait for, and each thread should have CHUNKS_EACH.
 constexpr int64_t SMALLEST_CHUNK = 36 << 10, LARGEST_CHUNK = 144 << 10, CHUNKS_EACH = 2;  // bytes
 constexpr int64_t OUTS_AT_ONCE = 12;  // what the tiles of every instruction set divide (kernels.cpp)
 constexpr int64_t ROWS_QUANTISED_AT_ONCE = 8;

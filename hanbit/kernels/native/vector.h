@@ -32,6 +32,10 @@ inline Vector load(const float* from) {  // aligned or not
 
 inline void store(float* to, Vector vector) { memcpy(to, &vector, sizeof vector); }
 
+// How numbers become int8: the largest of some becomes 127, unless all are so small that 127 over it is no number. A
+// number of less than 2^22 becomes whole when ROUNDER is added and taken off: 1.5 2^23 leaves no room behind the point.
+constexpr float LARGEST_INT8 = 127.0f, SMALLEST = 1e-30f, ROUNDER = 12582912.0f;
+
 // Lanes of two vectors, those of the second one numbered on
 #if defined(__clang__) || __GNUC__ >= 12
 #define HANBIT_LANES(left, right, ...) __builtin_shufflevector(left, right, __VA_ARGS__)
