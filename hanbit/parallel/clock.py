@@ -2,8 +2,8 @@
 
 Phases nest, and the inner one takes the time from the outer: a collective in the forward pass is communication, and
 what a pipeline's schedule spends outside of its stage's passes is waiting. On a GPU the moments are events of its
-stream, read once after the step, so that nothing waits for the device because it is measured. What FSDP2 sends by
-itself, and collectives inside of compiled graphs, count as the phase around them.
+stream, read once after the step, so that nothing waits for the device because it is measured. Collectives inside of
+compiled graphs count as the phase around them.
 """
 
 import contextlib
@@ -76,6 +76,18 @@ class StepClock:
                 self._marks.append((self._open[-1], end))
             if phase is not Phase.PIPELINE_IDLE:  # `stop` knows when a pipeline waits
                 self._keep(phase, name or phase, begin, end, about)
+
+    @contextlib.contextmanager
+    def beside(self, name: str, **about: int) -> Iterator[None]:
+        """A span of what another stream of the device does meanwhile: it takes no time from any phase."""
+        if self._recorded_since is None:
+            yield
+            return
+        begin = self._mark()
+        try:
+            yield
+        finally:
+            self._keep(Phase.COMMUNICATION, name, begin, self._mark(), about)
 
     def stop(self) -> dict[Phase, float]:
         """Seconds by phase since the start; together they are the whole step. On a GPU it waits for the last event."""

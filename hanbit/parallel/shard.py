@@ -13,6 +13,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 from hanbit.models.layers.experts import Experts
 from hanbit.models.plan import Plan
 from hanbit.parallel.grid import Grid
+from hanbit.parallel.shard_clock import put_on_clock
 from hanbit.parallel.stage import Stage
 
 
@@ -34,6 +35,7 @@ def shard_over_data(stage: Stage, plan: Plan, grid: Grid, reshard: bool, offload
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+            put_on_clock(module)
 
 
 def _shard_experts(stage: Stage, grid: Grid, reshard: bool, settings: dict[str, Any]) -> set[nn.Parameter]:

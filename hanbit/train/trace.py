@@ -16,12 +16,21 @@ from hanbit.common.atomic import write_text
 from hanbit.config.recipe import TraceSection
 from hanbit.parallel.agree import to_first
 from hanbit.parallel.clock import CLOCK, Phase, Span
+from hanbit.parallel.collectives import Purpose
 from hanbit.parallel.grid import Grid
 
 logger = logging.getLogger(__name__)
 
-STEP, COMMUNICATION, WAITING, FIRST_STAGE = range(4)
-LANES = {STEP: "step", COMMUNICATION: "communication", WAITING: "waiting in the pipeline"}
+STEP, COMMUNICATION, GATHERING, REDUCING, WAITING, FIRST_STAGE = range(6)
+LANES = {
+    STEP: "step",
+    COMMUNICATION: "communication",
+    GATHERING: "FSDP2 gathers weights",
+    REDUCING: "FSDP2 reduces gradients",
+    WAITING: "waiting in the pipeline",
+}
+_BESIDE: dict[str, int] = {Purpose.SHARD_GATHER: GATHERING, Purpose.SHARD_REDUCE: REDUCING}
+"""What a GPU sends on streams of their own crosses the rest, which a viewer drops in one lane."""
 
 
 class Recording(NamedTuple):
@@ -81,7 +90,7 @@ def text_of(recordings: Sequence[Recording]) -> str:
 
 def lane_of(span: Span) -> int:
     if span.phase is Phase.COMMUNICATION:
-        return COMMUNICATION
+        return _BESIDE.get(span.name, COMMUNICATION)
     if span.phase is Phase.PIPELINE_IDLE:
         return WAITING
     return FIRST_STAGE + span.about["stage"] if "stage" in span.about else STEP

@@ -121,3 +121,19 @@ def test_without_a_recording_the_clock_keeps_no_mark_of_a_phase_in_itself() -> N
                 pass
     clock.stop()
     assert len(moments) == 4
+
+
+def test_what_goes_on_beside_is_in_the_picture_and_in_no_phase() -> None:
+    hands = Hands()
+    clock = StepClock(hands)
+    with clock.beside("data.shard_gather", bytes=1):  # nobody records
+        hands.now += 1
+    clock.record(CPU)
+    clock.start(CPU)
+    with clock.phase(Phase.FORWARD_BACKWARD):
+        hands.now += 1
+        with clock.beside("data.shard_gather", bytes=64):
+            hands.now += 2
+    found = clock.stop()
+    assert found[Phase.FORWARD_BACKWARD] == sum(found.values()) == 3
+    assert clock.recorded()[0] == (Phase.COMMUNICATION, "data.shard_gather", 1, 2, {"bytes": 64})

@@ -25,6 +25,7 @@ LAYOUTS = {
     "sequence": ("llama/base", ["parallel.tensor=2", "parallel.sequence=true"]),
     "context": ("llama/base", ["parallel.context=2"]),
     "expert": ("mixtral/base", ["parallel.expert=2", "model.experts=4"]),
+    "shard": ("llama/base", ["parallel.data=2", "parallel.shard=3"]),
 }
 
 
@@ -110,3 +111,16 @@ def test_rows_that_travel_to_experts_are_on_the_clock(pictures: Any) -> None:
     assert purposes["data.replica_gradient"] == 1
     rows = 2 * HIDDEN_BYTES  # every token of a micro-batch goes to 2 experts
     assert sent(events, 0)["expert.dispatch", rows] >= LAYERS * 2
+
+
+def test_what_fsdp2_gathers_and_reduces_is_on_the_clock_with_its_bytes(pictures: Any) -> None:
+    events, _ = pictures["shard"]
+    lanes = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    own = [event for event in complete(events) if event["pid"] == 1]
+    gathers = [event for event in own if lanes[1, event["tid"]] == "FSDP2 gathers weights"]
+    reductions = [event for event in own if lanes[1, event["tid"]] == "FSDP2 reduces gradients"]
+    # 2 micro-batches: each block forward and again for backward; what is outside of blocks stays in between
+    assert Counter(event["name"] for event in gathers) == {"data.shard_gather": 2 * (2 * LAYERS + 1)}
+    assert Counter(event["name"] for event in reductions) == {"data.shard_reduce": LAYERS + 1}
+    parameters = sum(event["args"]["bytes"] for event in reductions) // 4
+    assert sum(event["args"]["bytes"] for event in gathers[: LAYERS + 1]) == 4 * parameters // 2
