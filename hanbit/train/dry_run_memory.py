@@ -86,7 +86,7 @@ def _with_precision(recipe: Recipe) -> Recipe:
 
 def _continued(recipe: Recipe, rank: int) -> Moments:
     """Traced with few layers and few micro-batches where the recipe has more, each then continued by itself."""
-    count, (few, more) = micro_batches(recipe), _straight_from(recipe)
+    count, (few, more) = micro_batches(recipe), _straight_from(recipe, rank)
     few = min(few, count)
     taken = removable(recipe, rank)
     total = first = trace(with_fewer(recipe, taken), rank, few)
@@ -110,13 +110,15 @@ def _grown(moments: tuple[Bytes, ...], left: tuple[Bytes, ...]) -> tuple[Bytes, 
     )
 
 
-def _straight_from(recipe: Recipe) -> tuple[int, int]:
-    """Micro-batches that fill the pipeline and add to its gradients; so many more always add the same."""
+def _straight_from(recipe: Recipe, rank: int) -> tuple[int, int]:
+    """Micro-batches that fill the pipeline from here to its end and add to its gradients; so many more always add the
+    same. Not fewer than stages, which torch refuses."""
     parallel = recipe.parallel
     if parallel.schedule == "gpipe" and parallel.pipeline > 1:
         return micro_batches(recipe), 1  # each one is kept by every layer: no straight line beside the layers'
     if parallel.schedule == "1f1b" or parallel.pipeline == 1:
-        return parallel.pipeline + 1, 1
+        behind = parallel.pipeline - rank * parallel.pipeline // processes_of(recipe)
+        return max(behind + 1, parallel.pipeline), 1
     return 3 * parallel.pipeline, parallel.pipeline  # in rounds of one for each process
 
 

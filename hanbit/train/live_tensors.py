@@ -14,9 +14,11 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 _GROWTH = 1.02  # a fuller moment is looked at again when it is fuller by this much
+_WHERE = torch.ops.prim.device.default
 _BUFFERED = ("_allgather_base_", "_reduce_scatter_base_")  # collectives whose buffers FSDP2 makes for them alone
 
 
@@ -110,6 +112,8 @@ class LiveTensors(TorchDispatchMode):
         self._moves.__exit__(*problem)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _WHERE:  # two of three calls without numbers: asked before each operation
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented  # a DTensor: its local tensors come by one by one
         outputs = func(*args, **(kwargs or {}))
