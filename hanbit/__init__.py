@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hanbit.convert.convert import convert
     from hanbit.data.prepare import prepare
+    from hanbit.engine.embedder import Embedder
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
     from hanbit.engine.structured_outputs import StructuredOutputs
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from hanbit.train.tune import tune
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "StructuredOutputs", "convert", "prepare", "serve", "train", "tune"]
+__all__ = ["LLM", "Embedder", "SamplingParams", "StructuredOutputs", "convert", "prepare", "serve", "train", "tune"]
 
 _HOMES = {
+    "Embedder": "hanbit.engine.embedder",
     "LLM": "hanbit.engine.llm",
     "SamplingParams": "hanbit.engine.sampling_params",
     "StructuredOutputs": "hanbit.engine.structured_outputs",

@@ -107,7 +107,7 @@ def save_model(
         write_json(temporary / "generation_config.json", {"_from_model_config": True, **begins, **ends})
         write_text(temporary / "README.md", model_card(target, config, facts))
         facts = {**facts, **(finish(temporary) if finish else {})}
-        names = sorted(path.name for path in temporary.iterdir())
+        names = [path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()]
         write_manifest_with(temporary, KIND, names, files.digests(), facts)
 
 
@@ -166,12 +166,13 @@ def _refuse_others(target: Path) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:
-        listed = set(read_manifest(target, KIND, ModelError)["files"])
+        listed = [Path(name) for name in read_manifest(target, KIND, ModelError)["files"]]
     except (ModelError, NotADirectoryError):
         raise ModelError(
             f"{target} is not a model made by hanbit and will not be replaced. Name a new folder"
         ) from None
-    others = sorted({path.name for path in target.iterdir()} - listed - {NAME})
+    known = {Path(NAME), *listed, *(folder for path in listed for folder in path.parents)}
+    others = sorted({path.relative_to(target) for path in target.rglob("*")} - known)
     if others:
         raise ModelError(f"{target} also holds {others[0]}, which would be lost. Move it away, or name a new folder")
 

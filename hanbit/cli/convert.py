@@ -120,7 +120,8 @@ def _show(made: "Converted") -> None:
         _show_quantised(made.proof, took)
         return
     typer.echo(
-        f"proven{took}: {made.proof['tensors']} tensors equal, logits over {made.proof['logit_tokens']} tokens differ "
+        f"proven{took}: {made.proof['tensors']} tensors equal, {made.proof.get('compared', 'logits')} over "
+        f"{made.proof['logit_tokens']} tokens differ "
         f"by at most {made.proof['logits_difference']:.1e} (the largest is {made.proof['largest_logit']:.1f})"
     )
 

@@ -151,6 +151,9 @@ def _encoders(recipe: Recipe) -> Iterator[Problem]:
     model, length = recipe.model, recipe.batch.sequence_length
     if not isinstance(model, BertConfig | T5Config):
         return
+    if isinstance(model, BertConfig) and not model.word_head:
+        rule = "model.word_head=false is a model of embeddings, and training learns to say hidden words"
+        yield Problem("model.word_head", rule, "Leave it out")
     if length < _SHORTEST[model.family]:
         rule = f"batch.sequence_length={length} is too short for model.family={model.family} to hide text in"
         yield Problem("batch.sequence_length", rule, f"Use at least {_SHORTEST[model.family]}")

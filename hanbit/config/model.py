@@ -262,9 +262,19 @@ class BertConfig(Shape):
     context: int = Field(512, gt=0, description="Longest sequence, tokens.")
     norm_epsilon: float = Field(1e-12, gt=0, description="Added to the variance inside norms.")
     segments: int = Field(2, gt=0, description="Rows of the segment embedding (`type_vocab_size`).")
+    word_head: bool = Field(
+        True, description="A head that says hidden words; false: a model of embeddings (`BertModel`), not trained here."
+    )
     sentence_order: bool = Field(
         True, description="A second head that says whether two segments were swapped (`BertForPreTraining`)."
     )
+
+    @field_validator("sentence_order")
+    @classmethod
+    def _beside_words(cls, order: bool, others: ValidationInfo) -> bool:
+        if order and not others.data.get("word_head", True):
+            raise ValueError("a model without model.word_head has no second head either; set it to false")
+        return order
 
 
 class T5Config(Shape):

@@ -16,6 +16,7 @@ from hanbit.checkpoint.model_folder import KIND, save_model
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import ConfigError, ModelError
 from hanbit.common.manifest import NAME, read_manifest, verify
+from hanbit.config.model import DecoderConfig
 from hanbit.convert.extended_origin import extended
 from hanbit.convert.origin import Origin, Report
 from hanbit.convert.quantisation import Options, Quantisation, asked_for
@@ -77,6 +78,8 @@ def convert(
     report("reading the source", 0.0)
     opened, folder = open_source(source), Path(target)
     _check_apart(opened, folder)
+    if extend_vocabulary is not None or quantize is not None:
+        _check_decoder(opened)
     origin = quantised(extended(opened, extend_vocabulary, new_tokens), asked, report)
     kind = origin.dtype if dtype == "auto" else DTYPES[dtype]
     facts = _facts(origin, kind, keep_blocks, asked)
@@ -103,6 +106,14 @@ def _check_apart(origin: Origin, folder: Path) -> None:
     """A source that is replaced by what was made of it is lost, and the same command would go on from there."""
     if folder.resolve() == origin.path.resolve():
         raise ConfigError(f"the target {folder} is the source itself, which would be lost. Name a new folder")
+
+
+def _check_decoder(origin: Origin) -> None:
+    if not isinstance(origin.config, DecoderConfig):
+        raise ModelError(
+            f"{origin.path} is a {origin.config.family} model: vocabularies grow and matrices are rounded in models of "
+            "the next token. Leave --extend-vocabulary and --quantize out"
+        )
 
 
 def _facts(origin: Origin, dtype: torch.dtype, keep_blocks: bool, asked: Quantisation | None) -> dict[str, Any]:

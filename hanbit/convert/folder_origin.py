@@ -15,10 +15,11 @@ from hanbit.checkpoint.model_weights import weight_files
 from hanbit.common.errors import FormatError, ModelError
 from hanbit.common.manifest import sha256_of
 from hanbit.common.units import readable_count
-from hanbit.config.model import DecoderConfig
+from hanbit.config.model import BertConfig, DecoderConfig
 from hanbit.convert.logits import compared, logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Report
 from hanbit.formats.gguf.blocks import write_blocks
+from hanbit.formats.sentences import settings_files
 from hanbit.models.registry import family_of
 from hanbit.tokenizers.load import CONFIG_FILE, SPECIAL_FILE, TEMPLATE_FILE, TOKENIZER_FILE
 
@@ -35,19 +36,22 @@ class FolderOrigin:
         self.path = path
         self._tensors = read_tensors(path)
         self.config = self._tensors.config
-        if not isinstance(self.config, DecoderConfig):
+        if not isinstance(self.config, DecoderConfig | BertConfig):
             raise ModelError(
                 f"{path} is a {self.config.family} model. hanbit trains and exports those; it converts models of the "
-                "next token only (gpt, llama)"
+                "next token and BERT's"
             )
         self._is_packed = is_packed(path)
-        self.dtype = torch.float32 if self._is_packed else self._tensors["norm.weight"].dtype
+        self._settings = settings_files(path) if isinstance(self.config, BertConfig) else []
+        norm = "embedding_norm.weight" if isinstance(self.config, BertConfig) else "norm.weight"
+        self.dtype = torch.float32 if self._is_packed else self._tensors[norm].dtype
         numbers = sum(torch.Size(shape).numel() for shape in self._tensors.shapes.values())
         self.described = f"{self.config.family}, {self.config.layers} layers, {readable_count(numbers)} parameters"
 
     def sha256(self) -> str:
-        paths = [*weight_files(self.path), *(self.path / name for name in _SMALL if (self.path / name).is_file())]
-        digests = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(paths))
+        small = [self.path / name for name in (*_SMALL, *self._settings) if (self.path / name).is_file()]
+        paths = sorted([*weight_files(self.path), *small])
+        digests = "".join(f"{path.relative_to(self.path).as_posix()} {sha256_of(path)}\n" for path in paths)
         return hashlib.sha256(digests.encode()).hexdigest()
 
     def tensors(self, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
@@ -57,11 +61,14 @@ class FolderOrigin:
         return self.path if (self.path / TOKENIZER_FILE).is_file() else None
 
     def complete(self, folder: Path, keep_blocks: bool) -> None:
-        """How its makers sample and where answers end is theirs to say."""
+        """How its makers sample, where answers end and how texts become vectors is theirs to say."""
         if keep_blocks:
             self._keep_blocks(folder)
         if (self.path / _GENERATION).is_file():
             shutil.copyfile(self.path / _GENERATION, folder / _GENERATION)
+        for name in self._settings:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(self.path / name, folder / name)
 
     def _keep_blocks(self, folder: Path) -> None:
         if not self._is_packed:
@@ -87,14 +94,16 @@ class FolderOrigin:
                     raise ModelError(f"proof failed: {name} of {folder} is not that of {self.path}")
                 num_compared += 1
                 report("comparing tensors", num_compared / len(target))
-        report("comparing logits", 1.0)
+        is_told = not isinstance(self.config, BertConfig) or self.config.word_head
+        what = "logits" if is_told else "hidden states"
+        report(f"comparing {what}", 1.0)
         assert isinstance(self.config.vocabulary, int)
         tokens = tokens_to_try(self.config.vocabulary, self.config.context)
         model = load_model(self.path)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.copy_(parameter.to(stored.dtype))
-        found = compared(logits_of_ours(model, tokens), logits_of_ours(load_model(folder), tokens), folder)
+        found = compared(logits_of_ours(model, tokens), logits_of_ours(load_model(folder), tokens), folder, what)
         packed = "; packed matrices by hanbit on both sides" if self._is_packed else ""
         return {"tensors": num_compared, **found, "readers": f"safetensors on both sides{packed}"}
 

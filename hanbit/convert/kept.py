@@ -28,11 +28,14 @@ def is_file_source(model: str | Path) -> bool:
 
 def kept_folder(model: str | Path, progress: Report | None = None) -> Path:
     """The model folder of a `.gguf` file or of `package:NAME`; made if it is not there (5 bytes a parameter of disk).
+    A package's folder is itself what is read.
 
     Another process that makes the same is waited for. What the files hold is checked when they are loaded, as any
     folder's. `progress` is only called where there is something to make. Raises ModelError, FormatError as `convert`.
     """
     path = find(str(model))
+    if path.is_dir():
+        return path
     digest = sha256_of(path)
     folder = home() / "gguf" / f"{path.stem}-{digest[:_DIGITS]}"
     with _alone(folder):

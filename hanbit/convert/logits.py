@@ -1,4 +1,4 @@
-"""Logits of two models over the same tokens, compared."""
+"""Two models over the same tokens, compared by their logits; by their hidden states where they say no tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from hanbit.common.errors import ModelError
-from hanbit.models.layers.attend import causal
+from hanbit.models.bert.model import Bert
+from hanbit.models.layers.attend import bidirectional, causal
 from hanbit.models.layers.decoder import Decoder
 
 _NUM_TOKENS = 48  # or the context, if that is shorter
@@ -18,19 +19,23 @@ def tokens_to_try(vocabulary: int, context: int) -> torch.Tensor:
     return torch.randint(vocabulary, (min(_NUM_TOKENS, context),), generator=torch.Generator().manual_seed(0))
 
 
-def logits_of_ours(model: Decoder, tokens: torch.Tensor) -> torch.Tensor:
-    """tokens [tokens] -> [tokens, vocabulary]."""
+def logits_of_ours(model: Decoder | Bert, tokens: torch.Tensor) -> torch.Tensor:
+    """tokens [tokens] -> [tokens, vocabulary], of a model that says no tokens [tokens, hidden]."""
     positions = torch.arange(len(tokens))
     with torch.no_grad():
+        if isinstance(model, Bert):
+            hidden = model.trunk(model.embed(tokens[None], positions, torch.zeros_like(tokens)), bidirectional())[0]
+            return model.head(hidden) if model.config.word_head else hidden
         return model.head(model.trunk(model.embed(tokens[None], positions), positions, causal()))[0]
 
 
-def compared(wanted: torch.Tensor, found: torch.Tensor, folder: Path) -> dict[str, Any]:
+def compared(wanted: torch.Tensor, found: torch.Tensor, folder: Path, what: str = "logits") -> dict[str, Any]:
     """What hanbit.json says of it. Raises ModelError where they are further apart than float32 explains."""
     largest, difference = float(wanted.abs().max()), float((wanted - found).abs().max())
     if not difference <= _TOLERANCE * largest:
         raise ModelError(
-            f"proof failed: logits of {folder} differ from the source's by up to {difference:.3g}, "
+            f"proof failed: {what} of {folder} differ from the source's by up to {difference:.3g}, "
             f"at most {_TOLERANCE * largest:.3g} is rounding"
         )
-    return {"logit_tokens": len(wanted), "logits_difference": difference, "largest_logit": largest}
+    others = {} if what == "logits" else {"compared": what}
+    return {**others, "logit_tokens": len(wanted), "logits_difference": difference, "largest_logit": largest}

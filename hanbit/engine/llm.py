@@ -9,14 +9,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
-from hanbit.common.errors import GenerationError, ModelError
+from hanbit.common.errors import GenerationError
 from hanbit.config.model import DecoderConfig, ModelConfig
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
@@ -28,6 +27,7 @@ from hanbit.engine.drafts import Drafts, PromptGuesser, SpeculationCounts
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
+from hanbit.engine.opening import check_ids, check_vocabulary, device_of, dtype_of, model_folder
 from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.quantised import are_wanted, load_blocks
 from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
@@ -43,14 +43,12 @@ from hanbit.formats.peft import read_adapter
 from hanbit.models.layers.decoder import Decoder
 from hanbit.tokenizers import chat
 from hanbit.tokenizers.load import load as load_tokenizer
-from hanbit.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 Prompt = str | Items[int]  # a text, or token ids
 Sampling = SamplingParams | Items[SamplingParams] | None  # for all prompts, one for each, or the model's own defaults
 _SESSIONS = itertools.count(1)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LLM:
@@ -108,14 +106,14 @@ class LLM:
             raise GenerationError(f"kv_cache_dtype={kv_cache_dtype!r:.80} must be {' or '.join(KV_CACHE_DTYPES)}")
         self.kv_cache_dtype = kv_cache_dtype
         self.speculation = speculation_of(speculation)
-        folder, device = _model_folder(folder_of(folder)), _device(device)
+        folder, device = model_folder(folder_of(folder)), device_of(device)
         self.config = _decoder_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        _check_vocabulary(folder, self.config, self.tokenizer)
+        check_vocabulary(folder, self.config, self.tokenizer)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
-        numbers = _dtype(dtype, device)
+        numbers = dtype_of(dtype, device)
         is_quantised = are_wanted(quantization, folder, dtype, device)
         self.model = fuse(load_blocks(folder) if is_quantised else load_model(folder, numbers, device))
         self._draft = None
@@ -133,11 +131,11 @@ class LLM:
 
     def _load_draft(self, source: Path | str, dtype: str, device: str, quantization: str) -> Decoder:
         """Blocks are used where the folder has them, whatever the larger model does, unless they are turned off."""
-        folder = _model_folder(folder_of(source))
+        folder = model_folder(folder_of(source))
         check_tokens(folder, self.tokenizer)
-        _check_vocabulary(folder, _decoder_config(folder), self.tokenizer)
+        check_vocabulary(folder, _decoder_config(folder), self.tokenizer)
         is_quantised = are_wanted("none" if quantization == "none" else "auto", folder, dtype, device)
-        return fuse(load_blocks(folder) if is_quantised else load_model(folder, _dtype(dtype, device), device))
+        return fuse(load_blocks(folder) if is_quantised else load_model(folder, dtype_of(dtype, device), device))
 
     @property
     def context(self) -> int:
@@ -324,10 +322,11 @@ class LLM:
             raise GenerationError(f"n={params.n}, best_of={params.best_of}: one sequence is one answer. Use generate")
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = tokens or [self._first_token(name)]
-        self._check_tokens(name, tokens)
-        self._check_tokens("logit_bias", list(params.logit_bias))
-        self._check_tokens("top_p_reset_ids", list(params.top_p_reset_ids))
-        self._check_tokens("bad_words", [id for word in params.bad_words if not isinstance(word, str) for id in word])
+        check_ids(name, tokens, self.config)
+        check_ids("logit_bias", list(params.logit_bias), self.config)
+        check_ids("top_p_reset_ids", list(params.top_p_reset_ids), self.config)
+        bad_ids = [id for word in params.bad_words if not isinstance(word, str) for id in word]
+        check_ids("bad_words", bad_ids, self.config)
         room = self.context - len(tokens)
         least = int(params.max_tokens != 0)
         if room < least:
@@ -388,16 +387,6 @@ class LLM:
             "Give at least one token"
         )
 
-    def _check_tokens(self, name: str, tokens: list[int]) -> None:
-        vocabulary = self.config.vocabulary
-        assert isinstance(vocabulary, int)
-        for place, token in enumerate(tokens):
-            if not isinstance(token, Integral) or isinstance(token, bool) or not 0 <= token < vocabulary:
-                raise GenerationError(
-                    f"{name} has token {token!r} at place {place}, outside the model's vocabulary of {vocabulary}. "
-                    "Encode it with the model's own tokenizer"
-                )
-
     def _answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
         with self._lock:
             self._turns = self._turns or Turns(self.batch())
@@ -415,51 +404,11 @@ def _given(params: SamplingParams, sequences: Items[Sequence]) -> Output:
     return replace(first, others=tuple(others)) if others else first
 
 
-def _model_folder(folder: Path) -> Path:
-    """The folder itself, or the model that a run folder holds."""
-    if folder.suffix == ".gguf" and folder.is_file():
-        raise ModelError(
-            f"{folder} is one file, LLM reads folders. Give it `hanbit.convert.kept.kept_folder(FILE)`, or make one "
-            "with `hanbit convert FILE.gguf FOLDER --keep-blocks`; `hanbit generate` and `serve` take the file itself"
-        )
-    exported = folder / "model"
-    is_run = not (folder / "config.json").exists() and (exported / "config.json").exists()
-    return exported if is_run else folder
-
-
 def _decoder_config(folder: Path) -> ModelConfig:
     config = read_config(folder)
     if not isinstance(config, DecoderConfig):
         raise GenerationError(
-            f"{folder} is a {config.family} model, which hanbit trains and exports and does not generate with. Use "
-            "transformers for it, or a model of the next token (gpt, llama)"
+            f"{folder} is a {config.family} model, which hanbit trains and exports and does not generate with. "
+            "Embeddings of a bert are made by hanbit.Embedder and /v1/embeddings; for others use transformers"
         )
     return config
-
-
-def _check_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Every id of the tokenizer has its row; more rows than ids are padding."""
-    rows, ids = config.vocabulary, tokenizer.vocabulary_size
-    assert isinstance(rows, int)
-    if ids > rows:
-        raise ModelError(
-            f"{folder}: the tokenizer has ids up to {ids - 1} ({tokenizer.token_of(ids - 1)!r:.80}), config.json says "
-            f"vocab_size={rows}. They are not of one model: copy both again from the same place"
-        )
-
-
-def _device(name: str) -> str:
-    has_cuda = torch.cuda.is_available()
-    if name == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if name != "cpu" and not (has_cuda and name.split(":")[0] == "cuda"):
-        raise GenerationError(f"device={name!r} is not here: use auto, cpu{' or cuda' if has_cuda else ''}")
-    return name
-
-
-def _dtype(name: str, device: str) -> torch.dtype:
-    if name == "auto":
-        return torch.float32 if device == "cpu" else torch.bfloat16
-    if name not in _DTYPES:
-        raise GenerationError(f"dtype={name!r} must be auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]

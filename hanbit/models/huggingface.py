@@ -70,7 +70,8 @@ class Adapter:
     `architectures` says which `model_type` each one has. `source_of(our name, config)` gives the place of a tensor;
     `prefix` is what some files leave out of every name; `is_constant(their name)` tells tensors of old files that can
     be computed; copies: their name -> whose numbers it repeats, in files that have both; current_name: what an old
-    file's name is called today; task and auto_class: how the model card says what it is for and who loads it.
+    file's name is called today; task and auto_class: how the model card says what it is for and who loads it;
+    cards: architecture -> both, where they are not the family's.
     """
 
     architectures: Mapping[str, str]
@@ -83,6 +84,7 @@ class Adapter:
     current_name: Callable[[str], str] = str
     task: str = "text-generation"
     auto_class: str = "AutoModelForCausalLM"
+    cards: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def has_no_constants(name: str) -> bool:

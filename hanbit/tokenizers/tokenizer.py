@@ -96,6 +96,18 @@ class Tokenizer:
         except TypeError:  # the library says no more than that it wants text
             raise _not_unicode(text) from None
 
+    def encode_at_most(self, text: str, most: int) -> list[int]:
+        """Ids as of `encode`, of as much of the text as makes `most` of them, what the template adds included."""
+        ids = self.encode(text)
+        if len(ids) <= most:
+            return ids
+        added = self.core.num_special_tokens_to_add(False)
+        if most < added:
+            raise GenerationError(f"{most} tokens are fewer than the {added} that the tokenizer adds. Allow more")
+        cut = self.core.encode(text, add_special_tokens=False)
+        cut.truncate(most - added)
+        return self.core.post_process(cut).ids
+
     def decode(self, ids: Iterable[int] | np.ndarray, skip_special_tokens: bool = False) -> str:
         """Text of ids. Bytes that are no UTF-8 become U+FFFD."""
         return self.core.decode([int(id) for id in ids], skip_special_tokens=skip_special_tokens)

@@ -37,3 +37,11 @@ def test_t5_has_as_many_stages_as_both_its_stacks_have_layers() -> None:
     resolve(recipe("t5", parallel={"pipeline": 4}), world_size=4, vocabulary=None)
     with pytest.raises(ConfigError, match=r"parallel\.pipeline=5 is more than model\.layers=4"):
         resolve(recipe("t5", parallel={"pipeline": 5}), world_size=5, vocabulary=None)
+
+
+def test_a_model_of_embeddings_is_not_trained() -> None:
+    model = {**MODELS["bert"], "word_head": False, "sentence_order": False}
+    with pytest.raises(ConfigError, match=r"model\.word_head=false is a model of embeddings"):
+        resolve(recipe("bert", model=model), world_size=1, vocabulary=None)
+    with pytest.raises(ValueError, match=r"without model\.word_head has no second head"):
+        recipe("bert", model={**model, "sentence_order": True})

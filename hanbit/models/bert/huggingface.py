@@ -1,4 +1,4 @@
-"""BERT's folders: BertForPreTraining with both heads, BertForMaskedLM with one."""
+"""BERT's folders: BertForPreTraining with both heads, BertForMaskedLM with one, BertModel with none."""
 
 import re
 from typing import Any
@@ -30,7 +30,8 @@ _MODULES = {
     "mlp_norm": "output.LayerNorm",
 }
 # position_ids: transformers before 4.31 saved them. The pooler and the second head lie in files that name only the
-# first one's architecture (bert-base-uncased is such a file), and are no part of that model.
+# first one's architecture (bert-base-uncased is such a file), and are no part of that model; nor is the pooler of what
+# makes embeddings out of hidden states.
 _WITHOUT_USE = re.compile(r"(bert\.)?(embeddings\.position_ids|pooler\.dense\.(weight|bias))|cls\.seq_relationship\..*")
 
 
@@ -54,6 +55,7 @@ def config_from(config: dict[str, Any]) -> BertConfig:
         norm_epsilon=number(config, "layer_norm_eps", 1e-12),
         tied=True,
         initial_deviation=number(config, "initializer_range", 0.02),
+        word_head=config["architectures"] != ["BertModel"],
         sentence_order=config["architectures"] == ["BertForPreTraining"],
     )
 
@@ -61,8 +63,9 @@ def config_from(config: dict[str, Any]) -> BertConfig:
 def config_to(config: BertConfig) -> dict[str, Any]:
     if not config.tied:  # transformers then has two biases, of which it uses one
         raise ModelError("no Hugging Face architecture that hanbit writes for bert has model.tied=false")
+    with_head = "BertForPreTraining" if config.sentence_order else "BertForMaskedLM"
     return {
-        "architectures": ["BertForPreTraining" if config.sentence_order else "BertForMaskedLM"],
+        "architectures": [with_head if config.word_head else "BertModel"],
         "model_type": "bert",
         "hidden_act": "gelu",
         "num_hidden_layers": config.layers,
@@ -83,13 +86,19 @@ def config_to(config: BertConfig) -> dict[str, Any]:
 
 
 def source_of(name: str, config: BertConfig) -> Source:
+    """A model without heads is the whole of its file, whose names have no prefix then."""
+    stored = _name_beside_heads(name)
+    return Source(stored if config.word_head else stored.removeprefix(PREFIX))
+
+
+def _name_beside_heads(name: str) -> str:
     module, short = name.rsplit(".", 1)
     if module == "output":
-        return Source(_OUTPUT[short])
+        return _OUTPUT[short]
     if module in _PLAIN:
-        return Source(f"{_PLAIN[module]}.{short}")
+        return f"{_PLAIN[module]}.{short}"
     _, index, rest = module.split(".", 2)
-    return Source(f"{PREFIX}encoder.layer.{index}.{_MODULES[rest]}.{short}")
+    return f"{PREFIX}encoder.layer.{index}.{_MODULES[rest]}.{short}"
 
 
 def is_constant(name: str) -> bool:
@@ -102,7 +111,7 @@ def current_name(name: str) -> str:
 
 
 BERT = Adapter(
-    {"BertForPreTraining": "bert", "BertForMaskedLM": "bert"},
+    {"BertForPreTraining": "bert", "BertForMaskedLM": "bert", "BertModel": "bert"},
     config_from,
     config_to,
     source_of,
@@ -111,4 +120,9 @@ BERT = Adapter(
     copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     current_name=current_name,
     task="fill-mask",
+    auto_class="AutoModelForMaskedLM",
+    cards={
+        "BertForPreTraining": ("fill-mask", "AutoModelForPreTraining"),
+        "BertModel": ("feature-extraction", "AutoModel"),
+    },
 )

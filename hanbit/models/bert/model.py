@@ -26,9 +26,10 @@ class Bert(nn.Module):
         self.segment_embedding = embedding_of(config.segments, config.hidden)
         self.embedding_norm = _norm(config)
         self.layers = nn.ModuleDict({str(index): PostNormBlock(config) for index in range(config.layers)})
-        self.transform = nn.Linear(config.hidden, config.hidden)
-        self.transform_norm = _norm(config)
-        self.output = nn.Linear(config.hidden, config.vocabulary)
+        if config.word_head:
+            self.transform = nn.Linear(config.hidden, config.hidden)
+            self.transform_norm = _norm(config)
+            self.output = nn.Linear(config.hidden, config.vocabulary)
         if config.sentence_order:
             self.pooler = nn.Linear(config.hidden, config.hidden)
             self.order = nn.Linear(config.hidden, 2)
