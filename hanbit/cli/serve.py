@@ -1,4 +1,4 @@
-"""Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
+"""Serve models: KServe v2 by HTTP and gRPC, OpenAI's chat, completions and embeddings, a page, from one process."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def command(
         typer.Option(help="Smaller model of the same tokens that guesses: a folder, a file, a hub's name."),
     ] = None,
 ) -> None:
-    """Serve models: KServe v2 over HTTP and gRPC, OpenAI's chat and completions, a page, from one process."""
+    """Serve models: KServe v2 by HTTP and gRPC, OpenAI's chat, completions and embeddings, a page, from one process."""
     from hanbit.common.errors import ConfigError
     from hanbit.server.names import served_name
     from hanbit.server.options import EngineOptions, ServeOptions

@@ -2,6 +2,8 @@
 
     NAME_tokenize   NAME_model   NAME_detokenize   NAME          and for each adapter   ADAPTER_model   ADAPTER
 
+A model that turns texts into vectors is one model, NAME.
+
 The models name the model folder and copy nothing, so all of them share one engine. Every model appears whole (written
 beside its place and renamed), the ensembles last.
 """
@@ -17,6 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from hanbit.common.atomic import fsync_path, write_text
 from hanbit.common.errors import RepositoryError
 from hanbit.repository.config import MODEL_NAME, NAME, config_text
+from hanbit.repository.embedding import embed_config, width_of
 from hanbit.repository.language import detokenize_config, ensemble_config, model_config, tokenize_config
 
 _MARK = "# Written by `hanbit deploy`; a later deploy of the same name replaces it."
@@ -44,6 +47,11 @@ def deploy(
     """
     folder, repository = _model_folder(Path(model_folder)), Path(repository)
     tuned = {adapter: _adapter_folder(Path(path)) for adapter, path in (adapters or {}).items()}
+    width = width_of(folder)
+    if width is not None:
+        if tuned:
+            raise RepositoryError(f"{folder} makes embeddings, which adapters are not for. Leave {min(tuned)!r} out")
+        return _deployed(repository, (name,), [embed_config(name, folder, width)])
     tokenize, detokenize = f"{name}_tokenize", f"{name}_detokenize"
     configs = [
         tokenize_config(tokenize, folder, chat_template),
@@ -52,11 +60,15 @@ def deploy(
         *(model_config(f"{adapter}_model", folder, path) for adapter, path in tuned.items()),
         *(ensemble_config(one, tokenize, f"{one}_model", detokenize) for one in (name, *tuned)),
     ]
+    return _deployed(repository, (name, *tuned), configs)
+
+
+def _deployed(repository: Path, names: tuple[str, ...], configs: list[ModelConfig]) -> Deployed:
     _check_names(repository, [config.name for config in configs])
     repository.mkdir(parents=True, exist_ok=True)
     for config in configs:
         _write(repository, config)
-    return Deployed(repository, (name, *tuned))
+    return Deployed(repository, names)
 
 
 def _model_folder(folder: Path) -> Path:

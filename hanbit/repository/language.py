@@ -64,25 +64,25 @@ ASKED = (*SAMPLING, *STOPS, *BAD_WORDS, TOP_P_RESET_IDS, *GUIDE, STREAM)  # what
 
 def tokenize_config(name: str, folder: Path, chat_template: str) -> ModelConfig:
     parameters = {"model_folder": str(folder), "chat_template": chat_template}
-    return _config(name, "hanbit_tokenize", (TEXT_INPUT,), (INPUT_IDS,), parameters)
+    return config_of(name, "hanbit_tokenize", (TEXT_INPUT,), (INPUT_IDS,), parameters)
 
 
 def model_config(name: str, folder: Path, adapter: Path | None) -> ModelConfig:
     """Decoupled: with `stream` it answers in pieces."""
     parameters = {"model_folder": str(folder)} | ({"adapter": str(adapter)} if adapter else {})
-    config = _config(name, "hanbit", (INPUT_IDS, *ASKED), (OUTPUT_IDS, FINISH_REASON), parameters)
+    config = config_of(name, "hanbit", (INPUT_IDS, *ASKED), (OUTPUT_IDS, FINISH_REASON), parameters)
     config.model_transaction_policy.decoupled = True
     return config
 
 
 def detokenize_config(name: str, folder: Path) -> ModelConfig:
-    return _config(
+    return config_of(
         name, "hanbit_detokenize", (OUTPUT_IDS, MIN_TOKENS, *STOPS), (TEXT_OUTPUT,), {"model_folder": str(folder)}
     )
 
 
 def ensemble_config(name: str, tokenize: str, model: str, detokenize: str) -> ModelConfig:
-    config = _config(name, "", (TEXT_INPUT, *ASKED), (TEXT_OUTPUT, FINISH_REASON), {})
+    config = config_of(name, "", (TEXT_INPUT, *ASKED), (TEXT_OUTPUT, FINISH_REASON), {})
     config.platform = ENSEMBLE
     config.model_transaction_policy.decoupled = True
     for step, inputs, outputs in (
@@ -96,7 +96,7 @@ def ensemble_config(name: str, tokenize: str, model: str, detokenize: str) -> Mo
     return config
 
 
-def _config(
+def config_of(
     name: str, backend: str, inputs: tuple[Field, ...], outputs: tuple[Field, ...], parameters: dict[str, str]
 ) -> ModelConfig:
     config = ModelConfig(name=name, backend=backend)

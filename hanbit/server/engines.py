@@ -4,17 +4,23 @@
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from hanbit.engine.embedder import Embedder
+from hanbit.engine.embedding_service import EmbeddingService
 from hanbit.engine.llm import LLM
 from hanbit.engine.service import Service
 from hanbit.server.options import EngineOptions
 
+Engine = TypeVar("Engine", Service, EmbeddingService)
+
 
 @dataclass
 class _Shared:
-    service: Service
+    service: Service | EmbeddingService
     users: int = 0
 
 
@@ -26,14 +32,23 @@ class Engines:
 
     def take(self, folder: Path | str) -> Service:
         """The engine of a model folder. Raises ModelError, DataError, GenerationError as LLM does."""
+        return self._taken(folder, self._load, Service)
+
+    def take_embedder(self, folder: Path | str) -> EmbeddingService:
+        """That of a folder of embeddings. Raises ModelError, DataError, GenerationError as Embedder does."""
+        return self._taken(folder, self._load_embedder, EmbeddingService)
+
+    def _taken(self, folder: Path | str, load: Callable[[Path], Engine], kind: type[Engine]) -> Engine:
         key = Path(folder).resolve()
         with self._lock:
             if key not in self._shared:
-                self._shared[key] = _Shared(self._load(key))
+                self._shared[key] = _Shared(load(key))
+            service = self._shared[key].service
+            assert isinstance(service, kind), "no folder is read by both"
             self._shared[key].users += 1
-            return self._shared[key].service
+            return service
 
-    def give_back(self, service: Service) -> None:
+    def give_back(self, service: Service | EmbeddingService) -> None:
         """The last user's leaving ends the engine and frees its memory."""
         with self._lock:
             key = next(key for key, shared in self._shared.items() if shared.service is service)
@@ -41,6 +56,16 @@ class Engines:
             if self._shared[key].users == 0:
                 del self._shared[key]
                 service.close()
+
+    def _load_embedder(self, folder: Path) -> EmbeddingService:
+        options = self.options
+        embedder = Embedder(
+            folder,
+            dtype=options.dtype,
+            device=options.device,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+        )
+        return EmbeddingService(embedder, max_waiting=options.max_waiting)
 
     def _load(self, folder: Path) -> Service:
         options = self.options

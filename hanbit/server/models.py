@@ -18,6 +18,8 @@ from hanbit.repository.layout import RepositoryModel, model_names, read_model
 from hanbit.server.admission import Admission
 from hanbit.server.backends.find import backend_class
 from hanbit.server.backends.hanbit import Backend as HanbitBackend
+from hanbit.server.backends.hanbit_embed import Backend as EmbeddingBackend
+from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.engines import Engines
 from hanbit.server.ensemble import Ensemble
 from hanbit.server.errors import RequestError, as_request_error, invalid
@@ -163,6 +165,13 @@ class Catalogue:
                     found[ensemble.name] = _language_model(ensemble, engines[step.model_name])
         found |= {name: _language_model(model, model) for name, model in engines.items() if name not in inside}
         return found
+
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        return {
+            model.name: EmbeddingModel(model.name, model.backend.service, model.created, (model.statistics,))
+            for model in self.served()
+            if isinstance(model.backend, EmbeddingBackend)
+        }
 
     async def close(self) -> None:
         for entry in self._entries.values():

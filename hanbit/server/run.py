@@ -103,7 +103,8 @@ class Server:
 
     def _ready_line(self) -> str:
         host = _in_url(self._options.host)
-        names = ", ".join(sorted(self.catalogue.language_models())) or "no language model"
+        found = [*self.catalogue.language_models(), *self.catalogue.embedding_models()]
+        names = ", ".join(sorted(found)) or "no language model"
         places = f"http://{host}:{self.http_port} (KServe v2, OpenAI under /v1) and gRPC {host}:{self.grpc_port}"
         return f"ready: {names} at {places}"
 

@@ -36,13 +36,13 @@ _KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE
 _LONGEST_NAME = 256  # of a session
 _USUAL_LEVEL = 100  # of a request that names no priority
 # Of the protocol, not of the model; headers may be handed on by proxies.
-_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
+RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
 
 def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
     """`defaults`: how the model's makers sample, for what the request leaves open."""
     for name in request.parameters:
-        if name not in (*_KNOWN, *_RESERVED) and not name.startswith("triton_"):
+        if name not in (*_KNOWN, *RESERVED) and not name.startswith("triton_"):
             raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join(_KNOWN)}")
     given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
     given |= {"stop": stops_of(request), "bad_words": _bad_words_of(request), _RESETS: _resets_of(request)}

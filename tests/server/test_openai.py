@@ -22,6 +22,7 @@ from hanbit.engine.llm import LLM
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.service import Service
 from hanbit.engine.structured_outputs import StructuredOutputs
+from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.frontends.openai import routes
 from hanbit.server.frontends.openai.requests import MOST_CHOICES
 from hanbit.server.language_model import LanguageModel
@@ -44,6 +45,9 @@ class Models:
             name: LanguageModel(name, self.services[service], adapter, created=1_700_000_000)
             for name, (service, adapter) in named.items()
         }
+
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -554,7 +558,7 @@ def test_an_unknown_model_is_not_found_and_the_known_are_named(client: OpenAI) -
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-9")
     with pytest.raises(openai.NotFoundError) as caught:
-        client.embeddings.create(model="tiny", input="a")
+        client.moderations.create(model="tiny", input="a")
     assert caught.value.code == "unknown_url"
 
 

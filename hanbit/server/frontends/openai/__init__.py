@@ -1,4 +1,4 @@
-"""OpenAI's chat and completions over the engines of the data plane, for its clients and for the page.
+"""OpenAI's chat, completions and embeddings over the engines of the data plane, for its clients and for the page.
 
 request ─ parse ─▶ a class of `requests` ─ answers ─▶ engine ─ respond ─▶ JSON, or events
 """

@@ -7,6 +7,7 @@ from typing import Protocol
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.frontends.listening import ClientGone
 from hanbit.server.frontends.openai.errors import Refusal, as_refusal
 from hanbit.server.language_model import LanguageModel
@@ -17,16 +18,31 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody is there to read it
 
 
 class Models(Protocol):
-    """What is needed of the data plane's catalogue: the language models that are ready, by name."""
+    """What is needed of the data plane's catalogue: the models that are ready, by name."""
 
     def language_models(self) -> dict[str, LanguageModel]: ...
+
+    def embedding_models(self) -> dict[str, EmbeddingModel]: ...
 
 
 def find(models: Models, name: str) -> LanguageModel:
     """Raises Refusal with the names that there are."""
     found = models.language_models()
+    if name in models.embedding_models():
+        raise Refusal(f"the model {name!r} makes embeddings: ask /v1/embeddings", "model", "invalid_value")
     if name not in found:
         there = f"there is {', '.join(sorted(found))}" if found else "no language model is ready"
+        raise Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
+    return found[name]
+
+
+def find_embedder(models: Models, name: str) -> EmbeddingModel:
+    """Raises Refusal with the names that there are."""
+    found = models.embedding_models()
+    if name in models.language_models():
+        raise Refusal(f"the model {name!r:.100} generates text and makes no embeddings", "model", "invalid_value")
+    if name not in found:
+        there = f"there is {', '.join(sorted(found))}" if found else "no model of embeddings is ready"
         raise Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
     return found[name]
 

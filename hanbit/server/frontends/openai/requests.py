@@ -1,9 +1,9 @@
 """What may be asked for, as pydantic models. Types are strict ("0.5" is no number); ranges that the engine knows are
 checked by its SamplingParams, limits on amounts here.
 
-https://platform.openai.com/docs/api-reference/chat/create and .../completions/create; `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority`,
-`use_beam_search` and the two token routes are vLLM's,
+https://platform.openai.com/docs/api-reference/chat/create, .../completions/create and .../embeddings/create; `top_k`,
+`min_p`, `repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `priority`,
+`use_beam_search`, `truncate_prompt_tokens`, `normalize` of embeddings and the two token routes are vLLM's,
 `top_p_decay`, `top_p_min` and `top_p_reset_ids` FasterTransformer's,
 `num_beams` and `early_stopping` transformers', `session_id` and its two are ours.
 """
@@ -19,6 +19,7 @@ from hanbit.server.frontends.openai.forms import Forms, Strict
 MOST_STOPS = 16
 LONGEST_STOP = 1000
 MOST_BIASES = 1024
+MOST_INPUTS = 2048  # OpenAI's own limit
 _WHOLE = 2**63  # integers of other languages hold no more
 
 Prompt = str | list[int]
@@ -129,6 +130,17 @@ class ChatRequest(Answering):
     max_completion_tokens: int | None = Field(None, lt=_WHOLE)
     logprobs: bool = False
     top_logprobs: int | None = None
+
+
+class EmbeddingRequest(Strict):
+    """None: as the model's folder says; truncate_prompt_tokens -1: at what the model reads."""
+
+    model: str
+    input: Annotated[list[Prompt], PlainValidator(_prompts)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    normalize: bool | None = None
+    truncate_prompt_tokens: int | None = None
 
 
 class TokenizeRequest(Strict):

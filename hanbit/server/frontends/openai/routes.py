@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from hanbit.server.frontends.openai.chat import chat
 from hanbit.server.frontends.openai.completions import complete
+from hanbit.server.frontends.openai.embeddings import embed
 from hanbit.server.frontends.openai.endpoint import Models, guarded
 from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.listing import list_models, show_model
@@ -18,6 +19,7 @@ _HANDLERS = (
     ("/v1/models/{model:path}", "GET", show_model),
     ("/v1/completions", "POST", complete),
     ("/v1/chat/completions", "POST", chat),
+    ("/v1/embeddings", "POST", embed),
     ("/tokenize", "POST", tokenize),
     ("/detokenize", "POST", detokenize),
 )
