@@ -133,6 +133,8 @@ def turn_of(request: InferRequest) -> Turn | None:
     for end, value in (("start", is_first), ("end", is_last)):
         if not isinstance(value, bool):
             raise invalid(f"sequence_{end}={reprlib.repr(value)} must be true or false")
+        if value and not name:
+            raise invalid(f'sequence_{end} belongs to a sequence_id other than 0 and "", and there is none')
     return Turn(name, bool(is_first), bool(is_last)) if name else None
 
 
