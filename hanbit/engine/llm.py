@@ -267,11 +267,11 @@ class LLM:
         seats: int | None = None,
     ) -> Sequence:
         """A session's turn, as `sequence`: its prompt is all turns before and `prompt`. Raises GenerationError, and
-        leaves the session as it was then."""
+        leaves the session as it was then. `sessions.begun` or `.unbegun` is told whether the turn was let in."""
         session = sessions.start(name, adapter) if is_first else sessions.resume(name, adapter)
         try:
             made = self.sequence(
-                self._joined(session.tokens, prompt),
+                self._joined(session.tokens, prompt, is_first),
                 params,
                 adapter=adapter,
                 name=f"session {name!r:.80} with this turn",
@@ -290,12 +290,18 @@ class LLM:
 
     def answer_turn(self, sequence: Sequence) -> Iterator[Piece]:
         """Of a session of this LLM's own."""
+        assert sequence.session is not None
+        self.sessions.begun(sequence.session)
         return self._answer([sequence])
 
-    def _joined(self, before: Items[int], prompt: Prompt) -> list[int]:
+    def _joined(self, before: Items[int], prompt: Prompt, is_first: bool) -> list[int]:
+        """A later turn's tokens were made to stand in the midst of a text. Where nothing stands before them, since the
+        first turn was left, they get what a text begins with, unless they have it."""
         if isinstance(prompt, str):
             return [*before, *self.tokenizer.encode(prompt, add_special_tokens=not before)]
-        return [*before, *prompt]
+        begin = [] if before or is_first else self.tokenizer.begin_ids
+        has_begin = list(prompt[: len(begin)]) == begin
+        return [*before, *([] if has_begin else begin), *prompt]
 
     def _let_go(self, sequence: Sequence) -> None:
         if self._turns is not None:

@@ -90,7 +90,7 @@ class Service:
         Smaller priorities come first. Raises GenerationError at once if the prompt cannot be served, EngineBusy if too
         many wait; an answer that is not whole after `timeout_seconds` raises DeadlinePassed. Closing the iterator,
         dropping it, or cancelling the task that waits for it ends the work within two steps. `turn`: of which session
-        this is one, if of any; one that does not end leaves the session as it was.
+        this is one, if of any; one that does not end leaves the session as it was, or ends it if it is the last.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         if turn is None:
@@ -109,6 +109,8 @@ class Service:
             if turn is not None and sequence.session is not None:
                 self.sessions.unbegun(sequence.session, turn.is_first)
             raise
+        if sequence.session is not None:
+            self.sessions.begun(sequence.session)
         return Answer(self, sequence, caller.events)
 
     def _let_in(self, sequence: Sequence, caller: "_Caller") -> None:

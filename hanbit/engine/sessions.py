@@ -2,7 +2,8 @@
 
 FasterTransformer's interactive generation, Triton's correlation id. A session keeps the tokens of all its turns, and
 the batch what it computed of them (scheduler.py), as long as nobody else needs the room; what was given up is read anew
-from the tokens. A turn that does not come to its end leaves its session as it was before.
+from the tokens. A turn that does not come to its end leaves its session as it was before; the last one ends it in any
+case. One that is refused, be it the first or the last, has changed nothing.
 """
 
 import threading
@@ -35,6 +36,7 @@ class Session:
     ends_after_turn: bool = False
     clock: Callable[[], float] = time.monotonic
     used: float = 0.0  # on the clock, when a turn ended
+    former: "Session | None" = None  # of the same name; over when this one's first turn is let in
 
     def begin(self, turn: "Answer") -> None:
         """It is about to be answered; `is_busy` since it was asked for."""
@@ -80,20 +82,20 @@ class Sessions:
             return len(self._open)
 
     def start(self, name: Name, adapter: str | None = None) -> Session:
-        """A new one, with its first turn about to begin; one of that name is over. EngineBusy if there are too many,
-        GenerationError if the other one's turn is being answered."""
+        """A new one, with its first turn about to begin: then `begun` or `unbegun`. It stands in the place of one of
+        that name, which is over with `begun`. EngineBusy if there are too many, GenerationError if the other one's turn
+        is being answered."""
         with self._lock:
             self._expire()
             former = self._open.get(name)
             if former is not None:
                 _check_idle(former)
-                self._end(former)
-            if len(self._open) >= self.most:
+            elif len(self._open) >= self.most:
                 raise EngineBusy(
                     f"{len(self._open)} sessions are open, max_sessions={self.most}. End one, or come again when one "
                     f"has been idle for {self.seconds:g} s"
                 )
-            self._open[name] = session = Session(name, adapter, is_busy=True, clock=self._clock)
+            self._open[name] = session = Session(name, adapter, is_busy=True, clock=self._clock, former=former)
             return session
 
     def resume(self, name: Name, adapter: str | None = None) -> Session:
@@ -115,13 +117,26 @@ class Sessions:
             session.is_busy = True
             return session
 
+    def begun(self, session: Session) -> None:
+        """The turn that was about to begin was let in."""
+        with self._lock:
+            former, session.former = session.former, None
+            if former is not None:
+                self._end(former)
+
     def unbegun(self, session: Session, is_new: bool) -> None:
-        """The turn that was about to begin was refused; a session without any is no session."""
+        """The turn that was about to begin was refused; a session without any is no session, and one of its name is
+        open as before."""
         with self._lock:
             session.is_busy = session.ends_after_turn = False
             session.turn = None
-            if is_new:
-                self._end(session)
+            if not is_new:
+                return
+            former = None if session.is_ended else session.former
+            session.former = None
+            self._end(session)
+            if former is not None:
+                self._open[former.name] = former
 
     def end(self, name: Name) -> None:
         """A turn that is being answered goes on to its end. Raises GenerationError if it is not open."""
@@ -145,8 +160,11 @@ class Sessions:
                 self._end(session)
 
     def _end(self, session: Session) -> None:
-        self._open.pop(session.name, None)
+        if self._open.get(session.name) is session:
+            del self._open[session.name]
         session.is_ended = True
+        if session.former is not None:
+            self._end(session.former)
         if session.last is not None and not session.is_busy:
             self._let_go(session.last)
 

@@ -49,7 +49,7 @@ class Talk:
         self.close()
 
     def _turn(self, prompt: "Prompt", sampling: SamplingParams | None) -> Sequence:
-        is_first = self._session is None
+        is_first = not self.tokens  # also where a first turn was left: nothing stands before the next one
         sequence = self._llm.turn(
             self._llm.sessions, self._name, prompt, sampling, adapter=self._adapter, is_first=is_first
         )

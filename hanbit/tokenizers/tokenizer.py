@@ -55,6 +55,12 @@ class Tokenizer:
     def unknown_id(self) -> int | None:
         return self._id("unk")
 
+    @cached_property
+    def begin_ids(self) -> list[int]:
+        """What its own template puts before a text, mostly nothing or `begin_id`."""
+        encoded = self.core.encode("a", add_special_tokens=True)
+        return encoded.ids[: (*encoded.special_tokens_mask, 0).index(0)]
+
     def require_end_id(self) -> int:
         """`end_id`, or a DataError that says how to name one."""
         if self.end_id is None:

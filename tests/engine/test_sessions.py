@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.common.errors import DeadlinePassed, EngineBusy, GenerationError
 from hanbit.engine.llm import LLM
 from hanbit.engine.output import Output, Piece
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.sequence import Sequence
 from hanbit.engine.service import Answer, Service, Turn
-from hanbit.engine.sessions import Sessions
+from hanbit.engine.sessions import Session, Sessions
 from hanbit.engine.speculation import Speculation
 from tests.engine.test_adapters import write_adapter
 from tests.engine.test_llm import prompts_of
@@ -158,6 +160,7 @@ def test_sessions_are_bounded_in_number_and_end_when_nobody_comes(llm: LLM) -> N
     def turn(name: str, is_first: bool = False, is_last: bool = False) -> None:
         sequence = llm.turn(sessions, name, [1, 2], GREEDY, is_first=is_first, is_last=is_last)
         assert sequence.session is not None
+        sessions.begun(sequence.session)
         sequence.session.finish(sequence)
 
     turn("a", is_first=True)
@@ -181,6 +184,116 @@ def test_sessions_are_bounded_in_number_and_end_when_nobody_comes(llm: LLM) -> N
     assert (len(sessions), len(over)) == (0, 4)
     with pytest.raises(GenerationError, match="nothing is there to be ended"):
         sessions.end("a")
+
+
+def test_a_refused_first_turn_leaves_the_former_session_of_its_name_open(llm: LLM) -> None:
+    over: list[Sequence] = []
+    sessions = Sessions(1, 30, over.append)
+
+    def turn(tokens: list[int], is_first: bool = False, is_last: bool = False) -> tuple[Session, Sequence]:
+        sequence = llm.turn(sessions, "a", tokens, GREEDY, is_first=is_first, is_last=is_last)
+        assert sequence.session is not None
+        return sequence.session, sequence
+
+    former, first = turn([1, 2], is_first=True)
+    sessions.begun(former)
+    former.finish(first)
+    for is_last in (False, True):
+        with pytest.raises(GenerationError, match="outside the model's vocabulary"):
+            turn([VERY_LARGE], is_first=True, is_last=is_last)
+    with pytest.raises(GenerationError, match="outside the model's vocabulary"):
+        turn([VERY_LARGE], is_last=True)  # a last turn that is refused may be asked for again
+    refused, _ = turn([3], is_first=True)  # by the engine, which is full
+    sessions.unbegun(refused, is_new=True)
+    session, second = turn([4])
+    assert (session, second.tokens, over, len(sessions)) == (former, [1, 2, 4], [], 1)
+    former.drop(second)
+    new, _ = turn([5], is_first=True)
+    with pytest.raises(GenerationError, match="one turn at a time"):
+        turn([6], is_first=True)
+    sessions.end("a")  # by another thread, before the engine says no: both are over
+    sessions.unbegun(new, is_new=True)
+    assert (former.is_ended, new.is_ended, len(sessions)) == (True, True, 0)
+
+
+def test_a_turn_after_a_first_one_that_was_left_begins_the_text(folder: Path) -> None:
+    llm = LLM(folder, device="cpu")
+    core = llm.tokenizer.core
+    core.post_processor = TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
+    assert llm.tokenizer.begin_ids == [0]
+    whole = [0, *llm.tokenizer.encode("The quick", add_special_tokens=False)]
+    assert llm.tokenizer.encode("The quick") == whole
+
+    def left(name: str) -> None:
+        sequence = llm.turn(llm.sessions, name, "never said", GREEDY, is_first=True)
+        stream = llm.answer_turn(sequence)
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+
+    # As a text, as what a frontend makes of a later turn's text, and as what it makes of a first one's.
+    for turn in ("The quick", whole[1:], whole):
+        left("a")
+        second = llm.turn(llm.sessions, "a", turn, GREEDY)
+        assert second.tokens == whole
+        for _ in llm.answer_turn(second):
+            pass
+        third = llm.turn(llm.sessions, "a", [5], GREEDY)
+        assert third.tokens == [*second.tokens, 5]
+        llm.answer_turn(third)
+        third.session.drop(third)  # type: ignore[union-attr]
+    assert llm.turn(llm.sessions, "b", [5], GREEDY, is_first=True).tokens == [5]  # tokens stay as they are given
+
+    with llm.session() as talk:
+        stream = talk.stream("never said", GREEDY)
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        assert talk.generate([5], GREEDY).prompt_token_ids == (5,)
+        assert talk.generate("The quick", GREEDY).prompt_token_ids[-len(whole) + 1 :] == tuple(whole[1:])
+
+
+def test_a_last_turn_that_is_left_or_fails_ends_its_session_and_another_does_not(folder: Path, plain: LLM) -> None:
+    wanted = alone(plain, GREEDY, TURNS[:2])
+    service = Service(LLM(folder, device="cpu", block_size=4), max_sequences=2)
+
+    async def whole(answer: Answer) -> tuple[int, ...]:
+        return tuple([id async for piece in answer for id in piece.token_ids])
+
+    async def leave(name: str, is_last: bool) -> None:
+        answer = service.stream(TURNS[1], GREEDY, turn=Turn(name, is_last=is_last))
+        await anext(answer)
+        await answer.aclose()
+        while service.sessions._open[name].is_busy:
+            await asyncio.sleep(0.001)
+
+    async def run_late(name: str, is_last: bool) -> None:
+        answer = service.stream(TURNS[1], GREEDY, turn=Turn(name, is_last=is_last), timeout_seconds=0)
+        with pytest.raises(DeadlinePassed):
+            await whole(answer)
+
+    async def work() -> None:
+        for fail in (leave, run_late):
+            await whole(service.stream(TURNS[0], GREEDY, turn=Turn("x", is_first=True)))
+            await fail("x", False)
+            before = service.sessions._open["x"]
+            with pytest.raises(GenerationError, match="outside the model's vocabulary"):
+                service.stream([VERY_LARGE], GREEDY, turn=Turn("x", is_first=True))
+            assert await whole(service.stream(TURNS[1], GREEDY, turn=Turn("x"))) == wanted[1].token_ids
+            assert service.sessions._open["x"] is before
+            await fail("x", True)
+            assert len(service.sessions) == 0
+            with pytest.raises(GenerationError, match="session 'x' is not open"):
+                service.stream([1], GREEDY, turn=Turn("x"))
+            await whole(service.stream([1], GREEDY))
+            assert service.cache_counts.blocks_used == 0
+
+    async def limited() -> None:
+        async with asyncio.timeout(30):
+            await work()
+
+    try:
+        asyncio.run(limited())
+    finally:
+        service.close()
 
 
 def test_a_session_keeps_to_its_adapter(folder: Path, tmp_path: Path) -> None:
