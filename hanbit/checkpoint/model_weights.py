@@ -1,5 +1,6 @@
 """The tensors of a model folder: found, checked by name, shape and dtype before memory is taken, written in shards."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from hanbit.checkpoint.block_names import names_in_blocks
 from hanbit.checkpoint.model_json import read_json
-from hanbit.checkpoint.rounded_blocks import as_rounded, blocks_of
+from hanbit.checkpoint.rounded_blocks import NotInBlocks, as_rounded, blocks_of
 from hanbit.checkpoint.weight_file import WeightFiles
 from hanbit.common.atomic import write_json
 from hanbit.common.errors import ModelError
@@ -21,6 +22,8 @@ from hanbit.formats.packed.layouts import Layer, find_layers
 from hanbit.formats.packed.unpack import unpack
 from hanbit.models.huggingface import Source
 from hanbit.models.registry import family_of
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -64,14 +67,37 @@ class FolderTensors(Mapping[str, torch.Tensor]):
         return self._tensor(file_name if file_name in self._places else short)
 
     def blocks(self) -> dict[str, Blocks]:
-        """Of the packed matrices that can be, by Hugging Face names."""
-        found = {}
+        """Of the packed matrices that can be, by Hugging Face names; which cannot, and why, the log says."""
+        found: dict[str, Blocks] = {}
+        others: dict[str, list[str]] = {}
+        for stored, layer in self._layers_for_blocks():
+            try:
+                found[stored] = blocks_of(as_rounded(unpack(layer, self._part)))
+            except NotInBlocks as why:
+                others.setdefault(str(why), []).append(stored)
+        for why_not, names in others.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            log.warning("%s: %s%s: %s. Taken as float32", self.folder, names[0], more, why_not)
+        return found
+
+    def why_no_blocks(self) -> str | None:
+        """What keeps every packed matrix from being in blocks; None if one of them can be."""
+        reasons: dict[str, str] = {}
+        for stored, layer in self._layers_for_blocks():
+            try:
+                as_rounded(unpack(layer, self._part))
+                return None
+            except NotInBlocks as why:
+                reasons.setdefault(str(why), stored)
+        found = "; ".join(f"{stored}: {why_not}" for why_not, stored in reasons.items())
+        return found or f"none of its matrices is packed that family {self.config.family} has in files as it is"
+
+    def _layers_for_blocks(self) -> Iterator[tuple[str, Layer]]:
+        """By Hugging Face names."""
         for stored, name in names_in_blocks(self.config, self.shapes).items():
             layer = self._packed.get(self._sources(name)[0].name)
-            one = None if layer is None else as_rounded(unpack(layer, self._part))
-            if one is not None:
-                found[stored] = blocks_of(one)
-        return found
+            if layer is not None:
+                yield stored, layer
 
     def require_finite(self, name: str, numbers: torch.Tensor) -> None:
         """`numbers`: what became of the tensor `name`. Raises ModelError where one is NaN or beyond its dtype."""
@@ -107,8 +133,10 @@ class FolderTensors(Mapping[str, torch.Tensor]):
     def _tensor(self, file_name: str) -> torch.Tensor:
         if file_name in self._packed:
             one = unpack(self._packed[file_name], self._part)
-            rounded = as_rounded(one)
-            return one.numbers() if rounded is None else rounded.numbers()
+            try:
+                return as_rounded(one).numbers()
+            except NotInBlocks:
+                return one.numbers()
         path, stored = self._places[file_name]
         return self._files[path].get_tensor(stored)
 

@@ -86,6 +86,8 @@ def convert(
     there = _manifest_if_whole(folder, facts)
     work = _Work(origin, report, proof)
     if there is None:
+        if keep_blocks:
+            origin.require_blocks()
         _write(folder, origin, kind, facts, keep_blocks, work)
     elif proof and not _is_proven(there, asked):
         write_json(folder / NAME, {**there, **work.prove(folder)})

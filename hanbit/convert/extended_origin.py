@@ -55,6 +55,9 @@ class ExtendedOrigin:
         (folder / TOKENIZER_FILE).write_text(self._extended.core.to_str(pretty=True), encoding="utf-8")
         return folder
 
+    def require_blocks(self) -> None:
+        self._origin.require_blocks()
+
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         self._origin.complete(folder, keep_blocks)
 

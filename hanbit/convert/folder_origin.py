@@ -60,26 +60,22 @@ class FolderOrigin:
     def tokenizer(self, folder: Path) -> Path | None:
         return self.path if (self.path / TOKENIZER_FILE).is_file() else None
 
+    def require_blocks(self) -> None:
+        if not self._is_packed:
+            raise FormatError(f"{self.path} is a model folder of plain numbers: there are no blocks to keep")
+        why_not = self._tensors.why_no_blocks()
+        if why_not is not None:
+            raise FormatError(f"{self.path}: {why_not}. No blocks can be kept: leave --keep-blocks out")
+
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         """How its makers sample, where answers end and how texts become vectors is theirs to say."""
         if keep_blocks:
-            self._keep_blocks(folder)
+            write_blocks(folder, self._tensors.blocks())
         if (self.path / _GENERATION).is_file():
             shutil.copyfile(self.path / _GENERATION, folder / _GENERATION)
         for name in self._settings:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(self.path / name, folder / name)
-
-    def _keep_blocks(self, folder: Path) -> None:
-        if not self._is_packed:
-            raise FormatError(f"{self.path} is a model folder of plain numbers: there are no blocks to keep")
-        found = self._tensors.blocks()
-        if not found:
-            raise FormatError(
-                f"{self.path}: its groups are out of order, not of whole blocks of 32, or of 8 bits with zeros. No "
-                "blocks can be kept: leave --keep-blocks out"
-            )
-        write_blocks(folder, found)
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
         """Tensors by safetensors under Hugging Face's names on both sides, then logits of both folders."""

@@ -50,6 +50,10 @@ class GGUFOrigin:
         write_tokenizer(self._model.metadata, folder, self.config.vocabulary)
         return folder
 
+    def require_blocks(self) -> None:
+        if not self.has_blocks:
+            raise FormatError(f"{self.path} has no quantised tensors, so there are no blocks to keep")
+
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         self._write_generation(folder)
         if keep_blocks:
@@ -74,6 +78,4 @@ class GGUFOrigin:
             place = self._model.file.places[gguf_name(name)]
             if is_quantised(place.type):
                 found[source_of(name, self.config).name] = kept(self._model.blocks(name), place.type, place.shape)
-        if not found:
-            raise FormatError(f"{self.path} has no quantised tensors, so there are no blocks to keep")
         return found

@@ -32,6 +32,9 @@ class Origin(Protocol):
     def tokenizer(self, folder: Path) -> Path | None:
         """A folder with the tokenizer's files: the source's own, or `folder`, into which they are written."""
 
+    def require_blocks(self) -> None:
+        """Asked before anything is written where blocks are to be kept. Raises FormatError if there are none."""
+
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         """Put into the new model folder what its writer does not know of."""
 

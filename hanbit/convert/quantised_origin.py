@@ -81,6 +81,9 @@ class QuantisedOrigin:
             raise ConfigError(f"--method {self._asked.method} reads a text, and {self.path} has no {TOKENIZER_FILE}")
         return found
 
+    def require_blocks(self) -> None:
+        """It makes its own."""
+
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         self._origin.complete(folder, False)
         write_blocks(folder, {self._names[name]: blocks_of(one) for name, one in self._rounded.items()})

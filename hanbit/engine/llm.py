@@ -115,7 +115,8 @@ class LLM:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
         numbers = dtype_of(dtype, device)
         is_quantised = are_wanted(quantization, folder, dtype, device)
-        self.model = fuse(load_blocks(folder) if is_quantised else load_model(folder, numbers, device))
+        must_have = quantization == "blocks"
+        self.model = fuse(load_blocks(folder, must_have) if is_quantised else load_model(folder, numbers, device))
         self._draft = None
         if self.speculation.draft_model is not None:
             self._draft = self._load_draft(self.speculation.draft_model, dtype, device, quantization)

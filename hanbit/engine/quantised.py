@@ -52,14 +52,20 @@ def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool
     return True
 
 
-def load_blocks(folder: Path) -> Decoder:
+def load_blocks(folder: Path, must_have: bool = False) -> Decoder:
     """The model of a folder for `fuse`, in evaluation mode: BlockLinear wherever it has blocks, the embedding too.
 
     Raises ModelError, FormatError, before memory is taken where it can: on a folder that is not whole, on blocks of no
-    tensor of this model or of another shape, on scales that are no numbers.
+    tensor of this model or of another shape, on scales that are no numbers; if it `must_have` blocks, on a packed
+    folder none of whose matrices can be in them.
     """
     tensors = read_tensors(folder)
     blocks = read_blocks(folder) if (folder / FILE).is_file() else tensors.blocks()
+    if must_have and not blocks:
+        raise FormatError(
+            f"quantization=blocks: {folder} is packed, and nothing of it can be in blocks. {tensors.why_no_blocks()}. "
+            "Leave quantization at auto, which computes in float32 then"
+        )
     names = names_in_blocks(tensors.config, tensors.shapes)
     _check(folder, blocks, names, tensors.shapes)
     model: Decoder = empty_model(tensors.config)

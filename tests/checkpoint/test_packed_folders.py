@@ -117,6 +117,72 @@ def test_blocks_are_the_same_numbers_or_refused(case: str, tmp_path: Path) -> No
         assert torch.equal(one.numbers(), tensors[name])
 
 
+def with_small_scales(path: Path, size: float, dtype: torch.dtype) -> tuple[Path, torch.Tensor]:
+    """A folder of compressed-tensors, one of whose matrices has scales of about `size`; that matrix's numbers."""
+    meant: dict[str, torch.Tensor] = {}
+
+    def write(name: str, shape: tuple[int, int], seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        codes, zeros, scales = codes_of(shape, 32, 4, zero=8, seed=seed)
+        kept = torch.from_numpy(scales)
+        if name == QUERY:
+            kept = (kept.float() / kept.float().mean() * size).to(dtype)
+        tensors = {**compressed(name, codes, zeros, scales), f"{name}.weight_scale": kept}
+        meant[name] = numbers_of(codes, zeros, kept.float().numpy())
+        return tensors, meant[name]
+
+    folder = foreign_folder(path / "packed", LLAMA)
+    write_tokenizer(folder)
+    pack_folder(folder, write, COMPRESSED_CONFIG)
+    return folder, meant[QUERY]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "is_held"), [(1e-2, True), (1e-5, True), (1e-7, False), (1e-9, False)])
+def test_scales_that_fp16_hardly_holds_stay_as_they_are_and_are_told(
+    size: float, is_held: bool, dtype: torch.dtype, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, wanted = with_small_scales(tmp_path, size, dtype)
+    tensors = read_tensors(folder)
+    found, blocks = tensors.in_file(f"{QUERY}.weight"), tensors.blocks()
+    assert float((found - wanted).norm() / wanted.norm()) < 0.02
+    if is_held:
+        assert torch.equal(blocks[f"{QUERY}.weight"].numbers(), found)
+        assert not caplog.text
+    else:
+        assert torch.equal(found, wanted)
+        names = [name.removesuffix("_packed") for name in load_file(folder / "model.safetensors") if "packed" in name]
+        assert set(blocks) == {*names} - {f"{QUERY}.weight"}
+        assert f"{QUERY}.weight: it has scales that fp16 holds too coarsely (below about 1e-06)" in caplog.text
+
+
+@pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
+def test_blocks_that_a_packed_folder_has_not_are_refused_when_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, *_ = packed(tmp_path, "gptq, desc_act")
+    with pytest.raises(
+        FormatError, match=r"quantization=blocks: .*packed is packed, .*out of order \(desc_act\)\. Leave"
+    ):
+        LLM(folder, device="cpu", quantization="blocks")
+    caplog.clear()
+    LLM(folder, device="cpu")
+    assert caplog.messages == [
+        f"{folder}: {QUERY}.weight and 13 more: its groups are out of order (desc_act). Taken as float32"
+    ]
+    folder, *_ = packed(tmp_path / "other", "awq")
+    LLM(folder, device="cpu", quantization="blocks")
+
+
+@pytest.mark.parametrize("case", ["gptq, desc_act", "gptq, 8 bits with zeros", "gptq, groups of 16"])
+def test_that_no_blocks_can_be_kept_is_said_before_anything_is_written(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, *_ = packed(tmp_path, case)
+    monkeypatch.setattr("hanbit.convert.convert.save_model", lambda *_: pytest.fail("something is written"))
+    with pytest.raises(FormatError, match=r"its (groups|codes) .*\. No blocks can be kept"):
+        convert(folder, tmp_path / "out", keep_blocks=True)
+
+
 @pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
 @pytest.mark.parametrize("case", ["awq", "gptq, 8 bits", "gptq, desc_act", "compressed, symmetric"])
 def test_such_a_folder_answers_as_it_is(case: str, tmp_path: Path) -> None:
