@@ -17,13 +17,19 @@ from hanbit.tokenizers.tokenizer import Tokenizer
 
 _TEXTS = Path(__file__).with_name("texts")  # English and Korean, prose of this project's own pages
 _CONTEXT, _MOST_WINDOWS = 512, 8
+_LEAST_CONTEXT = 3  # of which the first half, one token, is read; the next but one is what can be told
 
 
 def windows_of(tokenizer: Tokenizer, text: Path | None, context: int) -> dict[str, torch.Tensor]:
     """The text's name -> tokens, int64 [windows, min(512, context)]; None: the texts that the package has.
 
-    Raises DataError on a text that is not UTF-8, or shorter than a window.
+    Raises DataError on a text that is not UTF-8, or shorter than a window, and on a context in which nothing is told.
     """
+    if context < _LEAST_CONTEXT:
+        raise DataError(
+            f"a context of {context} tokens is too short for perplexity, which reads half of it and tells the rest: "
+            f"{_LEAST_CONTEXT} at least. Take a model of a longer one"
+        )
     paths = sorted(_TEXTS.glob("*.txt")) if text is None else [text]
     return {path.stem if text is None else path.name: _windows(tokenizer, path, context) for path in paths}
 

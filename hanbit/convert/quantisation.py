@@ -53,7 +53,8 @@ class Options:
 
 def asked_for(options: Options, keep_blocks: bool) -> Quantisation | None:
     """None where nothing is to be quantised. Raises ConfigError, DataError."""
-    choice, group, method = options.quantize, options.group, options.method or METHODS[0]
+    choice, group = options.quantize, options.group
+    method = METHODS[0] if options.method is None else options.method
     if choice is None:
         _refuse_alone(options)
         return None
@@ -78,5 +79,6 @@ def asked_for(options: Options, keep_blocks: bool) -> Quantisation | None:
 
 def _refuse_alone(options: Options) -> None:
     for name, value in asdict(options).items():
-        if value:
-            raise ConfigError(f"--{name} {value} goes with --quantize {' or '.join(BITS)}")
+        if value is not None and value is not False:
+            shown = "''" if value == "" else value
+            raise ConfigError(f"--{name} {shown} goes with --quantize {' or '.join(BITS)}")

@@ -196,6 +196,16 @@ def test_what_cannot_be_quantised_is_refused_by_name(source: Path, tmp_path: Pat
         convert(source, out, group=64)
     with pytest.raises(ConfigError, match="--symmetric True goes with --quantize int4 or int8"):
         convert(source, out, symmetric=True)
+    with pytest.raises(ConfigError, match="--group 0 goes with --quantize int4 or int8"):
+        convert(source, out, group=0)
+    with pytest.raises(ConfigError, match="--group 0 must be 32, 64, 128"):
+        convert(source, out, quantize="int4", group=0)
+    with pytest.raises(ConfigError, match="--method '' goes with --quantize int4 or int8"):
+        convert(source, out, method="")
+    with pytest.raises(ConfigError, match="--method '' must be rtn, gptq, awq"):
+        convert(source, out, quantize="int4", method="")
+    with pytest.raises(ConfigError, match="--calibration '' goes with --quantize int4 or int8"):
+        convert(source, out, calibration="")
     with pytest.raises(ConfigError, match="--symmetric is of int4"):
         convert(source, out, quantize="int8", symmetric=True)
     with pytest.raises(ConfigError, match="--keep-blocks keeps a file's own blocks, --quantize makes new ones"):
@@ -215,6 +225,23 @@ def test_what_cannot_be_quantised_is_refused_by_name(source: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"Rows must be a multiple of 32"):
         convert(foreign_folder(tmp_path / "narrow"), out, quantize="int4")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_a_context_in_which_no_token_is_told_is_refused_before_the_rounding(
+    context: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"context": context, "vocabulary": 403}
+    folder = foreign_folder(tmp_path / "short", load_model(source).config.model_copy(update=changes))
+    write_tokenizer(folder)
+    if context == 3:
+        made = convert(folder, tmp_path / "out", quantize="int8", text=text_of(source))
+        assert made.proof is not None
+        assert made.proof["perplexity_before"]["text.txt"] > 1
+        return
+    monkeypatch.setattr(quantised_origin, "rounded", lambda *_: pytest.fail("it is being rounded"))
+    with pytest.raises(DataError, match=f"a context of {context} tokens is too short for perplexity"):
+        convert(folder, tmp_path / "out", quantize="int8", text=text_of(source))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
