@@ -2,7 +2,8 @@
 
 It always guesses what it holds the likeliest. What it reads of a text stays in its cache while the answer grows; behind
 a wrong guess it goes on from the last right one. It never makes the larger model wait for room: whose text does not
-fit, or is not read to its end yet, is not guessed for in that step.
+fit, or is not read to its end yet, is not guessed for in that step. A text that has grown beyond its context, or has
+tokens that it does not know, is not guessed for any more and gives its room back.
 """
 
 from array import array
@@ -73,6 +74,8 @@ class ModelGuesser:
         self._texts: OrderedDict[Sequence, _Text] = OrderedDict()  # whom it guessed for longest ago first
 
     def guess(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, list[int]]:
+        for sequence in [one for one in self._texts if len(one.tokens) > self._context]:
+            self.forget(sequence)
         counts: dict[Sequence, int] = {}
         for sequence, count in wanted.items():
             count = min(count, self._context - len(sequence.tokens) + 1)  # the last guess is not read
@@ -91,7 +94,12 @@ class ModelGuesser:
     def forget(self, sequence: Sequence) -> None:
         text = self._texts.pop(sequence, None)
         if text is not None:
-            self.blocks.release(text.blocks)
+            self._give_back(text)
+
+    def _give_back(self, text: _Text) -> None:
+        """Its blocks are free; what was in them would be read anew."""
+        self.blocks.release(text.blocks)
+        text.blocks, text.num_fed = array("i"), 0
 
     def _has_room(self, sequence: Sequence, tokens: int, wanted: Mapping[Sequence, int]) -> bool:
         """Blocks for so many tokens of it, if need be those of texts that nobody wants a guess for now."""
@@ -99,6 +107,7 @@ class ModelGuesser:
         self._texts.move_to_end(sequence)
         text.follow(sequence.tokens)
         if text.highest >= self._vocabulary:
+            self._give_back(text)
             return False
         needed = self.blocks.needed(tokens) - len(text.blocks)
         while needed > self.blocks.num_free:

@@ -119,8 +119,36 @@ def test_texts_that_are_read_in_parts_or_do_not_fit_are_guessed_for_later_or_not
     wide = guesser_of(draft, 40)
     over = draft.sequence([1] * 30, params)
     assert len(wide.guess({over: 9})[over]) == 3  # a context of 32
+    assert wide.blocks.num_used == 8
     over.accept(VOCABULARY - 1)  # no row of the small model's
     assert wide.guess({over: 2}) == {}
+    assert wide.blocks.num_used == 0
+
+
+def test_a_text_beyond_the_small_models_context_gives_its_room_back_to_others(draft: LLM, plain: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    first, long = plain.sequence(PROMPTS[1], params), plain.sequence([1] * 32, params)
+    guesser = guesser_of(draft, 9)
+    assert set(guesser.guess({long: 3})) == {long}
+    assert guesser.guess({first: 3, long: 3}).keys() == {long}  # 8 of 9 blocks are the long one's
+    long.accept(5)
+    assert guesser.guess({first: 3, long: 3}).keys() == {first}
+    assert (guesser.blocks.num_used, guesser.blocks.num_free) == (3, 6)
+
+
+def test_answers_that_leave_the_small_models_context_leave_no_room_taken(plain: LLM, draft: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    guesser = guesser_of(draft, 10)
+    batch = Batch(Runner(plain.model, 40, SIZE), Limits(4, 40, 8), drafts=Drafts(guesser, 4))
+    sequences = [plain.sequence(prompt, params) for prompt in PROMPTS[:3]]
+    for sequence in sequences:
+        batch.add(sequence)
+    while not batch.is_empty:
+        batch.step()
+        assert guesser.blocks.num_used + guesser.blocks.num_free == 10
+        assert guesser.blocks.num_used == sum(len(text.blocks) for text in guesser._texts.values())
+    assert guesser.blocks.num_used == 0
+    assert [sequence.output() for sequence in sequences] == plain.generate(PROMPTS[:3], params)
 
 
 @pytest.mark.parametrize("seed", range(4))
