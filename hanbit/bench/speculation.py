@@ -16,15 +16,19 @@ import torch
 
 from hanbit.bench.answers import seconds_after_first, sequence_of
 from hanbit.bench.topics import topics
-from hanbit.common.errors import LaunchError
+from hanbit.checkpoint.model_folder import read_config
+from hanbit.common.errors import ConfigError, LaunchError
 from hanbit.engine.batch import Batch
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM
+from hanbit.engine.opening import model_folder
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.speculation import Speculation
+from hanbit.formats.hub import folder_of
+from hanbit.tokenizers.load import load as load_tokenizer
 
 Say = Callable[[str], None]
 _WARM_UP = 1
@@ -43,6 +47,10 @@ class Plan:
     seconds: float = 180.0
     threads: int | None = None
 
+    @property
+    def passage_tokens(self) -> int:
+        return self.new_tokens + self.again_tokens
+
 
 @dataclass
 class Measured:
@@ -59,7 +67,9 @@ class Measured:
 
 
 def measure(plan: Plan, say: Say) -> list[Measured]:
-    """Raises LaunchError if the tokens of both ways differ, GenerationError if the context is too short."""
+    """Raises LaunchError if the tokens of both ways differ; ConfigError, before the model is read, on a plan that gives
+    no times, on answers that the model's context does not hold, and on more rounds than there is text for."""
+    _check(plan)
     began, longest = time.perf_counter(), 0.0
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
@@ -71,14 +81,39 @@ def measure(plan: Plan, say: Say) -> list[Measured]:
         if round > _WARM_UP and round_began - began + longest > plan.seconds:
             say(f"{plan.seconds:.0f} s are up after {round - _WARM_UP} rounds of {plan.rounds}")
             break
-        length = plan.new_tokens + plan.again_tokens
-        passage = text[round * length :][:length]
+        passage = text[round * plan.passage_tokens :][: plan.passage_tokens]
         drawn = SamplingParams(seed=round, max_tokens=plan.new_tokens, ignore_eos=True)
         turns = ((passage + passage[: plan.again_tokens], replace(drawn, temperature=0)), (passage, drawn))
         for work, (prompt, params) in zip(works, turns, strict=True):
             _take_turns(llm, work, prompt, params, round)
         longest = max(longest, time.perf_counter() - round_began)
     return works
+
+
+def _check(plan: Plan) -> None:
+    if plan.new_tokens < 2:
+        raise ConfigError(f"--new-tokens {plan.new_tokens} must be at least 2: the first one is the prompt's")
+    if plan.rounds < 1:
+        raise ConfigError(f"--rounds {plan.rounds} must be at least 1")
+    if plan.speculation.method == "none":
+        raise ConfigError(
+            "--speculation none guesses nothing, so there is nothing to compare. Use prompt_lookup or draft"
+        )
+    folder = model_folder(folder_of(plan.model))
+    longest, context = plan.passage_tokens + plan.again_tokens + plan.new_tokens, read_config(folder).context
+    if longest > context:
+        most = (context - 2 * plan.again_tokens) // 2
+        way_out = f"Use --new-tokens {most} at most" if most > 1 else "Take a model of a longer one"
+        raise ConfigError(
+            f"--new-tokens {plan.new_tokens}: prompt and answer take {longest} tokens, and the context of {folder} "
+            f"holds {context}. {way_out}"
+        )
+    needed, there = (_WARM_UP + plan.rounds) * plan.passage_tokens, len(load_tokenizer(folder).encode(topics()))
+    if needed > there:
+        raise ConfigError(
+            f"--rounds {plan.rounds} of --new-tokens {plan.new_tokens} take a text of {needed} tokens, Python's topics "
+            f"have {there}. Lower one of them"
+        )
 
 
 def table(works: list[Measured], new_tokens: int) -> list[dict[str, float | str]]:

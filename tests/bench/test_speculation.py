@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from hanbit.bench.speculation import Measured, Plan, measure, table
+from hanbit.checkpoint.model_folder import read_config
+from hanbit.common.errors import ConfigError
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.speculation import Speculation
 from tests.engine.folders import write_folder
@@ -38,6 +40,29 @@ def test_no_round_is_begun_when_the_time_is_up(folder: Path) -> None:
     )
     assert [len(work.ratios) for work in works] == [1, 1]
     assert said == ["0 s are up after 1 rounds of 5"]
+
+
+def test_what_gives_no_times_is_refused_before_the_model_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanbit.bench.speculation.LLM", lambda *_, **__: pytest.fail("the model is read"))
+
+    def refused(message: str, speculation: Speculation | str = "prompt_lookup", **changes: int) -> None:
+        guessed_by = Speculation(speculation) if isinstance(speculation, str) else speculation
+        with pytest.raises(ConfigError, match=message):
+            measure(Plan(folder, guessed_by, **changes), pytest.fail)
+
+    refused("--rounds 0 must be at least 1", rounds=0)
+    refused("--new-tokens 1 must be at least 2", new_tokens=1)
+    refused("--new-tokens 0 must be at least 2", new_tokens=0)
+    refused("--speculation none guesses nothing", "none")
+    context = read_config(folder).context
+    most = (context - 8) // 2
+    refused(f"holds {context}. Use --new-tokens {most} at most", new_tokens=most + 1, again_tokens=4)
+    refused(r"Take a model of a longer one", again_tokens=context)
+    refused(r"--rounds 1000000 of --new-tokens 2 take a text of \d+ tokens", new_tokens=2, again_tokens=2, rounds=10**6)
+    with pytest.raises(pytest.fail.Exception, match="the model is read"):  # the longest that fits
+        measure(Plan(folder, Speculation("prompt_lookup"), new_tokens=most, again_tokens=4, rounds=2), pytest.fail)
 
 
 def test_the_table_has_medians_and_both_ends() -> None:
