@@ -44,7 +44,7 @@ def fuse(model: Decoder) -> Decoder:
     gather(model)
     if is_tied and isinstance(model.output, PanelLinear):
         model.embedding = PanelEmbedding(model.output)
-    if is_tied and isinstance(model.output, NativeLinear) and model.output.is_float:
+    if is_tied and isinstance(model.output, NativeLinear) and isinstance(model.embedding, nn.Embedding):
         model.embedding.weight = nn.Parameter(model.output.weight, requires_grad=False)
     return model
 

@@ -29,7 +29,7 @@ from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.opening import check_ids, check_vocabulary, device_of, dtype_of, model_folder
 from hanbit.engine.output import Output, Piece, Usage
-from hanbit.engine.quantised import are_wanted, load_blocks
+from hanbit.engine.quantised import are_wanted, can_stay, load_as_stored
 from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
@@ -113,10 +113,7 @@ class LLM:
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
-        numbers = dtype_of(dtype, device)
-        is_quantised = are_wanted(quantization, folder, dtype, device)
-        must_have = quantization == "blocks"
-        self.model = fuse(load_blocks(folder, must_have) if is_quantised else load_model(folder, numbers, device))
+        self.model = _loaded(folder, dtype, device, quantization)
         self._draft = None
         if self.speculation.draft_model is not None:
             self._draft = self._load_draft(self.speculation.draft_model, dtype, device, quantization)
@@ -135,8 +132,7 @@ class LLM:
         folder = model_folder(folder_of(source))
         check_tokens(folder, self.tokenizer)
         check_vocabulary(folder, _decoder_config(folder), self.tokenizer)
-        is_quantised = are_wanted("none" if quantization == "none" else "auto", folder, dtype, device)
-        return fuse(load_blocks(folder) if is_quantised else load_model(folder, dtype_of(dtype, device), device))
+        return _loaded(folder, dtype, device, "none" if quantization == "none" else "auto")
 
     @property
     def context(self) -> int:
@@ -419,3 +415,11 @@ def _decoder_config(folder: Path) -> ModelConfig:
             "Embeddings of a bert are made by hanbit.Embedder and /v1/embeddings; for others use transformers"
         )
     return config
+
+
+def _loaded(folder: Path, dtype: str, device: str, quantization: str) -> Decoder:
+    """Fused. `dtype`, `device`, `quantization` as LLM has them, device resolved."""
+    numbers, with_blocks = dtype_of(dtype, device), are_wanted(quantization, folder, dtype, device)
+    if with_blocks or can_stay(dtype, device):
+        return fuse(load_as_stored(folder, with_blocks, must_have=quantization == "blocks"))
+    return fuse(load_model(folder, numbers, device))

@@ -1,7 +1,7 @@
 """The engine's way to the native kernels (docs/kernels.md): a linear layer for any model, float32 inside, on a CPU.
 
-Its matrices are float32, for at most `MOST_ROWS` rows at a time (longer products are PyTorch's), or in blocks as read
-(quantised.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
+Its matrices are plain floats, for at most `MOST_ROWS` rows at a time (longer products are PyTorch's), or in blocks as
+read (quantised.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
 """
 
 import ctypes
@@ -12,15 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from hanbit.kernels import structs
-from hanbit.kernels.blocks import Kind
+from hanbit.kernels.blocks import FLOATS, Kind
 from hanbit.kernels.library import MOST_ROWS, native
 
+_MOST_ROWS_OF_HALVES = 32  # beyond, making a float32 matrix for PyTorch is worth it
 _LINE = 64  # bytes in a line of a processor's cache
+FLOAT_KINDS = {torch.float32: Kind.FLOAT32, torch.float16: Kind.FLOAT16, torch.bfloat16: Kind.BFLOAT16}
 
 
 @dataclass
 class Matrix:
-    """data: float32 [outputs, inputs], or panels of blocks, uint8 [bytes]. Contiguous."""
+    """data: floats [outputs, inputs] of the dtype that `kind` says, or panels of blocks, uint8 [bytes]. Contiguous."""
 
     kind: Kind
     outputs: int
@@ -53,19 +55,20 @@ class NativeLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """[out, in] as torch has it; only of a layer of float32."""
+        """[out, in] as torch has it, float32; only of a layer of plain floats. Of 16 bits it is made each time."""
         assert self.is_float
-        return self.matrices[0].data
+        return self.matrices[0].data.float()
 
     @property
     def is_float(self) -> bool:
-        return len(self.matrices) == 1 and self.matrices[0].kind == Kind.FLOAT32
+        return len(self.matrices) == 1 and self.matrices[0].kind in FLOATS
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., in] -> [..., out]."""
         rows = hidden.reshape(-1, hidden.shape[-1])
         kernels = native()
-        if self.is_float and (not 0 < len(rows) <= MOST_ROWS or kernels is None):
+        most = MOST_ROWS if self.matrices[0].kind == Kind.FLOAT32 else _MOST_ROWS_OF_HALVES
+        if self.is_float and (not 0 < len(rows) <= most or kernels is None):
             return F.linear(hidden, self.weight, self.bias)
         assert kernels is not None
         rows, output = rows.contiguous(), hidden.new_empty(len(rows), self.out_features)
@@ -112,17 +115,18 @@ class NativeEmbedding(nn.Module):
 
 
 def _matrices(parts: tuple[nn.Module, ...]) -> list[Matrix]:
-    """Float32 parts that follow each other become one."""
+    """Plain floats of a dtype that follow each other become one."""
     found: list[Matrix] = []
     for part in parts:
         if isinstance(part, BlockLinear):
-            found.append(part.matrix)
-            continue
-        assert isinstance(part, nn.Linear)
-        weight = part.weight.detach()
-        if found and found[-1].kind == Kind.FLOAT32:
-            weight = torch.cat((found.pop().data, weight))
-        found.append(Matrix(Kind.FLOAT32, len(weight), weight.contiguous()))
+            matrix = part.matrix
+        else:
+            assert isinstance(part, nn.Linear)
+            matrix = Matrix(Kind.FLOAT32, len(part.weight), part.weight.detach().contiguous())
+        if found and matrix.kind in FLOATS and matrix.kind == found[-1].kind:
+            joined = torch.cat((found.pop().data, matrix.data))
+            matrix = Matrix(matrix.kind, len(joined), joined)
+        found.append(matrix)
     return found
 
 

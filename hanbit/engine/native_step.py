@@ -24,8 +24,9 @@ from hanbit.models.layers.decoder import Decoder
 from hanbit.models.llama.model import Llama
 
 _FIRST_ANGLES = 1024  # positions
-# Tokens of a prompt: of more PyTorch makes a product of floats in half to three quarters of the time
-_SHORT = 32
+# Tokens of a prompt, float32 and 16 bits: of more PyTorch makes products of floats in up to half of the time, of fewer
+# its threads are in the way (SmolLM2: 103 ms natively and 269 for 33 tokens, as much for 96, 1.8 and 1.1 s for 512)
+_SHORT, _SHORT_OF_HALVES = 96, 64
 
 
 class NativeStep:
@@ -38,7 +39,7 @@ class NativeStep:
         self._vocabulary = int(model.config.vocabulary)
         self._layers = (structs.Layer * len(cache.keys))(*map(_layer, model.layers.values(), cache.keys, cache.values))
         self._decoder = _decoder(model, cache, self._layers)
-        self._has_blocks = any(not layer.is_float for layer in model.modules() if isinstance(layer, NativeLinear))
+        self._short = _short(model)
         self._num_angles = 0
         self._turn(_FIRST_ANGLES)
         step = found.library.hanbit_step_new(found.kernels, ctypes.byref(self._decoder))
@@ -48,7 +49,7 @@ class NativeStep:
 
     def takes(self, num_tokens: int) -> bool:
         """Is this the way for so many tokens of one sequence?"""
-        return self._has_blocks or num_tokens <= _SHORT
+        return self._short is None or num_tokens <= self._short
 
     def __call__(
         self,
@@ -97,6 +98,14 @@ class NativeStep:
         self._angles = cosines[:, 0, :half].contiguous(), sines[:, 0, :half].contiguous()
         self._decoder.rotated = 2 * half
         self._decoder.cosines, self._decoder.sines = (angles.data_ptr() for angles in self._angles)
+
+
+def _short(model: Decoder) -> int | None:
+    """Tokens of a prompt that are few; None: blocks are multiplied natively, however many there are."""
+    linears = [module for module in model.modules() if isinstance(module, NativeLinear)]
+    if not all(linear.is_float for linear in linears):
+        return None
+    return _SHORT if all(linear.matrices[0].kind == Kind.FLOAT32 for linear in linears) else _SHORT_OF_HALVES
 
 
 def fits(model: Decoder) -> bool:

@@ -1,7 +1,8 @@
-"""A model whose matrices stay in the blocks they were quantised to: `hanbit convert` left them in its folder
-(--keep-blocks, --quantize), the native kernels multiply them as they are (kernels/blocks.py).
+"""A model whose matrices stay as its folder has them, on a CPU, for the native kernels: in the blocks they were
+quantised to, which `hanbit convert` left there (--keep-blocks, --quantize; kernels/blocks.py), or in float16, bfloat16.
 
-Tensors that are not in blocks (norms, biases), and blocks of a type the kernels do not know, are float32.
+Other tensors (norms, biases, experts), and blocks of a type the kernels do not know, become float32, and everything is
+computed in it. So matrices of 16 bits give the numbers that they would give as float32, out of half of the memory.
 """
 
 import logging
@@ -10,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hanbit.checkpoint.block_names import names_in_blocks
+from hanbit.checkpoint.block_names import matrix_names, names_in_blocks
 from hanbit.checkpoint.model_folder import is_packed, read_tensors
-from hanbit.checkpoint.model_weights import empty_model
+from hanbit.checkpoint.model_weights import FolderTensors, empty_model
 from hanbit.common.errors import FormatError, GenerationError
-from hanbit.engine.native import BlockLinear, Matrix
+from hanbit.engine.native import FLOAT_KINDS, BlockLinear, Matrix
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.blocks import kind_of, pack
 from hanbit.kernels.library import native, why_not
@@ -52,15 +53,21 @@ def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool
     return True
 
 
-def load_blocks(folder: Path, must_have: bool = False) -> Decoder:
-    """The model of a folder for `fuse`, in evaluation mode: BlockLinear wherever it has blocks, the embedding too.
+def can_stay(dtype: str, device: str) -> bool:
+    """May matrices stay as a folder has them? Else they become of one dtype."""
+    return dtype == "auto" and device == "cpu" and native() is not None
+
+
+def load_as_stored(folder: Path, with_blocks: bool, must_have: bool = False) -> Decoder:
+    """The model of a folder for `fuse`, in evaluation mode: BlockLinear wherever it has blocks, which are wanted, or 16
+    bits, the embedding too.
 
     Raises ModelError, FormatError, before memory is taken where it can: on a folder that is not whole, on blocks of no
     tensor of this model or of another shape, on scales that are no numbers; if it `must_have` blocks, on a packed
     folder none of whose matrices can be in them.
     """
     tensors = read_tensors(folder)
-    blocks = read_blocks(folder) if (folder / FILE).is_file() else tensors.blocks()
+    blocks = _blocks_of(folder, tensors) if with_blocks else {}
     if must_have and not blocks:
         raise FormatError(
             f"quantization=blocks: {folder} is packed, and nothing of it can be in blocks. {tensors.why_no_blocks()}. "
@@ -72,8 +79,9 @@ def load_blocks(folder: Path, must_have: bool = False) -> Decoder:
     for stored, one in blocks.items():
         if (matrix := _matrix(folder, stored, one)) is not None:
             _put(model, names[stored], matrix, one.shape[1])
+    _put_halves(model, tensors)
     if isinstance(model.embedding, BlockLinear) and tensors.config.tied:
-        model.output = BlockLinear(model.embedding.matrix, model.embedding.in_features)  # type: ignore[assignment]
+        _put(model, "output.weight", model.embedding.matrix, model.embedding.in_features)
     for name, _ in list(model.named_parameters()):
         numbers = tensors[name].to(torch.float32, copy=True)
         tensors.require_finite(name, numbers)
@@ -81,6 +89,20 @@ def load_blocks(folder: Path, must_have: bool = False) -> Decoder:
     if isinstance(model.embedding, nn.Embedding):
         model.tie()
     return model.eval().requires_grad_(False)
+
+
+def _blocks_of(folder: Path, tensors: FolderTensors) -> dict[str, Blocks]:
+    return read_blocks(folder) if (folder / FILE).is_file() else tensors.blocks()
+
+
+def _put_halves(model: Decoder, tensors: FolderTensors) -> None:
+    """The memory is the file's, mapped, until `fuse` copies it."""
+    left = {name for name, _ in model.named_parameters()}
+    for name in matrix_names(tensors.shapes):
+        if name in left and (numbers := tensors[name]).dtype in (torch.float16, torch.bfloat16):
+            tensors.require_finite(name, numbers)
+            matrix = Matrix(FLOAT_KINDS[numbers.dtype], len(numbers), numbers.contiguous())
+            _put(model, name, matrix, numbers.shape[1])
 
 
 def _check(folder: Path, blocks: dict[str, Blocks], names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> None:

@@ -23,7 +23,7 @@ _BLOCKS_OF_K = 8
 
 
 class Kind(IntEnum):
-    """As in native/kernels.h. A name is ggml's, FLOAT32 apart."""
+    """As in native/kernels.h. A name is ggml's, but for plain floats, which lie as PyTorch has them."""
 
     FLOAT32 = 0
     Q4_0 = 1
@@ -32,11 +32,17 @@ class Kind(IntEnum):
     Q5_0 = 4
     Q4_K = 5
     Q6_K = 6
+    FLOAT16 = 7
+    BFLOAT16 = 8
+
+
+FLOATS = (Kind.FLOAT32, Kind.FLOAT16, Kind.BFLOAT16)
 
 
 def kind_of(name: str) -> Kind | None:
     """Of ggml's name; None where the kernels do not multiply such blocks."""
-    return Kind[name] if name in Kind.__members__ and name != "FLOAT32" else None
+    kind = Kind.__members__.get(name)
+    return None if kind in FLOATS else kind
 
 
 def pack(kind: Kind, rows: np.ndarray) -> np.ndarray:

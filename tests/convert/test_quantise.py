@@ -24,7 +24,7 @@ from hanbit.convert import quantised_origin
 from hanbit.convert.calibration import calibration_sources, calibration_tokens
 from hanbit.convert.perplexity import perplexities, windows_of
 from hanbit.engine.fuse import fuse
-from hanbit.engine.quantised import load_blocks
+from hanbit.engine.quantised import load_as_stored
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.library import native, why_not
 from hanbit.quantize.groups import Rounded, Scheme, rounded
@@ -102,7 +102,7 @@ def test_other_families_do_so_too(family: str, tmp_path: Path) -> None:
 def assert_alike(folder: Path) -> None:
     """Apart from the inputs of products, which the kernels round to int8."""
     tokens = torch.randint(300, (24,), generator=torch.Generator().manual_seed(3)).tolist()
-    exact, blocks = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)
+    exact, blocks = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_as_stored(folder, True)), 1, 32)
     wanted, found = (rows.prefill(0, tokens, 0, 24) for rows in (exact, blocks))
     assert wanted is not None
     assert found is not None

@@ -16,7 +16,7 @@ from hanbit.engine import quantised
 from hanbit.engine.fuse import fuse
 from hanbit.engine.llm import LLM
 from hanbit.engine.native import NativeEmbedding, NativeLinear
-from hanbit.engine.quantised import load_blocks
+from hanbit.engine.quantised import load_as_stored
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.formats.gguf.blocks import Blocks, read_blocks, write_blocks
 from hanbit.kernels.blocks import Kind
@@ -83,7 +83,7 @@ def test_logits_differ_from_float32_as_rounded_inputs_do(
     """A number halfway between two may be rounded either way, and these small peaked models make much of it: what is
     compared is how far rounding carries them from float32. Single products are exact (tests/kernels/test_blocks.py)."""
     folder = folder_of(tmp_path, kind, **options)
-    exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)
+    exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_as_stored(folder, True)), 1, 32)
     wanted, simulated = logits_of(exact), rounding(exact)
     assert runner.runner.step is not None
     for is_native in (True, False):
@@ -94,7 +94,7 @@ def test_logits_differ_from_float32_as_rounded_inputs_do(
 
 def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whatever_is_beside_it(folder: Path) -> None:
     """So an answer that was sent away and is read anew goes on as if it had stayed."""
-    tokens, rows = drawn(60, ROWS), Rows(fuse(load_blocks(folder)), 4, 64)
+    tokens, rows = drawn(60, ROWS), Rows(fuse(load_as_stored(folder, True)), 4, 64)
     wanted = rows.prefill(0, tokens, 0, 60)
     assert wanted is not None
     for row, cuts in enumerate([(1, 2, 30), (7, 59), tuple(range(1, 60))], start=1):
@@ -106,12 +106,12 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whateve
 
 def test_blocks_of_a_type_that_the_kernels_lack_are_float32(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, type="Q5_1", embedding="F16")
-    exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_blocks(folder)), 1, 32)
+    exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_as_stored(folder, True)), 1, 32)
     assert error_of(logits_of(runner), logits_of(exact)) < 1e-5
 
 
 def test_the_blocks_themselves_are_multiplied(folder: Path) -> None:
-    model = fuse(load_blocks(folder))
+    model = fuse(load_as_stored(folder, True))
     kinds = [matrix.kind for layer in model.modules() if isinstance(layer, NativeLinear) for matrix in layer.matrices]
     assert kinds.count(Kind.Q4_1) == 2 * 7
     assert kinds.count(Kind.Q8_0) == 1, "embedding and output are one"
@@ -121,7 +121,7 @@ def test_the_blocks_themselves_are_multiplied(folder: Path) -> None:
 
 
 def test_rows_answered_together_have_the_logits_they_have_alone(folder: Path) -> None:
-    tokens, lengths, model = drawn(30, ROWS), [3, 17, 9], fuse(load_blocks(folder))
+    tokens, lengths, model = drawn(30, ROWS), [3, 17, 9], fuse(load_as_stored(folder, True))
 
     def read(runner: Rows, row: int, length: int) -> None:
         runner.prefill(row, tokens[:length], 0, length)

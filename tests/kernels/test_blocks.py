@@ -7,11 +7,11 @@ import pytest
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
-from hanbit.kernels.blocks import BLOCK, Kind, kind_of, pack
+from hanbit.kernels.blocks import BLOCK, FLOATS, Kind, kind_of, pack
 from hanbit.kernels.library import Native
 from hanbit.kernels.structs import Matrix, linear
 
-KINDS = [kind for kind in Kind if kind != Kind.FLOAT32]
+KINDS = [kind for kind in Kind if kind not in FLOATS]
 SIZES = [(32, 1), (64, 16), (96, 37), (576, 50)]  # (inputs, outputs)
 # Bytes of a block of the file that are fp16 scales: (from, to)
 HALVES = {Kind.Q4_1: (0, 4), Kind.Q4_K: (0, 4), Kind.Q6_K: (208, 210)}

@@ -4,11 +4,14 @@
 
 #include "attention.h"
 #include "blocks.h"
+#include "halves.h"
 #include "kernels.h"
 #include "vector.h"
 
 namespace HANBIT_SET {
 namespace {
+
+using hanbit::Kind;
 
 // Of the input and of the weights: as many sums as the registers hold beside what is loaded.
 constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2, OUTS_AT_ONCE = WIDTH == 16 ? 4 : 3;
@@ -16,8 +19,8 @@ constexpr int FEW_ROWS = 8;
 
 // ROWS by OUTS dot products. A result does not depend on ROWS and OUTS: sequences answered together get the numbers they
 // would get alone.
-template <int ROWS, int OUTS>
-inline void dots(const float* input, int64_t input_stride, const float* weight, int64_t in, float* output,
+template <int ROWS, int OUTS, typename Weight>
+inline void dots(const float* input, int64_t input_stride, const Weight* weight, int64_t in, float* output,
                  int64_t output_stride) {
     constexpr int PARTS = LINE / WIDTH;
     Vector sums[ROWS][OUTS][PARTS] = {};
@@ -47,7 +50,7 @@ inline void dots(const float* input, int64_t input_stride, const float* weight, 
     for (int row = 0; row < ROWS; ++row)
         for (int out = 0; out < OUTS; ++out) {
             float rest = 0;
-            for (int64_t j = i; j < in; ++j) rest += input[row * input_stride + j] * weight[out * in + j];
+            for (int64_t j = i; j < in; ++j) rest += input[row * input_stride + j] * number(weight[out * in + j]);
             output[row * output_stride + out] = found[row * OUTS + out] + rest;
         }
 }
@@ -55,8 +58,8 @@ inline void dots(const float* input, int64_t input_stride, const float* weight, 
 // Weights are read strictly in the order of memory, one row after another, without prefetch instructions: that is what
 // the processor's own prefetcher follows best. Of 14 GB/s that one core reads here (Zen 3), 13.7 come through; two or
 // four rows side by side gave 10 to 12, prefetching 1 to 8 KiB ahead lost a tenth.
-template <int ROWS>
-void product_of(const float* input, int64_t input_stride, const float* weight, int64_t in, int64_t outs, float* output,
+template <int ROWS, typename Weight>
+void product_of(const float* input, int64_t input_stride, const Weight* weight, int64_t in, int64_t outs, float* output,
                 int64_t output_stride) {
     constexpr int FIRST = ROWS < 4 ? ROWS : 4;  // more sums than the 16 registers of AVX2 hold would spill
     for (int64_t out = 0; out < outs; ++out, weight += in) {
@@ -68,8 +71,8 @@ void product_of(const float* input, int64_t input_stride, const float* weight, i
 }
 
 // Some rows by all outputs of a chunk, whose weights stay in the first cache
-template <int ROWS>
-void rows_of_many(const float* input, int64_t input_stride, const float* weight, int64_t in, int64_t outs,
+template <int ROWS, typename Weight>
+void rows_of_many(const float* input, int64_t input_stride, const Weight* weight, int64_t in, int64_t outs,
                   float* output, int64_t output_stride) {
     int64_t out = 0;
     for (; out + OUTS_AT_ONCE <= outs; out += OUTS_AT_ONCE)
@@ -78,7 +81,8 @@ void rows_of_many(const float* input, int64_t input_stride, const float* weight,
 }
 
 // Many rows are a matter of arithmetic, not of reading: every number that is loaded serves a tile of products.
-void product_of_many(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in,
+template <typename Weight>
+void product_of_many(const float* input, int64_t input_stride, int64_t rows, const Weight* weight, int64_t in,
                      int64_t outs, float* output, int64_t output_stride) {
     int64_t row = 0;
     for (; row + ROWS_AT_ONCE <= rows; row += ROWS_AT_ONCE)
@@ -89,13 +93,33 @@ void product_of_many(const float* input, int64_t input_stride, int64_t rows, con
                         output_stride);
 }
 
-void product(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in, int64_t outs,
-             float* output, int64_t output_stride) {
-    using Product = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+template <typename Weight>
+void product_with(const float* input, int64_t input_stride, int64_t rows, const Weight* weight, int64_t in,
+                  int64_t outs, float* output, int64_t output_stride) {
+    using Product = void (*)(const float*, int64_t, const Weight*, int64_t, int64_t, float*, int64_t);
     static const Product BY_ROWS[FEW_ROWS] = {product_of<1>, product_of<2>, product_of<3>, product_of<4>,
                                               product_of<5>, product_of<6>, product_of<7>, product_of<8>};
     if (rows > FEW_ROWS) return product_of_many(input, input_stride, rows, weight, in, outs, output, output_stride);
     if (rows > 0) BY_ROWS[rows - 1](input, input_stride, weight, in, outs, output, output_stride);
+}
+
+void product(Kind kind, const float* input, int64_t input_stride, int64_t rows, const void* weight, int64_t in,
+             int64_t outs, float* output, int64_t output_stride) {
+    const auto with = [&](const auto* numbers) {
+        product_with(input, input_stride, rows, numbers, in, outs, output, output_stride);
+    };
+    if (kind == hanbit::FLOAT16) return with(static_cast<const Half*>(weight));
+    if (kind == hanbit::BFLOAT16) return with(static_cast<const BFloat*>(weight));
+    with(static_cast<const float*>(weight));
+}
+
+void float_row(Kind kind, const void* weight, int64_t in, int64_t out, float* output) {
+    const auto copy = [&](const auto* numbers) {
+        for (int64_t i = 0; i < in; ++i) output[i] = number(numbers[out * in + i]);
+    };
+    if (kind == hanbit::FLOAT16) return copy(static_cast<const Half*>(weight));
+    if (kind == hanbit::BFLOAT16) return copy(static_cast<const BFloat*>(weight));
+    copy(static_cast<const float*>(weight));
 }
 
 void swiglu(const float* gate, const float* up, int64_t count, float* output) {
@@ -165,7 +189,7 @@ constexpr const char* NAME = "portable";
 }  // namespace
 
 extern const hanbit::Kernels TABLE;
-const hanbit::Kernels TABLE = {NAME,     product, quantise, block_product, block_row, swiglu,
-                                rms_norm, rotate,  keep,     attend,        largest};
+const hanbit::Kernels TABLE = {NAME,   product,  float_row, quantise, block_product, block_row,
+                                swiglu, rms_norm, rotate,    keep,     attend,        largest};
 
 }  // namespace HANBIT_SET

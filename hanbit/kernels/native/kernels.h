@@ -6,7 +6,7 @@
 namespace hanbit {
 
 // How the numbers of a matrix lie. Blocks are ggml's, 32 inputs each, in panels of 16 outputs (kernels/blocks.py).
-enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, Q5_0, Q4_K, Q6_K, NUM_KINDS };
+enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, Q5_0, Q4_K, Q6_K, FLOAT16, BFLOAT16, NUM_KINDS };
 constexpr int64_t BLOCK = 32, PANEL = 16, BLOCKS_OF_K = 8;  // of K: 8 blocks have fp16 scales for their blocks' scales
 
 // Of a block of a quantised input, after all of a row's numbers (int8): number i is about scale numbers[i]. Sums are of
@@ -32,9 +32,12 @@ struct Seen {
 
 struct Kernels {
     const char* name;
-    // output[row][out] = sum over i of input[row][i] weight[out][i] for `outs` rows of a weight [.., in]
-    void (*product)(const float* input, int64_t input_stride, int64_t rows, const float* weight, int64_t in,
+    // output[row][out] = sum over i of input[row][i] weight[out][i] for `outs` rows of a weight [.., in] of floats of
+    // this kind, computed in float32
+    void (*product)(Kind kind, const float* input, int64_t input_stride, int64_t rows, const void* weight, int64_t in,
                     int64_t outs, float* output, int64_t output_stride);
+    // Row `out` of a weight of floats, as float32 [in]
+    void (*float_row)(Kind kind, const void* weight, int64_t in, int64_t out, float* output);
     // A row of `in` floats, whole blocks, as int8 numbers and their sides; NaN or infinity makes its block's scale NaN
     void (*quantise)(const float* input, int64_t in, uint8_t* output);
     // As `product`, for blocks: input is quantised rows, as many as one likes; weight begins with a panel
@@ -57,6 +60,11 @@ struct Kernels {
     // The first of the largest numbers, or -1 where one is not finite (-inf is: it forbids a token)
     int64_t (*largest)(const float* numbers, int64_t count);
 };
+
+// Of a number of plain floats; 0 of what lies in blocks
+constexpr int64_t float_bytes(Kind kind) {
+    return kind == FLOAT32 ? 4 : kind == FLOAT16 || kind == BFLOAT16 ? 2 : 0;
+}
 
 // Bytes of all outputs of a panel: a block's numbers (of Q5_0 and Q6_K their lower 4 bits, then the rest), then its
 // scales and, of Q4_1 and Q4_K, least numbers

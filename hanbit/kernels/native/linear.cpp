@@ -1,7 +1,5 @@
 #include "linear.h"
 
-#include <string.h>
-
 #include <algorithm>
 
 namespace hanbit {
@@ -13,14 +11,21 @@ constexpr int64_t SMALLEST_CHUNK = 36 << 10, LARGEST_CHUNK = 144 << 10, CHUNKS_E
 constexpr int64_t OUTS_AT_ONCE = 12;  // what the tiles of every instruction set divide (kernels.cpp)
 constexpr int64_t ROWS_QUANTISED_AT_ONCE = 8;
 
-bool is_float(const HanbitMatrix& matrix) { return matrix.kind == FLOAT32; }
+Kind kind_of(const HanbitMatrix& matrix) { return static_cast<Kind>(matrix.kind); }
+
+bool is_float(const HanbitMatrix& matrix) { return float_bytes(kind_of(matrix)) > 0; }
+
+// Of so many outputs of a matrix of plain floats
+int64_t bytes_of_floats(const HanbitMatrix& matrix, int64_t in, int64_t outs) {
+    return outs * in * float_bytes(kind_of(matrix));
+}
 
 int64_t bytes_of_panel(const HanbitMatrix& matrix, int64_t in) {
-    return panel_bytes(static_cast<Kind>(matrix.kind), in / BLOCK);
+    return panel_bytes(kind_of(matrix), in / BLOCK);
 }
 
 int64_t bytes_of(const HanbitMatrix& matrix, int64_t in) {
-    return is_float(matrix) ? matrix.out * in * static_cast<int64_t>(sizeof(float))
+    return is_float(matrix) ? bytes_of_floats(matrix, in, matrix.out)
                             : (matrix.out + PANEL - 1) / PANEL * bytes_of_panel(matrix, in);
 }
 
@@ -32,7 +37,7 @@ int64_t chunk_bytes(const HanbitLinear& linear, int num_threads) {
 
 int64_t outs_per_chunk(const HanbitMatrix& matrix, int64_t in, int64_t num_bytes) {
     const int64_t outs = is_float(matrix) ? OUTS_AT_ONCE : PANEL;
-    const int64_t bytes = is_float(matrix) ? outs * in * static_cast<int64_t>(sizeof(float)) : bytes_of_panel(matrix, in);
+    const int64_t bytes = is_float(matrix) ? bytes_of_floats(matrix, in, outs) : bytes_of_panel(matrix, in);
     return outs * std::max<int64_t>(1, num_bytes / bytes);
 }
 
@@ -53,8 +58,8 @@ Outputs outputs_of(const HanbitLinear& linear, int num_threads, int index) {
 }
 
 const uint8_t* weight_at(const HanbitMatrix& matrix, int64_t in, int64_t out) {
-    const int64_t bytes = is_float(matrix) ? out * in * static_cast<int64_t>(sizeof(float))
-                                           : out / PANEL * bytes_of_panel(matrix, in);
+    const int64_t bytes =
+        is_float(matrix) ? bytes_of_floats(matrix, in, out) : out / PANEL * bytes_of_panel(matrix, in);
     return static_cast<const uint8_t*>(matrix.weight) + bytes;
 }
 
@@ -63,11 +68,9 @@ void multiply(const Kernels& kernels, const Outputs& outs, const Rows& rows, int
     const HanbitMatrix& matrix = outs.matrix;
     const uint8_t* weight = weight_at(matrix, in, outs.first);
     if (is_float(matrix))
-        kernels.product(rows.floats, in, rows.count, reinterpret_cast<const float*>(weight), in, outs.count, output,
-                        output_stride);
+        kernels.product(kind_of(matrix), rows.floats, in, rows.count, weight, in, outs.count, output, output_stride);
     else
-        kernels.block_product(static_cast<Kind>(matrix.kind), rows.blocks, rows.count, weight, in, outs.count, output,
-                              output_stride);
+        kernels.block_product(kind_of(matrix), rows.blocks, rows.count, weight, in, outs.count, output, output_stride);
 }
 
 }  // namespace
@@ -98,9 +101,9 @@ void do_chunk(const Kernels& kernels, const HanbitLinear& linear, const Rows& ro
 
 void take_row(const Kernels& kernels, const HanbitMatrix& matrix, int64_t in, int64_t index, float* output) {
     if (is_float(matrix))
-        memcpy(output, static_cast<const float*>(matrix.weight) + index * in, in * sizeof(float));
+        kernels.float_row(kind_of(matrix), matrix.weight, in, index, output);
     else
-        kernels.block_row(static_cast<Kind>(matrix.kind), static_cast<const uint8_t*>(matrix.weight), in, index, output);
+        kernels.block_row(kind_of(matrix), static_cast<const uint8_t*>(matrix.weight), in, index, output);
 }
 
 LinearWork::LinearWork(const Kernels& kernels, const HanbitLinear& linear, const float* input, int64_t rows,
