@@ -18,6 +18,7 @@ from hanbit.engine.kv_cache import KVCache
 from hanbit.engine.scheduler import Part
 from hanbit.models.layers.alibi import biased_mask
 from hanbit.models.layers.attend import product
+from hanbit.models.layers.relative import RelativeBias
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class View:
     mask: torch.Tensor | None = None
 
 
-Kind = tuple[int | None, tuple[float, ...] | None]
-"""What layers have in common that see alike: their window, and the slopes of their heads (attention.py)."""
+Kind = tuple[int | None, tuple[float, ...] | None, RelativeBias | None]
+"""What layers have in common that see alike: their window, the slopes of their heads (attention.py), their table of
+distances."""
 
 
 def kind_of(layer: Any) -> Kind:
-    return layer.sliding_window, layer.alibi_slopes
+    return layer.sliding_window, layer.alibi_slopes, layer.relative
 
 
 class PagedAttend:
@@ -79,10 +81,10 @@ class PagedAttend:
         return views
 
     def _view_of_prompt(self, part: Part[Any], rows: slice, kind: Kind) -> View:
-        window, slopes = kind
+        window = kind[0]
         last = part.last
         is_exact = not self.cache.shape.is_int8  # else what was rounded is looked at, wherever a prompt is cut
-        if part.start == 0 and (window is None or last <= window) and slopes is None and is_exact:
+        if part.start == 0 and (window is None or last <= window) and not _adds_to_scores(kind) and is_exact:
             return View(rows, 1)  # the kernel's own triangle needs no mask, and nothing is read back
         begin = 0 if window is None else max(0, part.start + 1 - window)
         queries = torch.arange(part.start, last, device=self.device).unsqueeze(1)
@@ -91,12 +93,12 @@ class PagedAttend:
         return View(rows, 1, table, seen, self._mask(queries, begin, last, kind))
 
     def _view_of_tokens(self, parts: Sequence[Part[Any]], rows: slice | torch.Tensor, kind: Kind) -> View:
-        window, slopes = kind
+        window = kind[0]
         positions = [part.start for part in parts]
         begin, end = 0 if window is None else max(0, min(positions) + 1 - window), max(positions) + 1
         table, before = self._table(parts, begin, end)
         seen = slice(begin - before, end - before)
-        if min(positions) == max(positions) and slopes is None:
+        if min(positions) == max(positions) and not _adds_to_scores(kind):
             return View(rows, len(parts), table, seen)
         mask = self._mask(self._tensor(positions).view(-1, 1, 1, 1), begin, end, kind)
         return View(rows, len(parts), table, seen, mask)
@@ -111,14 +113,21 @@ class PagedAttend:
         return torch.tensor(numbers, device=self.device)
 
     def _mask(self, queries: torch.Tensor, begin: int, end: int, kind: Kind) -> torch.Tensor:
-        """0, or what slopes take off, where a query position sees a key position, -inf elsewhere. Every layer would
-        make this of a bool mask."""
-        window, slopes = kind
+        """0, or what slopes take off or a table adds, where a query position sees a key position, -inf elsewhere. Every
+        layer would make this of a bool mask."""
+        window, slopes, relative = kind
         back = queries - torch.arange(begin, end, device=self.device)
         is_seen = back >= 0 if window is None else (back >= 0) & (back < window)
         if slopes is not None:
             return biased_mask(is_seen, back, slopes, self.dtype)
+        if relative is not None:
+            added = relative.between(-back) if back.dim() == 2 else relative.between(-back.squeeze(1))
+            return added.masked_fill(~is_seen, float("-inf")).to(self.dtype)
         return torch.zeros(back.shape, dtype=self.dtype, device=self.device).masked_fill_(~is_seen, float("-inf"))
+
+
+def _adds_to_scores(kind: Kind) -> bool:
+    return kind[1] is not None or kind[2] is not None
 
 
 class LayerFunction:

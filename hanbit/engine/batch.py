@@ -134,6 +134,7 @@ class Batch:
 
     def _leave(self, sequence: Sequence, spoiled: bool = False) -> list[int]:
         """The blocks that were its own alone, with all of its beams."""
+        self._runner.forget(sequence)
         if sequence.session is not None:
             sequence.session.drop(sequence)
         if self._drafts is not None:

@@ -75,7 +75,7 @@ class Beams:
         """The best answer as one piece, `n - 1` others with it; `head` has it from now on."""
         best = [sequence.output(score) for score, sequence in self._finished[: self._params.n]]
         self.head.become(self._finished[0][1], replace(best[0], others=tuple(best[1:])))
-        usage = Usage(len(self.head.prompt), sum(len(output.token_ids) for output in best))
+        usage = Usage(len(self.head.asked), sum(len(output.token_ids) for output in best))
         first, *others = (_piece(output) for output in best)
         return replace(first, usage=usage, others=tuple(others))
 

@@ -4,7 +4,6 @@ texts ─ tokens ─ batches of like lengths ─ the model's hidden states ─ o
 """
 
 import logging
-from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.config.model import BertConfig
 from hanbit.engine.opening import check_ids, check_vocabulary, device_of, dtype_of, model_folder
+from hanbit.engine.padded import batches, padded, unless_all
 from hanbit.formats.hub import folder_of
 from hanbit.formats.sentences import Pooling, read_settings
 from hanbit.models.bert.model import Bert
@@ -105,14 +105,11 @@ class Embedder:
         return F.normalize(vectors, dim=-1) if normalize or (normalize is None and self.settings.normalize) else vectors
 
     def _pooled(self, texts: list[list[int]]) -> torch.Tensor:
-        """[texts, width]; padding stands behind a text and is seen by none of its tokens."""
-        lengths = torch.tensor([len(text) for text in texts], device=self.device)
-        longest = int(lengths.max())
-        tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=self.device)
-        places = torch.arange(longest, device=self.device)
-        present = places < lengths.unsqueeze(1)
+        """[texts, width]; padding is seen by no token of a text."""
+        tokens, present = padded(texts, self.device)
+        places = torch.arange(tokens.shape[1], device=self.device)
         hidden = self._model.embed(tokens, places, torch.zeros_like(tokens))
-        hidden = self._model.trunk(hidden, bidirectional(None if bool(present.all()) else present))
+        hidden = self._model.trunk(hidden, bidirectional(unless_all(present)))
         return pooled(hidden, present, self.settings.pooling)
 
 
@@ -124,18 +121,6 @@ def pooled(hidden: torch.Tensor, present: torch.Tensor, pooling: Pooling) -> tor
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
     return hidden.masked_fill(~present.unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(-1)
-
-
-def batches(lengths: Items[int], most_tokens: int) -> Iterator[list[int]]:
-    """Places of texts that are computed together: alike in length, so that little is padded."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > most_tokens:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _bert_config(folder: Path) -> BertConfig:

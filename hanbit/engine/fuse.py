@@ -21,6 +21,7 @@ from hanbit.models.layers.block import Block
 from hanbit.models.layers.decoder import Decoder
 from hanbit.models.layers.experts import Experts, MixtureMLP
 from hanbit.models.layers.mlp import GatedMLP, PlainMLP
+from hanbit.models.layers.relative import RelativeBias
 from hanbit.models.layers.rotary import Rotation
 
 
@@ -38,7 +39,7 @@ def fuse(model: Decoder) -> Decoder:
         assert isinstance(block, Block)
         model.layers[index] = JoinedBlock(block)
     model.norm = quick_norm(model.norm)
-    model.output = _matrix(model.output)  # type: ignore[assignment]
+    model.output = joined_matrix(model.output)  # type: ignore[assignment]
     if isinstance(model.embedding, BlockLinear):
         model.embedding = NativeEmbedding(model.output if is_tied else NativeLinear(model.embedding))  # type: ignore
     gather(model)
@@ -74,7 +75,7 @@ class JoinedBlock(nn.Module):
             if name == "attention":
                 self.attention = JoinedAttention(block.attention)
             elif name == "mlp":
-                self.mlp = _mlp(part)
+                self.mlp = joined_mlp(part)
             else:
                 setattr(self, name, quick_norm(part))
 
@@ -94,10 +95,11 @@ class JoinedAttention(nn.Module):
         self.scale, self.sliding_window = attention.scale, attention.sliding_window
         self.score_cap, self.alibi_slopes = attention.score_cap, attention.alibi_slopes
         self.rotary_pairs = attention.rotary_pairs
+        self.relative: RelativeBias | None = None  # numbers for distances that are added to scores (T5)
         self.heads = attention.query.out_features // self.head_dim
         self.key_value_heads = attention.key.out_features // self.head_dim
-        self.projection = _matrix(attention.query, attention.key, attention.value)
-        self.output = _matrix(attention.output)
+        self.projection = joined_matrix(attention.query, attention.key, attention.value)
+        self.output = joined_matrix(attention.output)
         self.has_head_norms = attention.has_head_norms
         if attention.has_head_norms:
             self.query_norm, self.key_norm = quick_norm(attention.query_norm), quick_norm(attention.key_norm)
@@ -123,8 +125,8 @@ class JoinedGatedMLP(nn.Module):
     def __init__(self, mlp: GatedMLP) -> None:
         super().__init__()
         self.activation = mlp.activation
-        self.projection = _matrix(mlp.gate, mlp.up)
-        self.down = _matrix(mlp.down)
+        self.projection = joined_matrix(mlp.gate, mlp.up)
+        self.down = joined_matrix(mlp.down)
 
     def product(self, hidden: torch.Tensor) -> torch.Tensor:
         """Without adapters."""
@@ -143,7 +145,7 @@ class JoinedPlainMLP(nn.Module):
     def __init__(self, mlp: PlainMLP) -> None:
         super().__init__()
         self.activation = mlp.activation
-        self.up, self.down = _matrix(mlp.up), _matrix(mlp.down)
+        self.up, self.down = joined_matrix(mlp.up), joined_matrix(mlp.down)
 
     def forward(self, hidden: torch.Tensor, function: Function) -> torch.Tensor:
         inner = self.activation(function.adapt("mlp.projection", hidden, self.up(hidden)))
@@ -174,7 +176,8 @@ def places_of(model: Decoder) -> list[dict[str, Place]]:
     return [block.places for block in model.layers.values() if isinstance(block, JoinedBlock)]
 
 
-def _mlp(mlp: nn.Module) -> nn.Module:
+def joined_mlp(mlp: nn.Module) -> nn.Module:
+    """An MLP of joined matrices, called with hidden states and a layer's function."""
     if isinstance(mlp, GatedMLP):
         return JoinedGatedMLP(mlp)
     if isinstance(mlp, MixtureMLP):
@@ -211,7 +214,7 @@ def _place(block: Block, names: tuple[str, ...]) -> Place:
     return Place(int(layers[names[0]].in_features), outputs)  # type: ignore[arg-type]
 
 
-def _matrix(*parts: nn.Linear) -> nn.Module:
+def joined_matrix(*parts: nn.Linear) -> nn.Module:
     """The parts, nn.Linear or BlockLinear, side by side as one layer, laid out for where they are."""
     if any(isinstance(part, BlockLinear) for part in parts):
         return NativeLinear(*parts)

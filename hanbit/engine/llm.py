@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from hanbit.checkpoint.model_folder import load_model, read_config
-from hanbit.common.errors import GenerationError
-from hanbit.config.model import DecoderConfig, ModelConfig
+from hanbit.common.errors import GenerationError, ModelError
+from hanbit.config.model import DecoderConfig, ModelConfig, T5Config
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.beams import check_width
@@ -24,6 +24,7 @@ from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.draft_model import ModelGuesser, check_tokens
 from hanbit.engine.drafts import Drafts, PromptGuesser, SpeculationCounts
+from hanbit.engine.encoder_decoder import EncoderDecoderRunner, JoinedT5
 from hanbit.engine.fuse import fuse, places_of
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
@@ -35,6 +36,7 @@ from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Sessions
+from hanbit.engine.source import Source
 from hanbit.engine.speculation import Speculation, speculation_of
 from hanbit.engine.talk import Talk
 from hanbit.engine.turns import Turns
@@ -107,13 +109,20 @@ class LLM:
         self.kv_cache_dtype = kv_cache_dtype
         self.speculation = speculation_of(speculation)
         folder, device = model_folder(folder_of(folder)), device_of(device)
-        self.config = _decoder_config(folder)
+        self.config = _speaking_config(folder)
+        if isinstance(self.config, T5Config):
+            self._check_encoder()
         self.tokenizer = load_tokenizer(folder)
         check_vocabulary(folder, self.config, self.tokenizer)
         self.defaults = read_defaults(folder, self.tokenizer.end_id)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
-        self.model = _loaded(folder, dtype, device, quantization)
+        self.model: Any  # a fused Decoder, or a JoinedT5
+        if isinstance(self.config, T5Config):
+            are_wanted(quantization, folder, dtype, device)  # refuses what cannot be had
+            self.model = JoinedT5(load_model(folder, dtype_of(dtype, device), device))
+        else:
+            self.model = _loaded(folder, dtype, device, quantization)
         self._draft = None
         if self.speculation.draft_model is not None:
             self._draft = self._load_draft(self.speculation.draft_model, dtype, device, quantization)
@@ -127,17 +136,32 @@ class LLM:
         self._lock = threading.Lock()
         self._turns: Turns | None = None
 
+    def _check_encoder(self) -> None:
+        """What an encoder and a decoder are not built with."""
+        if self.speculation.method != "none":
+            raise GenerationError("speculation is built for models of the next token, not for a t5. Leave it out")
+        if self.kv_cache_dtype != "auto":
+            raise GenerationError(f"kv_cache_dtype={self.kv_cache_dtype} is not built for a t5. Leave it at auto")
+
     def _load_draft(self, source: Path | str, dtype: str, device: str, quantization: str) -> Decoder:
         """Blocks are used where the folder has them, whatever the larger model does, unless they are turned off."""
         folder = model_folder(folder_of(source))
         check_tokens(folder, self.tokenizer)
-        check_vocabulary(folder, _decoder_config(folder), self.tokenizer)
+        config = _speaking_config(folder)
+        if isinstance(config, T5Config):
+            raise GenerationError(f"draft_model {source}: a t5 reads its prompt apart and cannot guess. Name another")
+        check_vocabulary(folder, config, self.tokenizer)
         return _loaded(folder, dtype, device, "none" if quantization == "none" else "auto")
 
     @property
     def context(self) -> int:
-        """Tokens of prompt and answer together, at most."""
+        """Tokens of prompt and answer together, at most; of each where it `reads_apart`."""
         return self.config.context
+
+    @property
+    def reads_apart(self) -> bool:
+        """Is the prompt read by an encoder, so that it takes nothing of the answer's room?"""
+        return isinstance(self.config, T5Config)
 
     @property
     def cache_tokens(self) -> int:
@@ -159,8 +183,13 @@ class LLM:
         in which answers grow. Raises GenerationError if the machine has not the memory."""
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
-        runner = Runner(self.model, self._blocks_for(sequences), self.block_size, self.kv_cache_dtype)
-        return Batch(runner, limits, self.enable_prefix_caching, self.drafts(runner.cache.num_blocks))
+        num_blocks = self._blocks_for(sequences)
+        runner: Runner
+        if isinstance(self.model, JoinedT5):
+            runner = EncoderDecoderRunner(self.model, num_blocks, self.block_size, sequences, tokens)
+        else:
+            runner = Runner(self.model, num_blocks, self.block_size, self.kv_cache_dtype)
+        return Batch(runner, limits, self.enable_prefix_caching, self.drafts(num_blocks))
 
     def drafts(self, num_blocks: int) -> Drafts | None:
         """For a batch whose cache has so many blocks: a draft model gets one for as many tokens."""
@@ -194,6 +223,8 @@ class LLM:
 
         Raises ModelError if it is damaged or was made for another model.
         """
+        if isinstance(self.model, JoinedT5):
+            raise ModelError(f"{folder}: adapters are built for models of the next token, not for a t5")
         weight = self.model.norm.weight
         assert isinstance(weight, torch.Tensor)
         self._adapters[name] = join(read_adapter(folder, self.config), places_of(self.model), weight.detach())
@@ -265,6 +296,8 @@ class LLM:
     ) -> Sequence:
         """A session's turn, as `sequence`: its prompt is all turns before and `prompt`. Raises GenerationError, and
         leaves the session as it was then. `sessions.begun` or `.unbegun` is told whether the turn was let in."""
+        if self.reads_apart:
+            raise GenerationError("a t5 has no sessions: its answers do not go on from its prompts. Leave it out")
         session = sessions.start(name, adapter) if is_first else sessions.resume(name, adapter)
         try:
             made = self.sequence(
@@ -330,6 +363,9 @@ class LLM:
         check_ids("top_p_reset_ids", list(params.top_p_reset_ids), self.config)
         bad_ids = [id for word in params.bad_words if not isinstance(word, str) for id in word]
         check_ids("bad_words", bad_ids, self.config)
+        source = None
+        if isinstance(self.config, T5Config):
+            source, tokens = self._source(tokens, params, name), [self.config.start_token]
         room = self.context - len(tokens)
         least = int(params.max_tokens != 0)
         if room < least:
@@ -348,10 +384,20 @@ class LLM:
         found = None if adapter is None else self._adapter(adapter)
         ends = self.defaults.end_ids
         grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)
-        made = Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar)
+        made = Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar, source)
         if params.num_beams > 1:
             check_width(made, num_blocks, self.block_size, seats)
         return made
+
+    def _source(self, tokens: list[int], params: SamplingParams, name: str) -> Source:
+        if len(tokens) > self.context:
+            raise GenerationError(
+                f"{name} has {len(tokens)} tokens and the model's encoder reads {self.context}. Shorten it by at least "
+                f"{len(tokens) - self.context}"
+            )
+        if params.prompt_logprobs is not None:
+            raise GenerationError("prompt_logprobs: a t5 reads its prompt and says nothing of it. Leave it out")
+        return Source(tokens)
 
     def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
         """The sequences that are made for one prompt, which is encoded once."""
@@ -407,12 +453,12 @@ def _given(params: SamplingParams, sequences: Items[Sequence]) -> Output:
     return replace(first, others=tuple(others)) if others else first
 
 
-def _decoder_config(folder: Path) -> ModelConfig:
+def _speaking_config(folder: Path) -> ModelConfig:
     config = read_config(folder)
-    if not isinstance(config, DecoderConfig):
+    if not isinstance(config, DecoderConfig | T5Config):
         raise GenerationError(
             f"{folder} is a {config.family} model, which hanbit trains and exports and does not generate with. "
-            "Embeddings of a bert are made by hanbit.Embedder and /v1/embeddings; for others use transformers"
+            "Embeddings of a bert are made by hanbit.Embedder and /v1/embeddings"
         )
     return config
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from hanbit.engine.adapters import JoinedAdapter, of_rows
 from hanbit.engine.attend import PagedAttend, kind_of
-from hanbit.engine.fuse import JoinedAttention, JoinedBlock
+from hanbit.engine.fuse import JoinedAttention
 from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.native_step import NativeStep, fits
 from hanbit.engine.scheduler import Part
@@ -60,15 +60,18 @@ class Runner:
                     logits[index] = rows if has_many else rows[0]
         return logits
 
+    def forget(self, request: Any) -> None:
+        """Nobody wants its answer any more. Beside the cache nothing is kept of it here."""
+
     def _is_native(self, part: Part[Fed]) -> bool:
         return self.step is not None and part.request.adapter is None and self.step.takes(part.num_rows)
 
     def _natively(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         assert self.step is not None
-        tokens, positions = _rows(parts)
+        tokens, positions = rows_of(parts)
         blocks = [part.blocks for part in parts for _ in range(part.num_rows)]
-        return self.step(tokens, positions, blocks, _wanted_rows(parts))
+        return self.step(tokens, positions, blocks, wanted_rows(parts))
 
     def _flat(self, parts: Sequence[Part[Fed]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
@@ -76,9 +79,9 @@ class Runner:
         self.attend.adapters = of_rows(
             [part.request.adapter for part in parts for _ in range(part.num_rows)], self.device
         )
-        tokens, positions = map(self._column, _rows(parts))
+        tokens, positions = map(self._column, rows_of(parts))
         hidden = self.model.trunk(self.model.embed(tokens, positions), positions, self.attend)
-        wanted = _wanted_rows(parts)
+        wanted = wanted_rows(parts)
         return self.model.head(hidden[wanted, 0]) if wanted else hidden.new_empty(0)
 
     def _column(self, numbers: list[int]) -> torch.Tensor:
@@ -86,7 +89,7 @@ class Runner:
         return torch.tensor(numbers, device=self.device).unsqueeze(1)
 
 
-def cache_shape_of(model: Decoder, kv_cache_dtype: str = "auto") -> CacheShape:
+def cache_shape_of(model: Any, kv_cache_dtype: str = "auto") -> CacheShape:
     """Of a fused model."""
     weight, attention = model.norm.weight, _attention_of(next(iter(model.layers.values())))
     assert isinstance(weight, torch.Tensor)
@@ -104,7 +107,7 @@ def _is_whole(part: Part[Fed]) -> bool:
     return part.end == len(part.request.tokens)
 
 
-def _rows(parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
+def rows_of(parts: Sequence[Part[Fed]]) -> tuple[list[int], list[int]]:
     """Tokens and positions, part by part."""
     tokens = [token for part in parts for token in (*part.request.tokens[part.start : part.end], *part.draft)]
     return tokens, [position for part in parts for position in range(part.start, part.last)]
@@ -115,12 +118,12 @@ def _num_wanted(part: Part[Fed]) -> int:
     return part.end - part.start if part.request.reads_all else int(_is_whole(part)) + len(part.draft)
 
 
-def _wanted_rows(parts: Sequence[Part[Fed]]) -> list[int]:
+def wanted_rows(parts: Sequence[Part[Fed]]) -> list[int]:
     """Places of those rows among the rows of all parts."""
     ends = accumulate(part.num_rows for part in parts)
     return [row for part, end in zip(parts, ends, strict=True) for row in range(end - _num_wanted(part), end)]
 
 
 def _attention_of(block: torch.nn.Module) -> JoinedAttention:
-    assert isinstance(block, JoinedBlock)
+    assert isinstance(block.attention, JoinedAttention)
     return block.attention

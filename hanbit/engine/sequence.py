@@ -11,6 +11,7 @@ from hanbit.engine.bad_words import BadWords, token_ids_of
 from hanbit.engine.grammar import Grammar
 from hanbit.engine.output import FinishReason, Logprob, Output, Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.source import Source
 from hanbit.engine.stop import StopText
 from hanbit.tokenizers.stream import TextStream
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Sequence:
     """`max_tokens` is what the context leaves of `params.max_tokens`; `end_ids` are the model's own end tokens.
 
+    `source`: what an encoder reads for it; `prompt` is where the decoder begins then.
     `priority`: smaller ones are answered first; `deadline`: on the clock of time.monotonic, when it is given up.
     """
 
@@ -37,6 +39,7 @@ class Sequence:
         priority: int = 0,
         deadline: float | None = None,
         grammar: Grammar | None = None,
+        source: Source | None = None,
     ) -> None:
         self.prompt = tuple(map(int, prompt))  # of whatever kind of integer they are
         self.params = params
@@ -45,6 +48,7 @@ class Sequence:
         self.priority = priority
         self.deadline = deadline
         self.grammar = grammar
+        self.source = source
         self.tokens = list(self.prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -62,6 +66,11 @@ class Sequence:
         self._output: Output | None = None
 
     @property
+    def asked(self) -> tuple[int, ...]:
+        """The tokens that the answer is to."""
+        return self.prompt if self.source is None else self.source.tokens
+
+    @property
     def longest(self) -> int:
         """Tokens it may have in the cache at most; the last token of an answer is never fed."""
         return len(self.prompt) + max(0, self.max_tokens - 1)
@@ -73,8 +82,9 @@ class Sequence:
 
     @property
     def root(self) -> bytes:
-        """Keys and values of the same tokens differ by adapter."""
-        return b"" if self.adapter is None else self.adapter.root
+        """Keys and values of the same tokens differ by adapter, and by what an encoder has read."""
+        own = b"" if self.adapter is None else self.adapter.root
+        return own if self.source is None else own + self.source.root
 
     @property
     def num_ends(self) -> int:
@@ -104,7 +114,7 @@ class Sequence:
     def end(self) -> Piece:
         """The only piece where nothing but the prompt's likelihoods is wanted."""
         self.finish_reason = "length"
-        return Piece("", (), "length", Usage(len(self.prompt), 0), (), (), self._prompt())
+        return Piece("", (), "length", Usage(len(self.asked), 0), (), (), self._prompt())
 
     def _prompt(self) -> tuple[Logprob | None, ...]:
         return () if self.params.prompt_logprobs is None else tuple(self._prompt_logprobs)
@@ -125,7 +135,7 @@ class Sequence:
         if self.finish_reason is not None and not self._stop.is_stopped:
             text += self._rest()
         self._said.append(text)
-        usage = None if self.finish_reason is None else Usage(len(self.prompt), len(self.answer))
+        usage = None if self.finish_reason is None else Usage(len(self.asked), len(self.answer))
         prompt = self._prompt() if len(self.answer) == 1 else ()
         return Piece(text, (token,), self.finish_reason, usage, logprobs, (), prompt)
 
@@ -152,7 +162,7 @@ class Sequence:
         if self._output is not None:
             return self._output
         said, logprobs = "".join(self._said), tuple(self._logprobs)
-        return Output(said, tuple(self.answer), self.prompt, self.finish_reason, logprobs, (), score, self._prompt())
+        return Output(said, tuple(self.answer), self.asked, self.finish_reason, logprobs, (), score, self._prompt())
 
     def _rest(self) -> str:
         """Half a character that is never completed may itself complete a stop text."""

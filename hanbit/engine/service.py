@@ -121,7 +121,7 @@ class Service:
                 raise EngineBusy(f"{self.waiting} prompts wait for the engine already. Come again later")
             self._callers[sequence] = caller
             self._arrived.append(sequence)
-            self._add(prompt_tokens=len(sequence.prompt))
+            self._add(prompt_tokens=len(sequence.asked))
             self._changed.notify()
 
     def _let_go(self, sequence: Sequence) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertModel
 from hanbit import LLM, Embedder
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.convert.sources import find
-from hanbit.engine.embedder import batches
+from hanbit.engine.padded import batches
 from tests.engine.bert_folders import CONTEXT, TEXTS, wanted, write_bert_folder, write_modules
 from tests.engine.folders import write_folder
 

@@ -22,6 +22,11 @@ class RelativeBias(nn.Module):
         back = torch.arange(keys, device=device) - torch.arange(queries, device=device).unsqueeze(1)
         return self.weight[:, bucket_of(back, self.weight.shape[1], self.distance, self.is_bidirectional)]
 
+    def between(self, ahead: torch.Tensor) -> torch.Tensor:
+        """ahead [..., queries, keys]: a key's position minus a query's -> [..., heads, queries, keys]."""
+        buckets = bucket_of(ahead, self.weight.shape[1], self.distance, self.is_bidirectional)
+        return self.weight.T[buckets].movedim(-1, -3)
+
 
 def bucket_of(relative: torch.Tensor, buckets: int, distance: int, is_bidirectional: bool) -> torch.Tensor:
     """Buckets of key position minus query position, int64; half of them for keys behind the query where it sees both

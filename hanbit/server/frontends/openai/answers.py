@@ -8,6 +8,7 @@ from typing import Any
 
 from hanbit.common.errors import EngineBusy, GenerationError, GrammarError
 from hanbit.engine.choices import chosen, each
+from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
 from hanbit.engine.service import Turn
@@ -163,7 +164,7 @@ async def begin(
         raise Refusal(
             f"{len(prompts)} prompts with {len(made)} answers each are more than {MOST_CHOICES}: ask in parts", "n"
         )
-    _check_lengths(prompts, model.service.llm.context, params.max_tokens, param)
+    _check_lengths(prompts, model.service.llm, params.max_tokens, param)
     try:
         await model.service.prepare(params)
     except GrammarError as problem:
@@ -184,13 +185,15 @@ async def begin(
     return answers
 
 
-def _check_lengths(prompts: Sequence[Sequence[int]], context: int, max_tokens: int | None, param: str) -> None:
+def _check_lengths(prompts: Sequence[Sequence[int]], llm: LLM, max_tokens: int | None, param: str) -> None:
     """The engine has the same rule; clients want its code, and many a long prompt is not worth the engine's time."""
+    most = llm.context - (max_tokens != 0 and not llm.reads_apart)
     for prompt in prompts:
-        if len(prompt) >= context + (max_tokens == 0):
+        if len(prompt) > most:
+            included = "" if llm.reads_apart else ", the answer included"
             raise Refusal(
-                f"{param} has {len(prompt)} tokens and the model's context holds {context}, the answer included. "
-                f"Shorten it by at least {len(prompt) + 1 - context - (max_tokens == 0)}",
+                f"{param} has {len(prompt)} tokens and the model's context holds {llm.context}{included}. "
+                f"Shorten it by at least {len(prompt) - most}",
                 param,
                 "context_length_exceeded",
             )
