@@ -15,7 +15,7 @@ from hanbit.checkpoint.model_weights import weight_files
 from hanbit.common.errors import FormatError, ModelError
 from hanbit.common.manifest import sha256_of
 from hanbit.common.units import readable_count
-from hanbit.config.model import BertConfig, DecoderConfig
+from hanbit.config.model import BertConfig
 from hanbit.convert.logits import compared, logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Report
 from hanbit.formats.gguf.blocks import write_blocks
@@ -36,11 +36,6 @@ class FolderOrigin:
         self.path = path
         self._tensors = read_tensors(path)
         self.config = self._tensors.config
-        if not isinstance(self.config, DecoderConfig | BertConfig):
-            raise ModelError(
-                f"{path} is a {self.config.family} model. hanbit trains and exports those; it converts models of the "
-                "next token and BERT's"
-            )
         self._is_packed = is_packed(path)
         self._settings = settings_files(path) if isinstance(self.config, BertConfig) else []
         norm = "embedding_norm.weight" if isinstance(self.config, BertConfig) else "norm.weight"

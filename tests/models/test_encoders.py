@@ -222,16 +222,24 @@ def test_stages_with_their_parts_alone_make_the_whole_t5(tmp_path: Path) -> None
         assert torch.equal(stage.head(carried[0]), wanted)
 
 
-@pytest.mark.parametrize("case", [BERTS["pre-training"], T5S["t5"]], ids=["bert", "t5"])
-def test_generating_and_converting_refuse_by_name_what_says_no_next_token(case: Any, tmp_path: Path) -> None:
-    made(*case).save_pretrained(tmp_path / "model")
-    family = read_config(tmp_path / "model").family
-    with pytest.raises(GenerationError, match=f"is a {family} model"):
-        LLM(tmp_path / "model")
-    if family == "t5":
-        with pytest.raises(ModelError, match=f"is a {family} model"):
-            convert(tmp_path / "model", tmp_path / "other")
-        assert not (tmp_path / "other").exists()
+def test_generating_with_a_bert_is_refused_by_name(tmp_path: Path) -> None:
+    made(*BERTS["pre-training"]).save_pretrained(tmp_path / "bert")
+    with pytest.raises(GenerationError, match="is a bert model"):
+        LLM(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5", "t5 gated, not scaled"])
+def test_t5_is_converted_with_its_logits(name: str, tmp_path: Path) -> None:
+    theirs = made(*T5S[name])
+    theirs.save_pretrained(tmp_path / "model")
+    found = convert(tmp_path / "model", tmp_path / "other").proof
+    assert found is not None
+    assert found["logits_difference"] == 0
+    assert found["tensors"] == len(load_file(tmp_path / "other" / "model.safetensors"))
+    for ours, wanted in zip(t5_logits(tmp_path / "other"), t5_wanted(theirs), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4)
+    with pytest.raises(ModelError, match="is a t5 model: vocabularies grow"):
+        convert(tmp_path / "model", tmp_path / "rounded", quantize="int8")
 
 
 def test_bert_with_its_heads_is_converted_with_its_logits(tmp_path: Path) -> None:
