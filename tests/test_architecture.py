@@ -85,6 +85,12 @@ def test_room_loads_without_torch(room: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 
+def test_lines_of_the_kernels_fit_on_a_screen_as_pythons_do() -> None:
+    for path in sorted((PACKAGE / "kernels/native").iterdir()):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert len(line) <= 120, f"{path}:{number} has {len(line)} characters"
+
+
 def test_importing_hanbit_loads_no_torch() -> None:
     subprocess.run(
         [sys.executable, "-c", "import sys, hanbit; assert 'torch' not in sys.modules"],

@@ -46,8 +46,8 @@ HANBIT_EXPORT void hanbit_step_run(hanbit::Step* step, const int64_t* tokens, co
 
 HANBIT_EXPORT void hanbit_step_free(hanbit::Step* step) { delete step; }
 
-// Ask for pages of 2 MiB in memory that nothing has been written to: a core then reads it a quarter faster, for it looks
-// up fewer addresses and its prefetcher stops at fewer borders. A wish: where it is not granted, nothing changes.
+// Ask for pages of 2 MiB in memory that nothing has been written to: a core then reads it a quarter faster, for it
+// looks up fewer addresses and its prefetcher stops at fewer borders. A wish: where it is not granted, nothing changes.
 HANBIT_EXPORT void hanbit_use_huge_pages(void* memory, int64_t num_bytes) {
 #if defined(__linux__)
     constexpr uintptr_t PAGE = 4096;

@@ -1,5 +1,5 @@
-// Attention of one query over positions that lie anywhere in a cache, carried on from look to look. Compiled once for each
-// instruction set, as kernels.cpp.
+// Attention of one query over positions that lie anywhere in a cache, carried on from look to look. Compiled once for
+// each instruction set, as kernels.cpp.
 //
 // A head is kept as float32, or as int8 numbers and behind them what these are to be multiplied with, a float32.
 
@@ -33,8 +33,8 @@ inline float take_one(const uint8_t* head, int64_t place) {
 
 constexpr int TILE = 64;  // positions between two corrections of the running softmax
 
-// Vectors of a head, COUNT at a time in registers: into = into factor + sum over positions of weight value. In two sums,
-// or each addition would wait for the one before.
+// Vectors of a head, COUNT at a time in registers: into = into factor + sum over positions of weight value. In two
+// sums, or each addition would wait for the one before.
 template <typename Number, int COUNT>
 inline void add_values(float* into, const float* weights, const uint8_t* values, const int64_t* places, int64_t count,
                        float factor) {
@@ -123,7 +123,10 @@ void attend_tile(const float* query, const uint8_t* keys, const uint8_t* values,
     constexpr bool HAS_SCALES = sizeof(Number) == 1;
     const int64_t num_vectors = (count + WIDTH - 1) / WIDTH, num_whole = count / WIDTH;
     int64_t last[WIDTH];  // what fills no vector, and the last of it again
-    for (int64_t t = 0; t < WIDTH; ++t) last[t] = places[num_whole * WIDTH + t < count ? num_whole * WIDTH + t : count - 1];
+    for (int64_t t = 0; t < WIDTH; ++t) {
+        const int64_t place = num_whole * WIDTH + t;
+        last[t] = places[place < count ? place : count - 1];
+    }
     const auto places_at = [&](int64_t i) { return i < num_whole ? places + i * WIDTH : last; };
     Vector scores[TILE / WIDTH], best = Vector{} + seen->largest, total = {};
     for (int64_t i = 0; i < num_vectors; ++i) {

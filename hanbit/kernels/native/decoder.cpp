@@ -12,7 +12,8 @@ constexpr int64_t TILE = 256;  // rows that go through all layers together: what
 constexpr int64_t FEW = 4;     // rows whose small work one thread does, sooner than others could be told of it
 constexpr int64_t ROWS_AT_ONCE = 4;  // of small work
 constexpr int64_t LONGEST_RUN = 8;   // rows of a prompt that look at keys while these are in the first cache
-// Positions that one chunk of attention looks at, at least, in whole looks; a long sequence is cut into about MOST_PARTS.
+// Positions that one chunk of attention looks at, at least, in whole looks; a long sequence is cut into about
+// MOST_PARTS.
 constexpr int64_t LOOK = 64, SHORTEST_PART = 2 * LOOK, MOST_PARTS = 64;
 
 int64_t first_seen(int64_t position, int64_t window) {
@@ -258,8 +259,8 @@ void Step::attend_all(const HanbitLayer& layer, const Span& rows, int64_t shared
     }
 }
 
-// One part of the positions that rows of a sequence see, by all query heads that share a key head. A look is the same for
-// each of the rows: what one gets does not depend on the others.
+// One part of the positions that rows of a sequence see, by all query heads that share a key head. A look is the same
+// for each of the rows: what one gets does not depend on the others.
 void Step::attend_part(const HanbitLayer& layer, const Span& rows, int64_t shared, int64_t part, int64_t slot) {
     const HanbitDecoder& d = decoder_;
     const int64_t group = d.heads / d.key_value_heads, first = shared * group, end = first + group;

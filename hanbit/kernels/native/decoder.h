@@ -45,8 +45,9 @@ struct Span {
     int64_t begin, end;
 };
 
-// Tokens, a row each. A row's sequence gets its token at positions[row]; blocks[row] are those of the cache that hold its
-// positions, from 0 to this one. Rows of one sequence follow each other. wanted: rows whose logits are wanted, ascending.
+// Tokens, a row each. A row's sequence gets its token at positions[row]; blocks[row] are those of the cache that hold
+// its positions, from 0 to this one. Rows of one sequence follow each other. wanted: rows whose logits are wanted,
+// ascending.
 struct Feed {
     const int64_t *tokens, *positions;
     const int32_t* const* blocks;
@@ -69,8 +70,8 @@ class Step : public Work {
     void finish(int phase) override;
 
   private:
-    // Stages of a layer, then the head. What follows a stage row by row is done by the thread that ended it, or, of many
-    // rows, in a phase of its own.
+    // Stages of a layer, then the head. What follows a stage row by row is done by the thread that ended it, or, of
+    // many rows, in a phase of its own.
     enum Kind { PROJECTION, ATTENTION, OUTPUT, GATE_UP, DOWN, KINDS };
 
     void run_tile(const Feed& feed);

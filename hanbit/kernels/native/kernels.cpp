@@ -17,8 +17,8 @@ using hanbit::Kind;
 constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2, OUTS_AT_ONCE = WIDTH == 16 ? 4 : 3;
 constexpr int FEW_ROWS = 8;
 
-// ROWS by OUTS dot products. A result does not depend on ROWS and OUTS: sequences answered together get the numbers they
-// would get alone.
+// ROWS by OUTS dot products. A result does not depend on ROWS and OUTS: sequences answered together get the numbers
+// they would get alone.
 template <int ROWS, int OUTS, typename Weight>
 inline void dots(const float* input, int64_t input_stride, const Weight* weight, int64_t in, float* output,
                  int64_t output_stride) {

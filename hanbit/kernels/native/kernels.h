@@ -20,7 +20,8 @@ constexpr int64_t quantised_bytes(int64_t in) { return in + in / BLOCK * static_
 // How a head of a key or a value lies in the cache: float32; or int8 and a float32 that these are to be multiplied with
 enum Kept : int64_t { FLOATS, INT8 };
 constexpr int64_t kept_bytes(Kept kept, int64_t head_dim) {
-    return kept == INT8 ? head_dim + static_cast<int64_t>(sizeof(float)) : head_dim * static_cast<int64_t>(sizeof(float));
+    constexpr int64_t FLOAT_BYTES = sizeof(float);
+    return kept == INT8 ? head_dim + FLOAT_BYTES : head_dim * FLOAT_BYTES;
 }
 
 // What attention keeps of the positions it has seen: softmax's largest score, its sum, and the sum of values so far.

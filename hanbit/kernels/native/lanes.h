@@ -181,7 +181,8 @@ inline void dot_fives(const uint8_t* weights, const uint8_t* tops, const int8_t*
                                              _mm256_and_si256(top, bit));
         for (int row = 0; row < ROWS; ++row) {
             const Ints first = same(four(input[row] + 4 * chunk)), second = same(four(input[row] + 16 + 4 * chunk));
-            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+            const __m256i of_low = _mm256_maddubs_epi16(low, first), of_high = _mm256_maddubs_epi16(high, second);
+            const __m256i pairs = _mm256_add_epi16(of_low, of_high);
             dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(pairs, ones));
         }
     }
