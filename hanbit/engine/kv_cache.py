@@ -18,6 +18,7 @@ import torch
 
 from hanbit.common.errors import GenerationError
 from hanbit.common.units import readable_bytes
+from hanbit.kernels.structs import LARGEST_INT8, SMALLEST
 
 BLOCK_SIZE = 16  # tokens: what a shared beginning is rounded down to, and half of it lost at a sequence's end
 _AUTO_BYTES = 4 << 30  # of a cache whose size nobody has given; and at most
@@ -115,9 +116,9 @@ def _as_bytes(heads: torch.Tensor) -> torch.Tensor:
     """[.., head_dim] -> uint8 [.., head_dim + 4], as native kernels keep it; NaN or infinity makes the scale NaN."""
     numbers = heads.float()
     largest = numbers.abs().amax(-1, keepdim=True)
-    is_usable = largest.isfinite() & (largest > 1e-30)
-    factor = torch.where(is_usable, 127 / largest, 0.0)
-    scale = torch.where(is_usable, largest / 127, torch.where(largest.isfinite(), 0.0, float("nan")))
+    is_usable = largest.isfinite() & (largest > SMALLEST)
+    factor = torch.where(is_usable, LARGEST_INT8 / largest, 0.0)
+    scale = torch.where(is_usable, largest / LARGEST_INT8, torch.where(largest.isfinite(), 0.0, float("nan")))
     codes = (numbers * factor).nan_to_num(0.0).round().to(torch.int8)
     return torch.cat((codes.view(torch.uint8), scale.view(torch.uint8)), -1)
 

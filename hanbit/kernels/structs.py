@@ -1,4 +1,5 @@
-"""The structs of native/*.h as ctypes sees them. Pointers are addresses: whoever fills one keeps its memory alive."""
+"""The structs of native/*.h as ctypes sees them, and constants. Pointers are addresses: whoever fills one keeps its
+memory alive."""
 
 import ctypes
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ Count = ctypes.c_int64
 
 
 MOST_MATRICES = 3  # of one layer
+LARGEST_INT8, SMALLEST = 127.0, 1e-30  # how numbers become int8, as native/vector.h says; a test compares them
 
 
 class Matrix(ctypes.Structure):

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 from hanbit.engine.kv_cache import _as_bytes
 from hanbit.kernels.blocks import Kind
+from hanbit.kernels.build import SOURCES
 from hanbit.kernels.library import Native
-from hanbit.kernels.structs import Kept, Matrix, linear
+from hanbit.kernels.structs import LARGEST_INT8, SMALLEST, Kept, Matrix, linear
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -126,6 +128,12 @@ def test_head_is_kept_as_the_nearest_of_255_numbers(kernels: Native, head_dim: i
     assert not read[1:3].any()
     by_torch = _as_bytes(heads)  # the engine's other path writes into the same cache
     torch.testing.assert_close(numbers_kept(by_torch), read, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_numbers_become_int8_by_the_same_constants_in_both_languages() -> None:
+    header = (SOURCES / "vector.h").read_text()
+    for name, value in (("LARGEST_INT8", LARGEST_INT8), ("SMALLEST", SMALLEST)):
+        assert [float(found) for found in re.findall(rf"\b{name} = ([0-9.e+-]+)f", header)] == [value]
 
 
 @pytest.mark.parametrize("count", [1, 31, 1000])
