@@ -105,22 +105,31 @@ def write_gguf(
     changes: dict[str, Any] | None = None,
     without: tuple[str, ...] = (),
     extra: dict[str, np.ndarray] | None = None,
+    blocks: dict[str, tuple[str, np.ndarray]] | None = None,
     architecture: str | None = None,
 ) -> Path:
     """tensors: Hugging Face's; `changes` of the metadata (None takes a key away); `without` and `extra` are GGUF's
-    names of tensors. Embedding Q8_0, matrices Q4_1, vectors F32 are what SmolLM2's file has."""
+    names of tensors; `blocks`: Hugging Face's name -> type and bytes [rows, bytes of a row] that are written as they
+    are. Embedding Q8_0, matrices Q4_1, vectors F32 are what SmolLM2's file has."""
     tensors = huggingface_tensors(kind) if tensors is None else tensors
     writer = gguf.GGUFWriter(path, architecture or kind)
     for key, value in {**metadata_of(kind), **(changes or {})}.items():
         if value is not None:
             writer.add_key_value(key, value, *_types(value))
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, kind.upper()), LAYERS)
-    for name, numbers in tensors.items():
+
+    def placed(name: str, numbers: np.ndarray) -> tuple[str, np.ndarray]:
         theirs = str(names.get_name(name, try_suffixes=(".weight", ".bias")))
         heads = {"attn_q": HEADS, "attn_k": KEY_VALUE_HEADS}.get(theirs.split(".")[-2])
-        rows = permuted(numbers, heads) if heads and kind == "llama" else numbers
+        return theirs, permuted(numbers, heads) if heads and kind == "llama" else numbers
+
+    for name, numbers in tensors.items():
+        theirs, rows = placed(name, numbers)
         if theirs not in without:
             _add(writer, theirs, rows, "F32" if rows.ndim == 1 else embedding if theirs.startswith("token") else type)
+    for name, (own_type, content) in (blocks or {}).items():
+        theirs, rows = placed(name, content)
+        writer.add_tensor(theirs, rows, raw_dtype=gguf.GGMLQuantizationType[own_type])
     for name, numbers in (extra or {}).items():
         _add(writer, name, numbers, "F32")
     writer.write_header_to_file()
