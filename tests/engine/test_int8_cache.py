@@ -1,5 +1,6 @@
 """Keys and values kept as int8: near to those of float32, the same however they came and whatever is beside them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hanbit.models.layers.decoder import Decoder
 from tests.engine import feeding
 from tests.engine.feeding import Rows, drawn, error_of
 from tests.engine.folders import VOCABULARY, write_folder
+from tests.engine.test_adapters import peft_of, write_adapter
 
 needs_kernels = pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
@@ -89,6 +91,79 @@ def test_guesses_change_nothing(folder: Path) -> None:
     plain = LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0]
     guessed = LLM(folder, kv_cache_dtype="int8", speculation="prompt_lookup").generate([prompt], GREEDY)[0]
     assert guessed.token_ids == plain.token_ids
+
+
+def plain_beams(llm: LLM, prompt: list[int], width: int, length: int) -> list[tuple[list[int], float]]:
+    """Beam search as a loop over single requests, each of which reads its text anew; best first."""
+    beams: list[tuple[list[int], float]] = [([], 0.0)]
+    for _ in range(length):
+        grown = []
+        for answer, score in beams:
+            one = llm.generate([[*prompt, *answer]], SamplingParams(temperature=0, max_tokens=1, logprobs=width))[0]
+            grown += [([*answer, token], score + logprob) for token, logprob in one.logprobs[0].top[:width]]
+        beams = sorted(grown, key=lambda beam: -beam[1])[:width]
+    return beams
+
+
+@pytest.mark.parametrize("num_blocks", [200, 12])
+def test_beams_are_those_of_a_plain_loop(folder: Path, num_blocks: int) -> None:
+    """Blocks of 4 tokens: most forks copy one that is not full. 12 of them are too few for all beams at once."""
+    plain = LLM(folder, kv_cache_dtype="int8", enable_prefix_caching=False)
+    plain.defaults = replace(plain.defaults, end_ids=frozenset())
+    llm = LLM(folder, kv_cache_dtype="int8", block_size=4, num_blocks=num_blocks, max_sequences=12)
+    params = SamplingParams(num_beams=3, n=3, max_tokens=8, ignore_eos=True)
+    prompts = [drawn(length, VOCABULARY, seed=length) for length in (3, 6, 5, 2)]
+    for prompt, output in zip(prompts, llm.generate(prompts, params), strict=True):
+        wanted = plain_beams(plain, prompt, 3, 8)
+        found = [output, *output.others]
+        assert [list(one.token_ids) for one in found] == [answer for answer, _ in wanted]
+        scores = [score / 8 for _, score in wanted]  # length_penalty is 1
+        assert [one.score for one in found] == pytest.approx(scores, abs=2e-3)  # a tie of rounding may turn
+    assert (llm.cache_counts.preempted > 0) == (num_blocks == 12)
+    assert llm.cache_counts.blocks_used == 0
+
+
+@pytest.fixture(scope="module")
+def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adapter")
+    write_adapter(folder, path, 1, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapted(folder: Path, adapter: Path) -> LLM:
+    llm = LLM(folder, device="cpu", kv_cache_dtype="int8", block_size=4)
+    llm.add_adapter("polite", adapter)
+    return llm
+
+
+def test_logits_with_an_adapter_are_near_to_those_of_peft(folder: Path, adapter: Path, adapted: LLM) -> None:
+    tokens = drawn(26, VOCABULARY)
+    with torch.no_grad():
+        wanted = peft_of(folder, adapter)(torch.tensor([tokens])).logits[0, 19:]
+    one = adapted.sequence(tokens, adapter="polite").adapter
+    rows = Rows(adapted.model, 1, 32, "int8")
+    found = [rows.prefill(0, tokens[:20], 0, 20, one)]
+    found += [rows.decode([tokens[place]], [place], [one])[0] for place in range(20, 26)]
+    error = error_of(torch.stack([logits for logits in found if logits is not None]), wanted)
+    assert 0.0005 < error < 0.03, "it rounds, and only that"
+
+
+def test_answers_with_an_adapter_and_without_together_are_those_alone(folder: Path, adapted: LLM) -> None:
+    """The cache keeps keys of both kinds; what begins alike is not shared between them."""
+    prompt = drawn(17, VOCABULARY)
+    wanted = {name: adapted.generate([prompt], GREEDY, adapter=name)[0].token_ids for name in (None, "polite")}
+    assert wanted[None] == LLM(folder, kv_cache_dtype="int8").generate([prompt], GREEDY)[0].token_ids
+    assert wanted[None] != wanted["polite"]
+    batch = adapted.batch(4)
+    sequences = [adapted.sequence(prompt, GREEDY, adapter=name) for name in ("polite", None, "polite", None)]
+    for sequence in sequences:
+        batch.add(sequence)
+    while not batch.is_empty:
+        batch.step()
+    for sequence, name in zip(sequences, ("polite", None, "polite", None), strict=True):
+        assert tuple(sequence.answer) == wanted[name]
+    assert batch.cache_counts.blocks_used == 0
 
 
 def test_a_token_takes_a_byte_a_number_and_four_a_head(model: Decoder) -> None:
