@@ -20,6 +20,7 @@ from hanbit.checkpoint.rounded_blocks import blocks_of, type_of
 from hanbit.common.errors import ConfigError, FormatError, ModelError
 from hanbit.config.model import ModelConfig
 from hanbit.convert.calibration import calibration_tokens
+from hanbit.convert.folded import Folded
 from hanbit.convert.gguf_origin import GGUFOrigin
 from hanbit.convert.logits import logits_of_ours, tokens_to_try
 from hanbit.convert.origin import Origin, Report
@@ -89,18 +90,22 @@ class QuantisedOrigin:
         write_blocks(folder, {self._names[name]: blocks_of(one) for name, one in self._rounded.items()})
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
-        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, but
-        with awq, which folds scales into them; logits are near the source's. And perplexities, over texts."""
+        """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, or with
+        awq as folded.py says; logits are near the source's. And perplexities, over texts."""
         source, target = self._origin.tensors(torch.float32), read_tensors(folder)
+        folded = Folded(empty_model(self.config), source, target, {name: self._scheme_of(name) for name in self._names})
         with safe_open(folder / FILE, framework="np") as blocks:
             for count, name in enumerate(target, 1):
                 found = target[name]
                 if name in self._names:
                     stored = blocks.get_tensor(self._names[name])
                     wanted = torch.from_numpy(gguf.dequantize(stored, type_of(self._scheme_of(name))))
+                    is_right = torch.equal(wanted.to(found.dtype), found)
+                elif self._asked.method == "awq":
+                    is_right = folded.is_right(name)
                 else:
-                    wanted = found if self._asked.method == "awq" else source[name]
-                if not torch.equal(wanted.to(found.dtype), found):
+                    is_right = torch.equal(source[name].to(found.dtype), found)
+                if not is_right:
                     raise ModelError(f"proof failed: {name} of {folder} is not what its blocks or {self.path} say")
                 report("comparing tensors", count / len(target))
         readers = "gguf.dequantize and safetensors"

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from hanbit import LLM, convert
-from hanbit.checkpoint.model_folder import load_model, save_model
+from hanbit.checkpoint.model_folder import load_model, read_tensors, save_model
 from hanbit.checkpoint.model_weights import shapes_of
 from hanbit.checkpoint.rounded_blocks import blocks_of
 from hanbit.cli.convert import command
@@ -27,9 +28,10 @@ from hanbit.engine.fuse import fuse
 from hanbit.engine.quantised import load_as_stored
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.library import native, why_not
+from hanbit.models.layers.decoder import Decoder
 from hanbit.quantize.groups import Rounded, Scheme, rounded
 from hanbit.tokenizers.load import load
-from tests.checkpoint.model_folders import GPT, foreign_folder, numbers
+from tests.checkpoint.model_folders import GPT, change_weights, foreign_folder, numbers
 from tests.convert.gguf_models import write_gguf
 from tests.engine.feeding import Rows
 from tests.engine.folders import theirs_of, write_tokenizer
@@ -310,6 +312,77 @@ def test_methods_that_look_at_a_text_make_whole_folders_once(method: str, source
     assert not other.was_there
     assert made.described.startswith("llama, 2 layers")
     assert f"int4 by {method} in groups of 32" in made.described
+
+
+def biased(source: Path, path: Path) -> Path:
+    """A folder whose projections have biases, into some of which AWQ folds, as it does into rows of value."""
+    biases = dict.fromkeys(("query_key_value_bias", "attention_output_bias", "mlp_bias"), True)
+    changes = {"vocabulary": 403, "key_value_heads": 4, **biases}
+    folder = foreign_folder(path, load_model(source).config.model_copy(update=changes))
+    write_tokenizer(folder)
+
+    def filled(tensors: dict[str, torch.Tensor]) -> None:
+        random = torch.Generator().manual_seed(2)
+        for name in sorted(tensors):
+            drawn = torch.randn(len(tensors[name]), generator=random)
+            if name.endswith(".bias"):
+                tensors[name] = 0.1 * drawn + 0.2
+            elif name.endswith(("v_proj.weight", "up_proj.weight")):  # channels of many sizes for what is behind
+                tensors[name] *= drawn.exp().unsqueeze(1)
+
+    change_weights(folder, filled)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["attention_norm.weight", "mlp_norm.weight", "attention.value.bias", "mlp.up.bias"])
+def test_the_proof_of_awq_finds_a_number_that_took_a_factor_alone(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One channel of a norm, or of a bias, is not what the matrices behind it were multiplied for."""
+    folder, text = biased(source, tmp_path / "biased"), str(text_of(source))
+    whole = quantised_origin.calibrated
+
+    def with_one_wrong(model: Decoder, *rest: Any) -> dict[str, Rounded]:
+        found = whole(model, *rest)
+        model.get_parameter(f"layers.1.{name}")[7] *= 1.5
+        return found
+
+    convert(folder, tmp_path / "whole", quantize="int4", method="awq", calibration=text, text=text)
+    before, after = (read_tensors(one)[f"layers.1.{name}"] for one in (folder, tmp_path / "whole"))
+    assert not torch.equal(before, after), "there is something to prove"
+    monkeypatch.setattr(quantised_origin, "calibrated", with_one_wrong)
+    with pytest.raises(ModelError, match=f"proof failed: layers.1.{name} of .* is not what its blocks or"):
+        convert(folder, tmp_path / "out", quantize="int4", method="awq", calibration=text, text=text)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["norm.weight", "layers.0.attention.query.bias", "layers.1.mlp.down.bias"])
+def test_the_proof_of_awq_compares_what_nothing_is_folded_into(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, text = biased(source, tmp_path / "biased"), str(text_of(source))
+    whole = quantised_origin.calibrated
+
+    def with_one_wrong(model: Decoder, *rest: Any) -> dict[str, Rounded]:
+        found = whole(model, *rest)
+        model.get_parameter(name)[7] *= 1 + 2**-20
+        return found
+
+    monkeypatch.setattr(quantised_origin, "calibrated", with_one_wrong)
+    with pytest.raises(ModelError, match=f"proof failed: {name} of .* is not what its blocks or"):
+        convert(folder, tmp_path / "out", quantize="int4", method="awq", calibration=text, text=text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_proof_of_awq_takes_every_familys_own_folds(family: str, source: Path, tmp_path: Path) -> None:
+    folder = foreign_folder(tmp_path / "source", FAMILIES[family])
+    write_tokenizer(folder)
+    text = text_of(source)
+    for choice, dtype in (("int4", "auto"), ("int8", "auto"), ("int4", "bfloat16")):
+        made = convert(
+            folder, tmp_path / "out", quantize=choice, dtype=dtype, method="awq", calibration=str(text), text=text
+        )
+        assert made.proof is not None
 
 
 def test_own_calibration_is_of_both_languages_where_they_are_there(source: Path) -> None:
