@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Part
 from hanbit.engine.runner import Runner
-from hanbit.engine.scheduler import Part
 
 KNOWN = -16.0  # log-probabilities below are a tail that some engines do not tell
 

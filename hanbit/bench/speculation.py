@@ -22,9 +22,9 @@ from hanbit.engine.batch import Batch
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM
 from hanbit.engine.opening import model_folder
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.speculation import Speculation
 from hanbit.formats.hub import folder_of

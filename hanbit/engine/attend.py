@@ -1,6 +1,6 @@
 """How the engine attends: write this step's keys and values into the cache, look at all that are visible.
 
-A step's tokens come flat, [tokens, 1, ..], part by part (scheduler.py), so that prompts and growing answers share every
+A step's tokens come flat, [tokens, 1, ..], part by part (parts.py), so that prompts and growing answers share every
 product. Here they come apart: a prompt's part looks at its own sequence; single tokens look at theirs in one call.
 
 The model asks `attend(index)` for each layer's function (docs/models.md); what the layers share in a step is set once,
@@ -15,7 +15,7 @@ import torch
 
 from hanbit.engine.adapters import NO_ADAPTERS, StepAdapters
 from hanbit.engine.kv_cache import KVCache
-from hanbit.engine.scheduler import Part
+from hanbit.engine.parts import Part
 from hanbit.models.layers.alibi import biased_mask
 from hanbit.models.layers.attend import product
 from hanbit.models.layers.relative import RelativeBias

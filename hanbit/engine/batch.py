@@ -15,9 +15,10 @@ from hanbit.engine.blocks import Blocks
 from hanbit.engine.drafts import Drafts, SpeculationCounts
 from hanbit.engine.native import largest
 from hanbit.engine.output import Piece
+from hanbit.engine.parts import Limits, Part
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling import adjusted, choose, logprob_of, logprobs_of
-from hanbit.engine.scheduler import Limits, Part, Scheduler
+from hanbit.engine.scheduler import Scheduler
 from hanbit.engine.sequence import Sequence
 
 Event = tuple[Sequence, Piece | GenerationError]  # the error is the sequence's last event

@@ -16,8 +16,8 @@ from hanbit.common.errors import ModelError
 from hanbit.engine.adapters import JoinedAdapter
 from hanbit.engine.blocks import Blocks
 from hanbit.engine.native import largest
+from hanbit.engine.parts import Part
 from hanbit.engine.runner import Runner
-from hanbit.engine.scheduler import Part
 from hanbit.engine.sequence import Sequence
 from hanbit.tokenizers.load import load as load_tokenizer
 from hanbit.tokenizers.tokenizer import Tokenizer

@@ -1,4 +1,4 @@
-"""Keys and values of every token fed so far: for each layer a slab of blocks, whose owners scheduler.py knows.
+"""Keys and values of every token fed so far: for each layer a slab of blocks, whose owners room.py knows.
 
 A head lies there as it came, or, where that is asked for, as int8 numbers and behind them, in four bytes, the float32
 that they are to be multiplied with: the largest of a head becomes 127.

@@ -30,10 +30,10 @@ from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
 from hanbit.engine.opening import check_ids, check_vocabulary, device_of, dtype_of, model_folder
 from hanbit.engine.output import Output, Piece, Usage
+from hanbit.engine.parts import Limits, check_size
 from hanbit.engine.quantised import are_wanted, can_stay, load_as_stored
 from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits, check_size
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Sessions
 from hanbit.engine.source import Source

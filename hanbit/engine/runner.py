@@ -11,7 +11,7 @@ from hanbit.engine.attend import PagedAttend, kind_of
 from hanbit.engine.fuse import JoinedAttention
 from hanbit.engine.kv_cache import CacheShape, KVCache
 from hanbit.engine.native_step import NativeStep, fits
-from hanbit.engine.scheduler import Part
+from hanbit.engine.parts import Part
 from hanbit.models.layers.decoder import Decoder
 
 KV_CACHE_DTYPES = ("auto", "int8")  # auto: as the model computes

@@ -1,7 +1,7 @@
 """Talks whose turns continue each other: the next one begins where the last answer ended, without its text. No torch.
 
 FasterTransformer's interactive generation, Triton's correlation id. A session keeps the tokens of all its turns, and
-the batch what it computed of them (scheduler.py), as long as nobody else needs the room; what was given up is read anew
+the batch what it computed of them (room.py), as long as nobody else needs the room; what was given up is read anew
 from the tokens. A turn that does not come to its end leaves its session as it was before; the last one ends it in any
 case. One that is refused, be it the first or the last, has changed nothing.
 """

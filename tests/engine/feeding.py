@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from hanbit.engine.adapters import JoinedAdapter
+from hanbit.engine.parts import Part
 from hanbit.engine.runner import Runner
-from hanbit.engine.scheduler import Part
 from hanbit.models.layers.decoder import Decoder
 
 SIZE = 4  # tokens of a block

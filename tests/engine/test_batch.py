@@ -12,9 +12,9 @@ from hanbit.common.errors import DeadlinePassed, GenerationError
 from hanbit.engine.batch import Batch, Event
 from hanbit.engine.drafts import Drafts
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from tests.engine.conftest import Folder
 from tests.engine.test_llm import prompts_of

@@ -10,9 +10,9 @@ import torch
 from hanbit.common.errors import GenerationError
 from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.structured_outputs import StructuredOutputs
 from tests.engine.conftest import Folder

@@ -15,9 +15,9 @@ from hanbit.common.errors import GenerationError, GrammarError
 from hanbit.engine.batch import Batch
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.structured_outputs import LONGEST, StructuredOutputs
 from tests.engine.folders import VOCABULARY
 

@@ -19,9 +19,9 @@ from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine import runner
 from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.tokenizers import chat
 from tests.engine.conftest import Folder
 from tests.engine.folders import VOCABULARY, theirs_of

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hanbit.common.errors import GenerationError
 from hanbit.engine.blocks import Blocks
-from hanbit.engine.scheduler import Limits, Part, Scheduler
+from hanbit.engine.parts import Limits, Part
+from hanbit.engine.scheduler import Scheduler
 
 SIZE = 4
 
@@ -271,7 +272,7 @@ def test_who_was_held_longest_ago_gives_way_first_and_is_read_anew_from_its_toke
     assert machine.scheduler.num_held_blocks == 4
     machine.scheduler.add(Talk([3] * 10, 2))
     machine.step()
-    assert list(machine.scheduler._held) == held[1:]
+    assert list(machine.scheduler._room._held) == held[1:]
     machine.finish()
     again = [Talk([*talk.tokens, 6], 3) for talk in held]
     for talk, before in zip(again, held, strict=True):
@@ -383,7 +384,7 @@ class AnyOrder(RuleBasedStateMachine):
         scheduler = self.machine.scheduler
         blocks = scheduler.blocks
         owners = [0] * blocks.num_blocks
-        for ticket in (*scheduler._running, *scheduler._held.values()):
+        for ticket in (*scheduler._running, *scheduler._room._held.values()):
             assert len(set(ticket.blocks)) == len(ticket.blocks)
             for block in ticket.blocks:
                 owners[block] += 1
@@ -408,10 +409,10 @@ class AnyOrder(RuleBasedStateMachine):
         found = [ticket.request for ticket in (*scheduler._running, *scheduler._waiting)]
         assert len(found) == len(self.here)
         waited_for = {ticket.behind for ticket in scheduler._waiting}
-        assert set(scheduler._held) <= {*self.resting, *waited_for}
+        assert set(scheduler._room._held) <= {*self.resting, *waited_for}
         assert set(found) == set(self.here)
         assert scheduler.num_running <= 3
-        assert all(ticket in scheduler._running for ticket in scheduler._coming.values())
+        assert all(ticket in scheduler._running for ticket in scheduler._room._coming.values())
 
     def teardown(self) -> None:
         while self.here:
@@ -419,7 +420,7 @@ class AnyOrder(RuleBasedStateMachine):
         for talk in self.resting:
             self.machine.scheduler.let_go(talk)
         assert self.machine.scheduler.blocks.num_used == 0
-        assert not self.machine.scheduler._coming
+        assert not self.machine.scheduler._room._coming
 
 
 TestAnyOrder = AnyOrder.TestCase

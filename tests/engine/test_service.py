@@ -15,9 +15,9 @@ import pytest
 from hanbit.common.errors import EngineBusy, GenerationError
 from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
+from hanbit.engine.parts import Part
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Part
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.service import Answer, Service
 from tests.engine.test_llm import prompts_of

@@ -15,9 +15,9 @@ from hanbit.convert.convert import convert
 from hanbit.engine.batch import Batch
 from hanbit.engine.drafts import Drafts
 from hanbit.engine.llm import LLM
+from hanbit.engine.parts import Limits
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.speculation import Speculation
 from hanbit.engine.structured_outputs import StructuredOutputs
