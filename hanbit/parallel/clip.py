@@ -1,11 +1,15 @@
 """The gradient norm over all processes, and clipping by it (Pascanu et al., arXiv 1211.5063)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.collectives import Purpose, sum_over_world
 from hanbit.parallel.pieces import local_gradient
+
+_ROW = 4096  # numbers that float32 sums to 1e-8
 
 
 def gradient_norm(model: ParallelModel) -> torch.Tensor:
@@ -19,8 +23,26 @@ def gradient_norm(model: ParallelModel) -> torch.Tensor:
     for name, gradient in local_gradients(model).items():
         by_copies.setdefault(model.pieces[name].copies, []).append(gradient)
     for copies, gradients in by_copies.items():
-        squares += torch.stack(torch._foreach_norm(gradients)).double().square().sum() / copies
+        squares += sum_of_squares(gradients) / copies
     return sum_over_world(squares, Purpose.GRADIENT_NORM).sqrt()
+
+
+def sum_of_squares(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of all numbers of the tensors, float64 scalar.
+
+    A CPU adds float32 one after another in a few lanes: the norm of 50 million is 0.4% short. So rows are summed in
+    float32 and rows' sums in float64; all in float64 would take fifteen times as long. A GPU adds in a tree.
+    """
+    if tensors[0].device.type != "cpu":
+        return torch.stack(torch._foreach_norm(list(tensors))).double().square().sum()
+    total = torch.zeros((), dtype=torch.float64, device=tensors[0].device)
+    for tensor in tensors:
+        flat = tensor.reshape(-1)
+        whole = flat.numel() // _ROW * _ROW
+        for rows in (flat[:whole].view(-1, _ROW), flat[whole:].view(1, -1)):
+            if rows.numel():
+                total += torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).double().square().sum()
+    return total
 
 
 def clip_gradients(model: ParallelModel, norm: torch.Tensor, limit: float) -> None:
