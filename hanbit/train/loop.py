@@ -92,15 +92,32 @@ def _do_what_is_due(training: Training, checkpoints: Path, watch: Watch, is_stop
     every_checkpoint = known(training.recipe.checkpoint.every_steps)
     every_validation = known(training.recipe.validation.every_steps)
     is_last = training.step == training.steps
-    if every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping:
+    is_validating = every_validation and (training.step % every_validation == 0 or is_last) and not is_stopping
+    is_saving = is_last or is_stopping or training.step % every_checkpoint == 0
+    if is_validating or is_saving:
+        _require_finite_weights(training)
+    if is_validating:
         with CLOCK.phase(Phase.OTHER, "validation"):
             _validate(training, watch)
-    if is_last or is_stopping or training.step % every_checkpoint == 0:
+    if is_saving:
         with CLOCK.phase(Phase.OTHER, "checkpoint"):
             folder = state.save(training, checkpoints)
         watch.progress.note(f"checkpoint {folder}")
         if watch.report is not None and not is_last:
             watch.report()
+
+
+def _require_finite_weights(training: Training) -> None:
+    """A checkpoint of weights that are no numbers could not be continued. Raises TrainingError on every process."""
+    weights = [local_tensor(parameter) for parameter in training.model.trained.values()]
+    is_whole = all(bool(end.isfinite()) for one in weights if one.numel() for end in one.aminmax())  # NaN is handed on
+    bad = torch.tensor(float(not is_whole), dtype=torch.float64, device=training.model.grid.device)
+    if sum_over_world(bad, Purpose.LOSS_REPORT) > 0:
+        raise TrainingError(
+            f"step {training.step}: its update left weights that are not finite (learning_rate="
+            f"{training.schedule.learning_rate(training.step):g}); nothing was saved of it. Start again to continue "
+            "from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
+        )
 
 
 def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, Any], bool]:
@@ -230,6 +247,14 @@ def _validate(training: Training, watch: Watch) -> None:
     losses = validation_losses(training)
     if not losses:
         return
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            where = f" on {name}" if name else ""
+            raise TrainingError(
+                f"step {training.step}: the validation loss{where} is {loss}, while the weights are finite; nothing "
+                "was saved of this step. Start again to continue from the last checkpoint, with a lower "
+                "optimizer.learning_rate, or look at the data"
+            )
     named = {f"validation_loss.{name}": loss for name, loss in losses.items() if name}
     mean = sum(losses.values()) / len(losses)
     if watch.metrics is not None:

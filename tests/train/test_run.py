@@ -226,3 +226,25 @@ def test_the_report_of_a_run_that_goes_on_is_as_new_as_its_checkpoint(
     monkeypatch.setattr("hanbit.train.run.write_report", kept)
     train("llama/base", tiny_run(tmp_path))  # checkpoints at 4, 8 and 12
     assert written == [True, True, False]
+
+
+def test_weights_that_are_no_numbers_are_neither_saved_nor_validated(tmp_path: Path) -> None:
+    """The update of the fifth step overflows; the checkpoint of the fourth stays and can be continued."""
+    settings = [*tiny_run(tmp_path), "checkpoint.every_steps=1", "validation.every_steps=1"]
+    train("llama/base", [*settings, "training.steps=4"])
+    wild = ["optimizer.learning_rate=1e200", "optimizer.warmup_steps=0", "training.steps=6"]
+    with pytest.raises(
+        TrainingError, match=r"step 5: its update left weights that are not finite .* nothing was saved"
+    ):
+        train("llama/base", [*settings, *wild])
+    assert (tmp_path / "tiny/checkpoints/latest").read_text() == "step-000004\n"
+    rows = read_metrics(tmp_path / "tiny/metrics.jsonl")
+    assert [row["step"] for row in rows if "validation_loss" in row] == [1, 2, 3, 4]
+    assert train("llama/base", [*settings, "training.steps=6"]).is_finished
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "validation_losses", lambda training: {"": 1.0, "law": float("nan")})
+    with pytest.raises(TrainingError, match="step 6: the validation loss on law is nan"):
+        train("llama/base", tiny_run(tmp_path))
+    assert (tmp_path / "tiny/checkpoints/latest").read_text() == "step-000004\n"
