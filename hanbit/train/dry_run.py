@@ -156,9 +156,10 @@ def _place(recipe: Recipe | None = None, stage: int = 0) -> Grid:
 
 
 def _built(recipe: Recipe, grid: Grid) -> ParallelModel:
-    """Before FSDP2, which needs its peers, and not compiled."""
-    parallel = recipe.parallel.model_copy(update={"shard": 0, "offload": False})
-    training = recipe.training.model_copy(update={"compile": False})
+    """Before FSDP2, which needs its peers, not compiled, and without fp8, which needs its card."""
+    whole = {"virtual": 1, "layers_per_stage": "balanced"} if grid.pipeline.size == 1 else {}
+    parallel = recipe.parallel.model_copy(update={"shard": 0, "offload": False, **whole})
+    training = recipe.training.model_copy(update={"compile": False, "precision": "fp32"})
     return build_model(recipe.model_copy(update={"parallel": parallel, "training": training}), grid)
 
 

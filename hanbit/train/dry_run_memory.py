@@ -73,7 +73,9 @@ def fullest(moments: tuple[Bytes, ...]) -> Bytes:
 
 
 def counted_precision(training: TrainingSection) -> str:
-    """`auto` is what nearly every GPU makes of it, or what a CPU does."""
+    """`auto` is what nearly every GPU makes of it, or what a CPU does; what fp8 keeps for backward is bf16."""
+    if training.precision == "fp8":
+        return "bf16"
     if training.precision != "auto":
         return training.precision
     return CPU.auto if training.device == "cpu" else "bf16"

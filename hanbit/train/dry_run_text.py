@@ -71,8 +71,8 @@ def _start(run: DryRun) -> str:
 
 def _processes(run: DryRun) -> str:
     parallel = run.recipe.parallel
-    grid = f"pipeline {parallel.pipeline} x data {parallel.data} x tensor {parallel.tensor}"
-    return f"{run.processes} = {grid}"
+    context = f" x context {parallel.context}" if parallel.context > 1 else ""
+    return f"{run.processes} = pipeline {parallel.pipeline} x data {parallel.data}{context} x tensor {parallel.tensor}"
 
 
 def _nodes(run: DryRun) -> str:
@@ -80,7 +80,7 @@ def _nodes(run: DryRun) -> str:
     cluster, parallel = run.recipe.cluster, run.recipe.parallel
     if cluster is None:
         return ""
-    width = parallel.tensor * known(parallel.data)
+    width = parallel.tensor * parallel.context * known(parallel.data)
     spans = {
         f"a tensor group on {_span(parallel.tensor, cluster.gpus_per_node)}": parallel.tensor > 1,
         f"a stage's {width} ranks on {_span(width, cluster.gpus_per_node)}": parallel.pipeline > 1,
@@ -107,7 +107,8 @@ def _memory(run: DryRun) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     training = run.recipe.training
-    left = "" if training.precision != "auto" else f" (training.precision=auto taken for {counted_precision(training)})"
+    counted = counted_precision(training)
+    left = "" if training.precision == counted else f" (training.precision={training.precision} taken for {counted})"
     return [f"memory at the fullest moment of a step, tensors alone{left}:", *lines, *_room(run)]
 
 
@@ -144,8 +145,11 @@ def _parameters(run: DryRun) -> str:
 
 def _stages(run: DryRun) -> str:
     told = ", ".join(f"stage {stage}: {readable_count(count)}" for stage, count in run.stages.items())
-    shard, data = run.recipe.parallel.shard, known(run.recipe.parallel.data)
-    return f"{told}; shared out over {data} replicas (parallel.shard={shard})" if shard > 1 and data > 1 else told
+    parallel = run.recipe.parallel
+    shares = known(parallel.data) * parallel.context
+    if parallel.shard < 2 or shares == 1:
+        return told
+    return f"{told}; shared out over {shares} ranks of data and context (parallel.shard={parallel.shard})"
 
 
 def _validation(run: DryRun) -> str:

@@ -106,7 +106,7 @@ def test_the_verb_tells_it_in_words_and_as_json(tmp_path: Path) -> None:
         "model.head_dim=8: 32 hidden / 4 heads",
         "8 = pipeline 2 x data 2 x tensor 2",
         "16 sequences of 32 tokens: 2 replica(s) x 4 micro-batch(es) x 2",
-        "shared out over 2 replicas (parallel.shard=3)",
+        "shared out over 2 ranks of data and context (parallel.shard=3)",
         f"{tmp_path}/tiny/config.resolved.yaml",
     ):
         assert words in printed
@@ -128,3 +128,29 @@ def test_tuning_is_looked_at_the_same_way(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["llama/60m", "--dry-run"]).exception
     assert isinstance(refused, ConfigError)
     assert "no section tuning" in str(refused)
+
+
+def test_parameters_of_a_tied_model_in_many_parts_are_those_of_one(tmp_path: Path) -> None:
+    settings = [*tiny_run(tmp_path), "model.tied=true", "model.layers=4"]
+    whole = dry_run("llama/base", settings)
+    parts = ["parallel.pipeline=2", "parallel.virtual=2", "parallel.schedule=interleaved"]
+    cut = dry_run("llama/base", [*settings, *parts])
+    assert (cut.parameters, cut.trained, cut.checkpoint_bytes) == (
+        whole.parameters, whole.trained, whole.checkpoint_bytes,
+    )  # fmt: skip
+
+
+def test_fp8_is_looked_at_without_its_library_and_counted_as_bf16(tmp_path: Path) -> None:
+    settings = [*tiny_run(tmp_path), "training.device=cuda"]
+    found, like = (dry_run("llama/base", [*settings, f"training.precision={one}"]) for one in ("fp8", "bf16"))
+    assert found.memory == like.memory
+    assert "(training.precision=fp8 taken for bf16)" in told(found, as_json=False)
+
+
+def test_context_is_among_the_axes(tmp_path: Path) -> None:
+    layout = ["parallel.context=2", "parallel.tensor=2", "parallel.pipeline=2", "parallel.shard=2"]
+    cluster = ["cluster.nodes=2", "cluster.gpus_per_node=8", "batch.global_batch=16"]
+    text = told(dry_run("llama/base", [*tiny_run(tmp_path), *layout, *cluster]), as_json=False)
+    assert "16 = pipeline 2 x data 2 x context 2 x tensor 2" in text
+    assert "a stage's 8 ranks on one node" in text
+    assert "shared out over 4 ranks of data and context" in text
