@@ -14,10 +14,25 @@ const LIMIT = 80e9 // bytes of an A100 or H100
 const PARTS = ['weights', 'gradients', 'optimizer', 'activations']
 const FULL = 4, HALF = 2 // bytes of a number: weights, gradients and moments are kept whole, products are made of halves
 
+// Layers of the first stage where the heaviest is as light as can be: the last one has the head beside its layers.
+function layersOfFirst({ layers, hidden, vocabulary, pipeline }) {
+  if (pipeline === 1) return layers
+  const block = 12 * hidden * hidden + 13 * hidden, head = vocabulary * hidden + 2 * hidden
+  let best = null
+  for (let last = 1; last <= layers - pipeline + 1; last++) {
+    const others = pipeline - 1, first = Math.ceil((layers - last) / others), long = (layers - last) - others * (first - 1)
+    const weights = [first * block, (first - 1) * block, last * block + head]
+    const most = Math.max(weights[0], weights[2])
+    const squares = long * weights[0] ** 2 + (others - long) * weights[1] ** 2 + weights[2] ** 2
+    if (!best || most < best.most || (most === best.most && squares < best.squares)) best = { most, squares, first }
+  }
+  return best.first
+}
+
 // Parameters of a rank of the first stage: its blocks and the embeddings, matrices cut by the tensor degree.
 function parametersOf({ layers, hidden, vocabulary, tensor, pipeline }) {
   const block = 12 * hidden * hidden / tensor + 7 * hidden / tensor + 6 * hidden
-  return Math.ceil(layers / pipeline) * block + vocabulary * hidden / tensor + TOKENS * hidden
+  return layersOfFirst({ layers, hidden, vocabulary, pipeline }) * block + vocabulary * hidden / tensor + TOKENS * hidden
 }
 
 // Bytes of the first rank of the first stage, which holds most, by part.
@@ -30,7 +45,7 @@ function memoryOf({ layers, hidden, heads, vocabulary, micro, global, data, tens
   // inner before and after GELU; with recompute its input alone, and one block in full at a time
   const kept = tokens * hidden * (2 * FULL + 4 * HALF + (4 * HALF + 2 * 4 * HALF) / tensor) + FULL * tokens * heads / tensor
   const input = tokens * hidden * FULL
-  const here = Math.ceil(layers / pipeline)
+  const here = layersOfFirst({ layers, hidden, vocabulary, pipeline })
   const matrices = here * 12 * hidden * hidden / tensor // have a copy in half as many bytes during a step
   // what backward of one block needs beside what was kept: gradients on their way (as traced)
   const passing = tokens * hidden * (18 + 10 / tensor)
@@ -50,7 +65,7 @@ function sentOf({ layers, hidden, vocabulary, micro, global, data, tensor, pipel
   const hiddenBytes = micro * TOKENS * hidden
   return {
     data: around(data) * parametersOf({ layers, hidden, vocabulary, tensor, pipeline }) * FULL,
-    tensor: around(tensor) * 4 * Math.ceil(layers / pipeline) * hiddenBytes * HALF * batches,
+    tensor: around(tensor) * 4 * layersOfFirst({ layers, hidden, vocabulary, pipeline }) * hiddenBytes * HALF * batches,
     pipeline: pipeline > 1 ? hiddenBytes * FULL * batches : 0,
     idle: (pipeline - 1) / (batches + pipeline - 1),
   }

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from hanbit.config.load import load_recipe
 from hanbit.config.resolve import resolve
+from hanbit.models.registry import family_of
+from hanbit.parallel.split import layers_per_stage
 from hanbit.train.dry_run_memory import memory_of
 from tests.journeys.pages import ROOT
 from tests.server.browser import Page, browser, needs_chromium
@@ -22,10 +25,13 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield page
 
 
-def traced(data: int, tensor: int, pipeline: int, shard: bool, recompute: bool) -> dict[str, int]:
+def traced(
+    data: int, tensor: int, pipeline: int, shard: bool, recompute: bool, vocabulary: int = SHAPE["vocabulary"]
+) -> dict[str, int]:
     """The recipe of the page's setting, as the dry run sees its first rank."""
     sections = {
         **{f"model.{name}": value for name, value in SHAPE.items()},
+        "model.vocabulary": vocabulary,
         "batch.micro_batch": 1,
         "batch.global_batch": 8 * data,
         "parallel.tensor": tensor,
@@ -44,6 +50,7 @@ def traced(data: int, tensor: int, pipeline: int, shard: bool, recompute: bool) 
     [
         {"data": 1, "tensor": 2, "pipeline": 4, "shard": False, "recompute": False},
         {"data": 1, "tensor": 1, "pipeline": 4, "shard": False, "recompute": True},
+        {"data": 1, "tensor": 1, "pipeline": 4, "shard": False, "recompute": True, "vocabulary": 8192},
     ],
 )
 def test_closed_form_is_what_the_dry_run_traces(tab: Page, layout: dict[str, Any]) -> None:
@@ -55,6 +62,23 @@ def test_closed_form_is_what_the_dry_run_traces(tab: Page, layout: dict[str, Any
         assert told[part] == pytest.approx(found[part], rel=0.05), part
     assert told["activations"] == pytest.approx(found["activations"], rel=0.05)
     assert sum(told.values()) == pytest.approx(sum(found[part] for part in told), rel=0.05)
+
+
+@needs_chromium
+def test_the_first_stage_has_the_layers_that_training_gives_it(tab: Page) -> None:
+    """Of every size and degree of the page."""
+    tab.open(HTML.as_uri())
+    sizes = tab.evaluate("SIZES")
+    for size, shape in sizes.items():
+        degrees = [one for one in range(1, 25) if shape["layers"] % one == 0]
+        told = tab.evaluate(f"{degrees}.map((pipeline) => layersOfFirst({{ ...SIZES['{size}'], pipeline }}))")
+        names = ("layers", "hidden", "heads", "vocabulary")
+        recipe = load_recipe("gpt/1.3b", [f"model.{name}={shape[name]}" for name in names], environment={}).recipe
+        recipe = resolve(recipe, world_size=1, vocabulary=None, device="cpu").recipe
+        family = family_of(recipe.model)
+        with torch.device("meta"):
+            model = family.build(recipe.model)
+        assert told == [layers_per_stage(model, family.plan, stages)[0] for stages in degrees], size
 
 
 def test_the_page_asks_for_nothing_and_has_every_word_in_both_languages() -> None:
