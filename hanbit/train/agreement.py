@@ -1,12 +1,15 @@
 """Do all processes run the same thing? Asked once, before the first step: otherwise they would hang, or train something
 else."""
 
+from collections.abc import Mapping
+
 import torch
 
 import hanbit
 from hanbit.common.errors import ConfigError
 from hanbit.config.recipe import Recipe
 from hanbit.config.write import flat
+from hanbit.data.numbered import Numbered
 from hanbit.parallel.agree import from_all
 
 
@@ -22,6 +25,19 @@ def check_same_run(recipe: Recipe) -> None:
                 f"rank {rank} has {key}={theirs.get(key)}, rank 0 has {key}={found[0].get(key)}{more}. Start all ranks "
                 "with the same command, from the same environment"
             )
+
+
+def check_same_data(samples: Numbered, validation: Mapping[str, Numbered]) -> None:
+    """Raises ConfigError on every process alike where ranks opened files of another content under the same names."""
+    own = {"data.train": samples, **{f"validation {name}".rstrip(): one for name, one in validation.items()}}
+    found = from_all({name: f"{len(one)} samples of {one.digest}" for name, one in own.items()})
+    for rank, theirs in enumerate(found):
+        for name in found[0]:
+            if theirs.get(name) != found[0][name]:
+                raise ConfigError(
+                    f"rank {rank} has other data than rank 0 under the same name: {name} is {theirs.get(name)} there "
+                    f"and {found[0][name]} here. Give all ranks the same files, by a path that all understand alike"
+                )
 
 
 def identity_of(recipe: Recipe) -> dict[str, str]:

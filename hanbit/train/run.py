@@ -32,7 +32,7 @@ from hanbit.parallel.agree import from_all, together
 from hanbit.parallel.grid import Grid, choose_device, start_processes, world_size
 from hanbit.train import state
 from hanbit.train.adapter import model_of
-from hanbit.train.agreement import check_same_run
+from hanbit.train.agreement import check_same_data, check_same_run
 from hanbit.train.data import open_data, told
 from hanbit.train.export import export
 from hanbit.train.loop import StopRequest, Watch, train_steps
@@ -170,6 +170,7 @@ def _metrics(recipe: Recipe, folder: RunFolder, step: int) -> Metrics:
 def build(recipe: Recipe, grid: Grid) -> Training:
     """Open the data and build every part; nothing is started, numbers are fresh or the initial model's."""
     samples, validation = open_data(recipe, grid)
+    check_same_data(samples, validation)
     model = build_model(recipe, grid)
     fill_model(recipe, model)
     return Training(
