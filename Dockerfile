@@ -18,7 +18,8 @@ RUN python -m venv /opt/hanbit
 ENV PATH=/opt/hanbit/bin:$PATH
 WORKDIR /source
 COPY constraints.txt ./
-# In a layer of its own: it is the largest part, and changes only with constraints.txt
+# In a layer of its own: it is the largest part, and changes only with constraints.txt, which pins it
+# hadolint ignore=DL3013
 RUN pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "$(grep '^torch==' constraints.txt)"
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY hanbit hanbit

@@ -52,6 +52,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi # there is none for ARM
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: $(READY)
