@@ -104,7 +104,10 @@ class TrainingSection(Section):
         "has it; fp8 needs `hanbit[fp8]`.",
     )
     initial_loss_scale: float = Field(
-        65536.0, ge=1, description="What fp16 multiplies the loss with at first, so that small gradients stay."
+        65536.0,
+        ge=1,
+        le=2.0**40,
+        description="What fp16 multiplies the loss with at first, so that small gradients stay.",
     )
     loss_scale_window: int = Field(
         2000, ge=1, description="Steps with finite gradients after which it doubles; one without halves it, unstepped."

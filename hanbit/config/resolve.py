@@ -10,7 +10,7 @@ from typing import Any
 
 from hanbit.common.capability import Processor
 from hanbit.config.checks import known, lacking, misfits, refuse, unfillable
-from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config
+from hanbit.config.model import BertConfig, LlamaConfig, MixtureConfig, ModelConfig, T5Config, num_layers
 from hanbit.config.pipeline_checks import suits_schedule, wanted_micro_batches
 from hanbit.config.ramp_up import samples_after, sizes_of, steps_until
 from hanbit.config.recipe import Recipe
@@ -211,4 +211,13 @@ def _notes(recipe: Recipe) -> list[str]:
         )
     if parallel.sequence and parallel.tensor == 1:
         notes.append("parallel.sequence=true changes nothing with parallel.tensor=1: one process has all of a sequence")
+    if parallel.pipeline == 1 and parallel.schedule not in ("auto", "1f1b"):
+        notes.append(
+            f"parallel.schedule={parallel.schedule} changes nothing with parallel.pipeline=1: there is one stage"
+        )
+    layers, training = num_layers(recipe.model), recipe.training
+    for name in ("recompute_layers", "recompute_every"):
+        value = getattr(training, name)
+        if isinstance(value, int) and value > layers:
+            notes.append(f"training.{name}={value} is more than the model's {layers} layers")
     return notes
