@@ -14,8 +14,9 @@ import typer
 from hanbit.cli.guessing import GUESSED_BY, guessing
 
 if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
-    from hanbit.engine.llm import LLM, Prompt
+    from hanbit.engine.llm import LLM
     from hanbit.engine.output import Piece
+    from hanbit.engine.prompts import Prompt
     from hanbit.engine.sampling_params import SamplingParams
     from hanbit.engine.structured_outputs import StructuredOutputs
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hanbit.engine.output import Logprob
+from hanbit.engine.output import Logprob, Output
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.sequence import Sequence as Answer
 
 _LARGEST_SEED = 2**63
 
@@ -33,3 +34,14 @@ def chosen(params: SamplingParams, answers: Sequence[Sequence[Logprob]]) -> list
         return list(range(len(answers)))
     means = [sum(one.logprob for one in told) / len(told) for told in answers]
     return sorted(range(len(answers)), key=lambda place: -means[place])[: params.n]
+
+
+def given(params: SamplingParams, sequences: Sequence[Answer]) -> Output:
+    """One prompt's answers, all of them over, as one output."""
+    outputs = [sequence.output() for sequence in sequences]
+    if params.num_beams > 1:
+        return outputs[0]
+    first, *others = [outputs[place] for place in chosen(params, [output.logprobs for output in outputs])]
+    if params.logprobs is None:  # they were told for the choice
+        first, *others = [replace(output, logprobs=()) for output in (first, *others)]
+    return replace(first, others=tuple(others)) if others else first

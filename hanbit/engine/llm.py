@@ -8,35 +8,34 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hanbit.checkpoint.model_folder import load_model, read_config
+from hanbit.checkpoint.model_folder import load_model
 from hanbit.common.errors import GenerationError, ModelError
-from hanbit.config.model import DecoderConfig, ModelConfig, T5Config
+from hanbit.config.model import T5Config
 from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.batch import Batch, CacheCounts
-from hanbit.engine.beams import check_width
-from hanbit.engine.choices import chosen, each
+from hanbit.engine.choices import given
 from hanbit.engine.defaults import read_defaults
 from hanbit.engine.draft_model import ModelGuesser, check_tokens
 from hanbit.engine.drafts import Drafts, PromptGuesser, SpeculationCounts
 from hanbit.engine.encoder_decoder import EncoderDecoderRunner, JoinedT5
-from hanbit.engine.fuse import fuse, places_of
+from hanbit.engine.fuse import places_of
 from hanbit.engine.grammar import Grammars
 from hanbit.engine.kv_cache import BLOCK_SIZE, num_blocks_for
-from hanbit.engine.opening import check_ids, check_vocabulary, device_of, dtype_of, model_folder
+from hanbit.engine.loading import loaded, speaking_config
+from hanbit.engine.opening import check_vocabulary, device_of, dtype_of, model_folder
 from hanbit.engine.output import Output, Piece, Usage
-from hanbit.engine.parts import Limits, check_size
-from hanbit.engine.quantised import are_wanted, can_stay, load_as_stored
+from hanbit.engine.parts import Limits
+from hanbit.engine.prompts import Prompt, Prompts, Sampling
+from hanbit.engine.quantised import are_wanted
 from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Sessions
-from hanbit.engine.source import Source
 from hanbit.engine.speculation import Speculation, speculation_of
 from hanbit.engine.talk import Talk
 from hanbit.engine.turns import Turns
@@ -48,8 +47,6 @@ from hanbit.tokenizers.load import load as load_tokenizer
 
 log = logging.getLogger(__name__)
 
-Prompt = str | Items[int]  # a text, or token ids
-Sampling = SamplingParams | Items[SamplingParams] | None  # for all prompts, one for each, or the model's own defaults
 _SESSIONS = itertools.count(1)
 
 
@@ -109,7 +106,7 @@ class LLM:
         self.kv_cache_dtype = kv_cache_dtype
         self.speculation = speculation_of(speculation)
         folder, device = model_folder(folder_of(folder)), device_of(device)
-        self.config = _speaking_config(folder)
+        self.config = speaking_config(folder)
         if isinstance(self.config, T5Config):
             self._check_encoder()
         self.tokenizer = load_tokenizer(folder)
@@ -122,7 +119,7 @@ class LLM:
             are_wanted(quantization, folder, dtype, device)  # refuses what cannot be had
             self.model = JoinedT5(load_model(folder, dtype_of(dtype, device), device))
         else:
-            self.model = _loaded(folder, dtype, device, quantization)
+            self.model = loaded(folder, dtype, device, quantization)
         self._draft = None
         if self.speculation.draft_model is not None:
             self._draft = self._load_draft(self.speculation.draft_model, dtype, device, quantization)
@@ -132,9 +129,10 @@ class LLM:
         vocabulary = self.config.vocabulary
         assert isinstance(vocabulary, int)
         self.grammars = Grammars(self.tokenizer, vocabulary, self.defaults.end_ids)
-        self._adapters: dict[str, JoinedAdapter] = {}
+        self.joined_adapters: dict[str, JoinedAdapter] = {}  # as the fused model takes them, by name
         self._lock = threading.Lock()
         self._turns: Turns | None = None
+        self._prompts = Prompts(self)
 
     def _check_encoder(self) -> None:
         """What an encoder and a decoder are not built with."""
@@ -147,11 +145,11 @@ class LLM:
         """Blocks are used where the folder has them, whatever the larger model does, unless they are turned off."""
         folder = model_folder(folder_of(source))
         check_tokens(folder, self.tokenizer)
-        config = _speaking_config(folder)
+        config = speaking_config(folder)
         if isinstance(config, T5Config):
             raise GenerationError(f"draft_model {source}: a t5 reads its prompt apart and cannot guess. Name another")
         check_vocabulary(folder, config, self.tokenizer)
-        return _loaded(folder, dtype, device, "none" if quantization == "none" else "auto")
+        return loaded(folder, dtype, device, "none" if quantization == "none" else "auto")
 
     @property
     def context(self) -> int:
@@ -166,7 +164,7 @@ class LLM:
     @property
     def cache_tokens(self) -> int:
         """Tokens that one sequence can have in the key-value cache, at most."""
-        return self._blocks_for(1) * self.block_size
+        return self.blocks_for(1) * self.block_size
 
     @property
     def cache_counts(self) -> CacheCounts:
@@ -183,7 +181,7 @@ class LLM:
         in which answers grow. Raises GenerationError if the machine has not the memory."""
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
-        num_blocks = self._blocks_for(sequences)
+        num_blocks = self.blocks_for(sequences)
         runner: Runner
         if isinstance(self.model, JoinedT5):
             runner = EncoderDecoderRunner(self.model, num_blocks, self.block_size, sequences, tokens)
@@ -207,7 +205,8 @@ class LLM:
         guesser = ModelGuesser(runner, self.max_num_batched_tokens, config.context, rows)
         return Drafts(guesser, options.num_speculative_tokens, options.disable_by_batch_size)
 
-    def _blocks_for(self, sequences: int) -> int:
+    def blocks_for(self, sequences: int) -> int:
+        """Blocks of a cache for so many at the same time."""
         if self._num_blocks is not None:
             return self._num_blocks
         shape = cache_shape_of(self.model, self.kv_cache_dtype)
@@ -216,7 +215,7 @@ class LLM:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that `adapter=` may have."""
-        return tuple(self._adapters)
+        return tuple(self.joined_adapters)
 
     def add_adapter(self, name: str, folder: Path | str) -> None:
         """Read a LoRA folder in peft's layout, to be asked for by name; the model's own weights stay as they are.
@@ -227,7 +226,7 @@ class LLM:
             raise ModelError(f"{folder}: adapters are built for models of the next token, not for a t5")
         weight = self.model.norm.weight
         assert isinstance(weight, torch.Tensor)
-        self._adapters[name] = join(read_adapter(folder, self.config), places_of(self.model), weight.detach())
+        self.joined_adapters[name] = join(read_adapter(folder, self.config), places_of(self.model), weight.detach())
 
     def generate(
         self, prompts: Items[Prompt], sampling: Sampling = None, *, adapter: str | None = None
@@ -239,24 +238,25 @@ class LLM:
         """
         if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
-        params = self._params(sampling, len(prompts))
+        params = self._prompts.params(sampling, len(prompts))
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
         made = [
-            self._choices(prompt, one, adapter, name) for name, prompt, one in zip(names, prompts, params, strict=True)
+            self._prompts.choices(prompt, one, adapter, name)
+            for name, prompt, one in zip(names, prompts, params, strict=True)
         ]
         for _ in self._answer([sequence for sequences in made for sequence in sequences]):
             pass
-        return [_given(one, sequences) for one, sequences in zip(params, made, strict=True)]
+        return [given(one, sequences) for one, sequences in zip(params, made, strict=True)]
 
     def stream(
         self, prompt: Prompt, sampling: SamplingParams | None = None, *, adapter: str | None = None
     ) -> Iterator[Piece]:
         """One answer, piece by piece; one piece where it is the best of several. A wrong prompt is refused at once;
         closing the iterator ends the work."""
-        params = self._params(sampling, 1)[0]
+        params = self._prompts.params(sampling, 1)[0]
         if params.n > 1:
             raise GenerationError(f"n={params.n} answers cannot be told as one. Use generate, or leave n out")
-        sequences = self._choices(prompt, params, adapter, "the prompt")
+        sequences = self._prompts.choices(prompt, params, adapter, "the prompt")
         return self._answer(sequences) if len(sequences) == 1 else self._best(params, sequences)
 
     def chat(
@@ -301,7 +301,7 @@ class LLM:
         session = sessions.start(name, adapter) if is_first else sessions.resume(name, adapter)
         try:
             made = self.sequence(
-                self._joined(session.tokens, prompt, is_first),
+                self._prompts.joined(session.tokens, prompt, is_first),
                 params,
                 adapter=adapter,
                 name=f"session {name!r:.80} with this turn",
@@ -324,15 +324,6 @@ class LLM:
         self.sessions.begun(sequence.session)
         return self._answer([sequence])
 
-    def _joined(self, before: Items[int], prompt: Prompt, is_first: bool) -> list[int]:
-        """A later turn's tokens were made to stand in the midst of a text. Where nothing stands before them, since the
-        first turn was left, they get what a text begins with, unless they have it."""
-        if isinstance(prompt, str):
-            return [*before, *self.tokenizer.encode(prompt, add_special_tokens=not before)]
-        begin = [] if before or is_first else self.tokenizer.begin_ids
-        has_begin = list(prompt[: len(begin)]) == begin
-        return [*before, *([] if has_begin else begin), *prompt]
-
     def _let_go(self, sequence: Sequence) -> None:
         if self._turns is not None:
             self._turns.let_go(sequence)
@@ -353,119 +344,18 @@ class LLM:
         `priority`, `deadline`: as Sequence has them; `seats`: of the batch, else `max_sequences`. Without max_tokens
         the answer gets what context and cache leave.
         """
-        params = self._params(params, 1)[0]
-        if len(each(params)) > 1:
-            raise GenerationError(f"n={params.n}, best_of={params.best_of}: one sequence is one answer. Use generate")
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens = tokens or [self._first_token(name)]
-        check_ids(name, tokens, self.config)
-        check_ids("logit_bias", list(params.logit_bias), self.config)
-        check_ids("top_p_reset_ids", list(params.top_p_reset_ids), self.config)
-        bad_ids = [id for word in params.bad_words if not isinstance(word, str) for id in word]
-        check_ids("bad_words", bad_ids, self.config)
-        source = None
-        if isinstance(self.config, T5Config):
-            source, tokens = self._source(tokens, params, name), [self.config.start_token]
-        room = self.context - len(tokens)
-        least = int(params.max_tokens != 0)
-        if room < least:
-            raise GenerationError(
-                f"{name} has {len(tokens)} tokens and the model's context holds {self.context}, the answer included. "
-                f"Shorten it by at least {least - room}"
-            )
-        seats = seats or self.max_sequences
-        num_blocks = self._blocks_for(seats if params.num_beams > 1 else 1)
-        share = num_blocks // params.num_beams * self.block_size
-        max_tokens = max(1, min(room, share + 1 - len(tokens))) if params.max_tokens is None else params.max_tokens
-        if max_tokens > room:
-            log.warning("max_tokens=%d becomes %d, what the context of %d leaves", max_tokens, room, self.context)
-        max_tokens = min(max_tokens, room)
-        check_size(len(tokens) + max(0, max_tokens - 1), self.cache_tokens, name)
-        found = None if adapter is None else self._adapter(adapter)
-        ends = self.defaults.end_ids
-        grammar = None if params.structured_outputs is None else self.grammars.start(params.structured_outputs)
-        made = Sequence(tokens, params, max_tokens, ends, self.tokenizer, found, priority, deadline, grammar, source)
-        if params.num_beams > 1:
-            check_width(made, num_blocks, self.block_size, seats)
-        return made
-
-    def _source(self, tokens: list[int], params: SamplingParams, name: str) -> Source:
-        if len(tokens) > self.context:
-            raise GenerationError(
-                f"{name} has {len(tokens)} tokens and the model's encoder reads {self.context}. Shorten it by at least "
-                f"{len(tokens) - self.context}"
-            )
-        if params.prompt_logprobs is not None:
-            raise GenerationError("prompt_logprobs: a t5 reads its prompt and says nothing of it. Leave it out")
-        return Source(tokens)
-
-    def _choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
-        """The sequences that are made for one prompt, which is encoded once."""
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        return [self.sequence(tokens, one, adapter=adapter, name=name) for one in each(params)]
+        return self._prompts.sequence(
+            prompt, params, adapter=adapter, name=name, priority=priority, deadline=deadline, seats=seats
+        )
 
     def _best(self, params: SamplingParams, sequences: list[Sequence]) -> Iterator[Piece]:
         for _ in self._answer(sequences):
             pass
-        output = _given(params, sequences)
+        output = given(params, sequences)
         usage = Usage(len(output.prompt_token_ids), sum(len(sequence.answer) for sequence in sequences))
         yield Piece(output.text, output.token_ids, output.finish_reason, usage, output.logprobs)
-
-    def _adapter(self, name: str) -> JoinedAdapter:
-        if name not in self._adapters:
-            known = ", ".join(self._adapters) or "none; add_adapter(name, folder) makes one"
-            raise GenerationError(f"adapter={name!r} is not here. There is: {known}")
-        return self._adapters[name]
-
-    def _params(self, sampling: Sampling, num_prompts: int) -> list[SamplingParams]:
-        if sampling is None:
-            sampling = SamplingParams(**self.defaults.sampling)
-        if isinstance(sampling, SamplingParams):
-            return [sampling] * num_prompts
-        if len(sampling) != num_prompts:
-            raise GenerationError(f"{len(sampling)} sampling parameters for {num_prompts} prompts. Give one for each")
-        return list(sampling)
-
-    def _first_token(self, name: str) -> int:
-        """An empty prompt starts where documents start, or after one has ended."""
-        for id in (self.tokenizer.begin_id, self.tokenizer.end_id):
-            if id is not None:
-                return id
-        raise GenerationError(
-            f"{name} is empty and {self.tokenizer.source} names no begin or end token to start from. "
-            "Give at least one token"
-        )
 
     def _answer(self, sequences: list[Sequence]) -> Iterator[Piece]:
         with self._lock:
             self._turns = self._turns or Turns(self.batch())
         return self._turns.answer(sequences)
-
-
-def _given(params: SamplingParams, sequences: Items[Sequence]) -> Output:
-    """One prompt's answers, all of them over, as one output."""
-    outputs = [sequence.output() for sequence in sequences]
-    if params.num_beams > 1:
-        return outputs[0]
-    first, *others = [outputs[place] for place in chosen(params, [output.logprobs for output in outputs])]
-    if params.logprobs is None:  # they were told for the choice
-        first, *others = [replace(output, logprobs=()) for output in (first, *others)]
-    return replace(first, others=tuple(others)) if others else first
-
-
-def _speaking_config(folder: Path) -> ModelConfig:
-    config = read_config(folder)
-    if not isinstance(config, DecoderConfig | T5Config):
-        raise GenerationError(
-            f"{folder} is a {config.family} model, which hanbit trains and exports and does not generate with. "
-            "Embeddings of a bert are made by hanbit.Embedder and /v1/embeddings"
-        )
-    return config
-
-
-def _loaded(folder: Path, dtype: str, device: str, quantization: str) -> Decoder:
-    """Fused. `dtype`, `device`, `quantization` as LLM has them, device resolved."""
-    numbers, with_blocks = dtype_of(dtype, device), are_wanted(quantization, folder, dtype, device)
-    if with_blocks or can_stay(dtype, device):
-        return fuse(load_as_stored(folder, with_blocks, must_have=quantization == "blocks"))
-    return fuse(load_model(folder, numbers, device))

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from hanbit.common.errors import EngineBusy, GenerationError
 from hanbit.engine.batch import CacheCounts, Event
 from hanbit.engine.drafts import SpeculationCounts
-from hanbit.engine.llm import LLM, Prompt
+from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece
+from hanbit.engine.prompts import Prompt
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Sessions

@@ -10,7 +10,8 @@ from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Session
 
 if TYPE_CHECKING:
-    from hanbit.engine.llm import LLM, Prompt
+    from hanbit.engine.llm import LLM
+    from hanbit.engine.prompts import Prompt
 
 
 class Talk:

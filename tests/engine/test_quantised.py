@@ -209,7 +209,7 @@ def test_adapter_on_a_quantised_model_changes_it_as_the_exact_one(folder: Path, 
     def logits(quantization: str) -> torch.Tensor:
         llm = LLM(folder, device="cpu", quantization=quantization)
         llm.add_adapter("a", tmp_path)
-        adapter, runner = llm._adapters["a"], Rows(llm.model, 2, 32)
+        adapter, runner = llm.joined_adapters["a"], Rows(llm.model, 2, 32)
         for row, one in enumerate((adapter, None)):
             runner.prefill(row, drawn(9, ROWS), 0, 9, one)
         return runner.decode([5, 5], [9, 9], [adapter, None])
