@@ -5,6 +5,7 @@ as the answer is worked on, outside the cache's blocks: layers x 2 x heads x hea
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from collections.abc import Sequence as Items
 from functools import partial
 from typing import Any
@@ -14,13 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from hanbit.engine.attend import PagedAttend, kind_of
+from hanbit.engine.encoder_prompt import EncoderPrompt
 from hanbit.engine.fuse import JoinedAttention, joined_matrix, joined_mlp
 from hanbit.engine.kv_cache import KVCache
 from hanbit.engine.padded import batches, padded, unless_all
+from hanbit.engine.parts import Part
 from hanbit.engine.quick import quick_norm
 from hanbit.engine.runner import Runner, cache_shape_of, rows_of, wanted_rows
-from hanbit.engine.scheduler import Part
-from hanbit.engine.source import Source
 from hanbit.models.layers.attend import encoder_decoder
 from hanbit.models.layers.attention import Attention
 from hanbit.models.layers.relative import RelativeBias
@@ -92,8 +93,10 @@ class _JoinedDecoderBlock(nn.Module):
 class CrossStep:
     """A step's rows before what the encoder gave: those of one prompt (a search's beams) look at it in one call."""
 
-    def __init__(self, rows: dict[Source, list[int]], crossed: dict[Source, Crossed], device: torch.device) -> None:
-        self._groups = [(torch.tensor(places, device=device), crossed[source]) for source, places in rows.items()]
+    def __init__(
+        self, rows: dict[EncoderPrompt, list[int]], crossed: dict[EncoderPrompt, Crossed], device: torch.device
+    ) -> None:
+        self._groups = [(torch.tensor(places, device=device), crossed[prompt]) for prompt, places in rows.items()]
 
     def __call__(self, layer: int, q: torch.Tensor) -> torch.Tensor:
         """q [tokens, 1, heads, head_dim]; gives as q. T5 scales no scores."""
@@ -106,58 +109,60 @@ class CrossStep:
 
 
 class EncoderDecoderRunner(Runner):
-    """A Runner of a JoinedT5. `most_sources`: of so many prompts at most it is kept what the encoder gave; what was
+    """A Runner of a JoinedT5. `most_prompts`: of so many prompts at most it is kept what the encoder gave; what was
     looked at longest ago is given up, and computed anew when its answer goes on. `most_tokens`: read by the encoder at
     once."""
 
-    def __init__(self, model: JoinedT5, num_blocks: int, block_size: int, most_sources: int, most_tokens: int) -> None:
-        self.t5, self._most_sources, self._most_tokens = model, most_sources, most_tokens
+    def __init__(self, model: JoinedT5, num_blocks: int, block_size: int, most_prompts: int, most_tokens: int) -> None:
+        self.t5, self._most_prompts, self._most_tokens = model, most_prompts, most_tokens
         shape = cache_shape_of(model)
         self.device = shape.device
         self.cache = KVCache(shape, num_blocks, block_size)
         self.attend = PagedAttend(self.cache, (kind_of(block.attention) for block in model.layers.values()))
         self.step = None
-        self._crossed: OrderedDict[Source, Crossed] = OrderedDict()
+        self._crossed: OrderedDict[EncoderPrompt, Crossed] = OrderedDict()
 
     @property
-    def num_sources(self) -> int:
+    def num_prompts(self) -> int:
         """Prompts of which it is kept what the encoder gave."""
         return len(self._crossed)
 
     def forget(self, request: Any) -> None:
-        self._crossed.pop(request.source, None)
+        self._crossed.pop(request.encoder_prompt, None)
 
     def _flat(self, parts: Items[Part[Any]]) -> torch.Tensor:
         """Logits [rows that are wanted, vocabulary]."""
         self.attend.begin(parts)
-        rows = _by_source(parts)
+        rows = _by_prompt(parts)
         self._read(rows)
         tokens, _ = rows_of(parts)
         hidden = self.t5.trunk(self._column(tokens), self.attend, CrossStep(rows, self._crossed, self.device))
         wanted = wanted_rows(parts)
         return self.t5.head(hidden[wanted, 0]) if wanted else hidden.new_empty(0)
 
-    def _read(self, needed: Items[Source] | dict[Source, list[int]]) -> None:
+    def _read(self, needed: Collection[EncoderPrompt]) -> None:
         """The encoder's part of those of which nothing is kept."""
-        new = [source for source in needed if source not in self._crossed]
-        for places in batches([len(source.tokens) for source in new], self._most_tokens):
+        new = [prompt for prompt in needed if prompt not in self._crossed]
+        for places in batches([len(prompt.tokens) for prompt in new], self._most_tokens):
             texts = [new[place].tokens for place in places]
             layers = self.t5.encode(*padded(texts, self.device))
             for row, place in enumerate(places):
                 length = len(texts[row])
                 kept = [tuple(one[row, :, :length].clone() for one in layer) for layer in layers]
                 self._crossed[new[place]] = kept  # type: ignore[assignment]
-        for source in needed:
-            self._crossed.move_to_end(source)
-        while len(self._crossed) > max(self._most_sources, len(needed)):
+        for prompt in needed:
+            self._crossed.move_to_end(prompt)
+        while len(self._crossed) > max(self._most_prompts, len(needed)):
             self._crossed.popitem(last=False)
 
 
-def _by_source(parts: Items[Part[Any]]) -> dict[Source, list[int]]:
-    """Places of the rows of each prompt's parts."""
-    found: dict[Source, list[int]] = {}
+_Rows = dict[EncoderPrompt, list[int]]  # places of the rows that look at each prompt
+
+
+def _by_prompt(parts: Items[Part[Any]]) -> _Rows:
+    found: _Rows = {}
     first = 0
     for part in parts:
-        found.setdefault(part.request.source, []).extend(range(first, first + part.num_rows))
+        found.setdefault(part.request.encoder_prompt, []).extend(range(first, first + part.num_rows))
         first += part.num_rows
     return found

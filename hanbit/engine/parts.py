@@ -33,6 +33,10 @@ class Request(Protocol):
         """Is something wanted of every token, so that none may be taken over from another?"""
 
     @property
+    def num_read_apart(self) -> int:
+        """Tokens that an encoder reads before the first of these is fed; they count in the step where it starts."""
+
+    @property
     def root(self) -> Key:
         """What its keys and values depend on besides tokens: sequences with another root share no blocks."""
 

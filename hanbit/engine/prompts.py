@@ -10,11 +10,11 @@ from hanbit.config.model import T5Config
 from hanbit.engine.adapters import JoinedAdapter
 from hanbit.engine.beams import check_width
 from hanbit.engine.choices import each
+from hanbit.engine.encoder_prompt import EncoderPrompt
 from hanbit.engine.opening import check_ids
 from hanbit.engine.parts import check_size
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
-from hanbit.engine.source import Source
 
 if TYPE_CHECKING:
     from hanbit.engine.llm import LLM
@@ -53,16 +53,16 @@ class Prompts:
         tokens = llm.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = tokens or [self._first_token(name)]
         self._check_ids(name, tokens, params)
-        source = None
+        apart = None
         if isinstance(llm.config, T5Config):
-            source, tokens = self._source(tokens, params, name), [llm.config.start_token]
+            apart, tokens = self._encoder_prompt(tokens, params, name), [llm.config.start_token]
         seats = seats or llm.max_sequences
         num_blocks = llm.blocks_for(seats if params.num_beams > 1 else 1)
         max_tokens = self._most_tokens(len(tokens), params, name, num_blocks)
         found = None if adapter is None else self._adapter(adapter)
         ends = llm.defaults.end_ids
         grammar = None if params.structured_outputs is None else llm.grammars.start(params.structured_outputs)
-        made = Sequence(tokens, params, max_tokens, ends, llm.tokenizer, found, priority, deadline, grammar, source)
+        made = Sequence(tokens, params, max_tokens, ends, llm.tokenizer, found, priority, deadline, grammar, apart)
         if params.num_beams > 1:
             check_width(made, num_blocks, llm.block_size, seats)
         return made
@@ -91,7 +91,7 @@ class Prompts:
         check_size(length + max(0, max_tokens - 1), llm.cache_tokens, name)
         return max_tokens
 
-    def _source(self, tokens: list[int], params: SamplingParams, name: str) -> Source:
+    def _encoder_prompt(self, tokens: list[int], params: SamplingParams, name: str) -> EncoderPrompt:
         context = self._llm.context
         if len(tokens) > context:
             raise GenerationError(
@@ -100,7 +100,7 @@ class Prompts:
             )
         if params.prompt_logprobs is not None:
             raise GenerationError("prompt_logprobs: a t5 reads its prompt and says nothing of it. Leave it out")
-        return Source(tokens)
+        return EncoderPrompt(tokens)
 
     def choices(self, prompt: Prompt, params: SamplingParams, adapter: str | None, name: str) -> list[Sequence]:
         """The sequences that are made for one prompt, which is encoded once."""

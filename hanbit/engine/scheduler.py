@@ -198,7 +198,7 @@ class Scheduler(Generic[R]):
                 break
             self._start(ticket, shared)
             tokens = min(ticket.num_left, budget)
-            budget -= tokens
+            budget -= tokens + ticket.request.num_read_apart
             parts.append(_part(ticket, tokens))
         return parts
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hanbit.engine.bad_words import BadWords, token_ids_of
+from hanbit.engine.encoder_prompt import EncoderPrompt
 from hanbit.engine.grammar import Grammar
 from hanbit.engine.output import FinishReason, Logprob, Output, Piece, Usage
 from hanbit.engine.sampling_params import SamplingParams
-from hanbit.engine.source import Source
 from hanbit.engine.stop import StopText
 from hanbit.tokenizers.stream import TextStream
 from hanbit.tokenizers.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Sequence:
     """`max_tokens` is what the context leaves of `params.max_tokens`; `end_ids` are the model's own end tokens.
 
-    `source`: what an encoder reads for it; `prompt` is where the decoder begins then.
+    `encoder_prompt`: what an encoder reads for it; `prompt` is where the decoder begins then.
     `priority`: smaller ones are answered first; `deadline`: on the clock of time.monotonic, when it is given up.
     """
 
@@ -39,7 +39,7 @@ class Sequence:
         priority: int = 0,
         deadline: float | None = None,
         grammar: Grammar | None = None,
-        source: Source | None = None,
+        encoder_prompt: EncoderPrompt | None = None,
     ) -> None:
         self.prompt = tuple(map(int, prompt))  # of whatever kind of integer they are
         self.params = params
@@ -48,7 +48,7 @@ class Sequence:
         self.priority = priority
         self.deadline = deadline
         self.grammar = grammar
-        self.source = source
+        self.encoder_prompt = encoder_prompt
         self.tokens = list(self.prompt)  # and the answer behind it
         self.answer: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -68,7 +68,7 @@ class Sequence:
     @property
     def asked(self) -> tuple[int, ...]:
         """The tokens that the answer is to."""
-        return self.prompt if self.source is None else self.source.tokens
+        return self.prompt if self.encoder_prompt is None else self.encoder_prompt.tokens
 
     @property
     def longest(self) -> int:
@@ -81,10 +81,15 @@ class Sequence:
         return self.params.prompt_logprobs is not None and len(self._prompt_logprobs) < len(self.prompt)
 
     @property
+    def num_read_apart(self) -> int:
+        """Tokens that an encoder reads."""
+        return 0 if self.encoder_prompt is None else len(self.encoder_prompt.tokens)
+
+    @property
     def root(self) -> bytes:
         """Keys and values of the same tokens differ by adapter, and by what an encoder has read."""
         own = b"" if self.adapter is None else self.adapter.root
-        return own if self.source is None else own + self.source.root
+        return own if self.encoder_prompt is None else own + self.encoder_prompt.root
 
     @property
     def num_ends(self) -> int:

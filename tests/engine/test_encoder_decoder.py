@@ -15,8 +15,8 @@ from hanbit import LLM, SamplingParams
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.engine.batch import Batch
 from hanbit.engine.encoder_decoder import EncoderDecoderRunner
+from hanbit.engine.parts import Limits
 from hanbit.engine.sampling import choose
-from hanbit.engine.scheduler import Limits
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.service import Service
 from tests.engine.folders import VOCABULARY, write_tokenizer
@@ -134,8 +134,8 @@ def mixed(llm: LLM) -> list[Sequence]:
     return [llm.sequence(prompt, one) for prompt, one in zip(PROMPTS, params, strict=True)]
 
 
-def batch_of(llm: LLM, num_blocks: int, sequences: int, most_sources: int = 8) -> tuple[Batch, EncoderDecoderRunner]:
-    runner = EncoderDecoderRunner(llm.model, num_blocks, 4, most_sources, 100)
+def batch_of(llm: LLM, num_blocks: int, sequences: int, most_prompts: int = 8) -> tuple[Batch, EncoderDecoderRunner]:
+    runner = EncoderDecoderRunner(llm.model, num_blocks, 4, most_prompts, 100)
     return Batch(runner, Limits(sequences, step_tokens=16, patience=4)), runner
 
 
@@ -147,15 +147,15 @@ def play(batch: Batch, sequences: list[Sequence]) -> list[tuple[int, ...]]:
     return [sequence.output().token_ids for sequence in sequences]
 
 
-@pytest.mark.parametrize(("num_blocks", "sequences", "most_sources"), [(200, 12, 12), (14, 12, 12), (16, 4, 1)])
+@pytest.mark.parametrize(("num_blocks", "sequences", "most_prompts"), [(200, 12, 12), (14, 12, 12), (16, 4, 1)])
 def test_answers_together_equal_answers_alone_also_on_few_blocks_and_where_prompts_are_read_anew(
-    num_blocks: int, sequences: int, most_sources: int, llm: LLM
+    num_blocks: int, sequences: int, most_prompts: int, llm: LLM
 ) -> None:
     alone = [play(batch_of(llm, 200, 8)[0], [sequence])[0] for sequence in mixed(llm)]
-    batch, runner = batch_of(llm, num_blocks, sequences, most_sources)
+    batch, runner = batch_of(llm, num_blocks, sequences, most_prompts)
     assert play(batch, mixed(llm)) == alone
     assert batch.cache_counts.blocks_used == 0
-    assert runner.num_sources == 0
+    assert runner.num_prompts == 0
     assert (batch.cache_counts.preempted > 0) == (num_blocks == 14)
 
 
@@ -167,10 +167,22 @@ def test_leaving_frees_blocks_and_what_the_encoder_gave(llm: LLM) -> None:
             batch.add(sequence)
         for _ in range(steps):
             batch.step()
-        assert 1 <= runner.num_sources <= 5
+        assert 1 <= runner.num_prompts <= 5
         for sequence in sequences:
             batch.remove(sequence)
-        assert (batch.cache_counts.blocks_used, runner.num_sources, batch.is_empty) == (0, 0, True)
+        assert (batch.cache_counts.blocks_used, runner.num_prompts, batch.is_empty) == (0, 0, True)
+
+
+def test_prompts_that_arrive_together_are_encoded_a_few_a_step(llm: LLM) -> None:
+    """Of 7, 1, 40, 3 and 120 tokens, with a budget of 16 a step, and of 4 while answers grow."""
+    batch, runner = batch_of(llm, 200, 12)
+    for prompt in PROMPTS:
+        batch.add(llm.sequence(prompt, GREEDY))
+    started = []
+    for _ in range(4):
+        batch.step()
+        started.append(runner.num_prompts)
+    assert started == [3, 4, 5, 5]
 
 
 def test_a_stream_that_is_left_and_one_that_ends_leave_nothing(llm: LLM) -> None:

@@ -31,6 +31,7 @@ class Talk:
     deadline: float | None = None
     root: bytes = b""
     reads_all: bool = False
+    num_read_apart: int = 0
     is_kept: bool = False  # its blocks stay, for one that continues it
     answer: list[int] = field(default_factory=list)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 from functools import cached_property
 
 
-class Source:
+class EncoderPrompt:
     """One object for an answer and all beams of its search: what is kept for it is kept once."""
 
     def __init__(self, tokens: Items[int]) -> None:
