@@ -8,11 +8,13 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 import torch
 
 from hanbit.common.errors import EngineBusy, GenerationError
 from hanbit.engine.embedder import Embedder
+from hanbit.engine.service import Counts
 
 _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 _CLOSED = "the engine has been closed"
@@ -26,6 +28,7 @@ class EmbeddingService:
         self._changed = threading.Condition()  # guards all below
         self._requests: deque[_Request] = deque()  # those with texts that nobody has begun
         self._open = 0
+        self._totals = Counts()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="hanbit-embeddings", daemon=True)
         self._thread.start()
@@ -40,6 +43,12 @@ class EmbeddingService:
         """Requests that are being answered or wait."""
         return self._open
 
+    def counts(self) -> Counts:
+        """Of requests: running ones have texts that are begun. Tokens count when they are asked for."""
+        with self._changed:
+            waiting = sum(request.num_begun == 0 and not request.is_over for request in self._requests)
+            return replace(self._totals, running=self._open - waiting, waiting=waiting)
+
     async def vectors(self, texts: Items[list[int]]) -> torch.Tensor:
         """As `Embedder.vectors`. Raises EngineBusy if too many wait, GenerationError. Cancelling the task that waits
         ends the work on what is not begun."""
@@ -50,14 +59,22 @@ class EmbeddingService:
             if self._open > self.max_waiting:
                 raise EngineBusy(f"{self._open} requests wait for the engine already. Come again later")
             self._open += 1
+            self._add(prompt_tokens=sum(map(len, texts)))
             self._requests.append(request)
             self._changed.notify()
+        how = "cancelled"
         try:
-            return await request.answer
+            found = await request.answer
+            how = "finished"
+            return found
+        except Exception:
+            how = "failed"
+            raise
         finally:
             request.is_over = True
             with self._changed:
                 self._open -= 1
+                self._add(**{how: 1})
 
     def close(self) -> None:
         """End the thread; whoever waits gets GenerationError. Waits for the batch being computed."""
@@ -69,6 +86,9 @@ class EmbeddingService:
             self._is_closed = True
             self._changed.notify()
         self._thread.join(patience_seconds)
+
+    def _add(self, **amounts: int) -> None:
+        self._totals = replace(self._totals, **{key: getattr(self._totals, key) + n for key, n in amounts.items()})
 
     def _run(self) -> None:
         while taken := self._taken():

@@ -91,7 +91,9 @@ def test_who_leaves_takes_what_is_not_begun_along(held: Held) -> None:
 
     asyncio.run(ask())
     assert held.taken == [[[2, 3]], [[2, 8, 3]]]
-    assert held.service.num_open == 0
+    counts = held.service.counts()
+    assert (counts.running, counts.waiting, counts.finished, counts.cancelled, counts.failed) == (0, 0, 2, 1, 0)
+    assert counts.prompt_tokens == 2 + 150 + 3
 
 
 def test_too_many_are_sent_away_and_a_failure_is_its_own_callers(held: Held) -> None:
@@ -100,6 +102,7 @@ def test_too_many_are_sent_away_and_a_failure_is_its_own_callers(held: Held) -> 
         await taken(held, 1)
         others = [asyncio.create_task(held.service.vectors([text])) for text in ([2, 5, 3], [1, 1, 1], [2, 6, 3])]
         await asyncio.sleep(0)
+        assert (held.service.counts().running, held.service.counts().waiting) == (1, 3)
         with pytest.raises(EngineBusy, match="4 requests wait"):
             await held.service.vectors([[2, 3]])
         held.go.set()

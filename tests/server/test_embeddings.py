@@ -148,6 +148,27 @@ def test_metadata_statistics_and_generate_know_it(both: Served, embedder: Embedd
     assert "mini" in both.ready_line
 
 
+def test_tokens_and_metrics_are_told(both: Served, embedder: Embedder) -> None:
+    http, asked = Http(both.http), {"model": "mini", "prompt": "a cat"}
+    told = http.ask("/tokenize", asked).json()
+    assert told == {"tokens": embedder.encode("a cat"), "count": 6, "max_model_len": 64}
+    text = http.ask("/detokenize", {"model": "mini", "tokens": told["tokens"]}).json()
+    assert text["prompt"] == embedder.tokenizer.decode(told["tokens"])
+    assert http.ask("/tokenize", {"model": "mini", "messages": [{"role": "user", "content": "a"}]}).status == 400
+
+    def tokens() -> float:
+        lines = http.ask("/metrics", method="GET").content.decode().splitlines()
+        found = {line.split(" ")[0]: float(line.split(" ")[1]) for line in lines if not line.startswith("#")}
+        assert found['vllm:num_requests_running{model_name="mini"}'] == 0
+        assert 'vllm:kv_cache_usage_perc{model_name="small"}' in found
+        assert 'vllm:kv_cache_usage_perc{model_name="mini"}' not in found
+        return found['vllm:prompt_tokens_total{model_name="mini"}']
+
+    before = tokens()
+    http.ask("/v1/embeddings", {"model": "mini", "input": ["a cat", "a"]})
+    assert tokens() == before + 6 + 3
+
+
 def test_adapters_are_not_for_embeddings(folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match=r"makes embeddings, which adapters are not for\. Leave 'tuned' out"):
         deploy(folder, "mini", tmp_path / "repository", {"tuned": adapter_folder})

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from hanbit.engine.embedding_service import EmbeddingService
 from hanbit.engine.service import Service
+from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.language_model import LanguageModel
 
 _MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,6 +23,8 @@ class Models(Protocol):
     """What is needed of the data plane's catalogue."""
 
     def language_models(self) -> Mapping[str, LanguageModel]: ...
+
+    def embedding_models(self) -> Mapping[str, EmbeddingModel]: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,11 @@ def routes(models: Models) -> list[Route]:
 
 
 def text_of(models: Models) -> str:
-    names: dict[Service, str] = {}
+    names: dict[Service | EmbeddingService, str] = {}
     for name, model in models.language_models().items():
         names.setdefault(model.service, name)
+    for name, embedding in models.embedding_models().items():
+        names.setdefault(embedding.service, name)
     families: dict[str, list[str]] = {}
     for service, name in names.items():
         for metric in _metrics(service):
@@ -53,15 +59,24 @@ def text_of(models: Models) -> str:
     return "".join(f"{line}\n" for lines in families.values() for line in lines)
 
 
-def _metrics(service: Service) -> Iterator[_Metric]:
-    counts, cache, guesses = service.counts(), service.cache_counts, service.speculation_counts
-    used = cache.blocks_used / cache.blocks
+def _metrics(service: Service | EmbeddingService) -> Iterator[_Metric]:
+    counts = service.counts()
     for kind, name, means, value in (
         ("gauge", "num_requests_running", "Answers that are being made.", counts.running),
         ("gauge", "num_requests_waiting", "Prompts that wait for their turn.", counts.waiting),
+        ("counter", "prompt_tokens_total", "Tokens of prompts.", counts.prompt_tokens),
+    ):
+        yield _Metric(f"vllm:{name}", kind, means, (({}, value),))
+    if isinstance(service, Service):
+        yield from _metrics_of_answers(service)
+
+
+def _metrics_of_answers(service: Service) -> Iterator[_Metric]:
+    counts, cache, guesses = service.counts(), service.cache_counts, service.speculation_counts
+    used = cache.blocks_used / cache.blocks
+    for kind, name, means, value in (
         ("gauge", "kv_cache_usage_perc", "Share of the cache's blocks in use; 1 is all.", used),
         ("counter", "num_preemptions_total", "Times that an answer gave its blocks up.", cache.preempted),
-        ("counter", "prompt_tokens_total", "Tokens of prompts.", counts.prompt_tokens),
         ("counter", "generation_tokens_total", "Tokens of answers.", counts.generated_tokens),
         ("counter", "prefix_cache_queries_total", "Tokens that were to be read.", cache.read_tokens),
         ("counter", "prefix_cache_hits_total", "Those of them that were in the cache.", cache.cached_tokens),
