@@ -95,7 +95,7 @@ HANBIT_EXPORT void hanbit_keep(const Kernels* kernels, int64_t kept, const float
 HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, int64_t kept, const float* query, const uint8_t* keys,
                                  const uint8_t* values, const int64_t* places, int64_t count, int64_t head_dim,
                                  float scale, hanbit::Seen* seen) {
-    kernels->attend(static_cast<hanbit::Kept>(kept), query, keys, values, places, count, head_dim, scale, seen);
+    kernels->attend(static_cast<hanbit::Kept>(kept), 1, &query, keys, values, places, count, head_dim, scale, &seen);
 }
 
 HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {

@@ -30,6 +30,22 @@ Span common(const Span& one, const Span& other) {
     return {std::max(one.begin, other.begin), std::min(one.end, other.end)};
 }
 
+// Queries that look at the same positions, of one row or of several
+struct Fellows {
+    static constexpr int64_t MOST = 24;
+    const float* queries[MOST];
+    Seen* seen[MOST];
+    int64_t count = 0;
+    Span span = {};
+
+    bool take(const Span& other) const {
+        return count == 0 || (count < MOST && span.begin == other.begin && span.end == other.end);
+    }
+    void add(const Span& looked_at, const float* query, Seen* state) {
+        span = looked_at, queries[count] = query, seen[count++] = state;
+    }
+};
+
 }  // namespace
 
 void Step::run(const Feed& feed, float* logits, int num_threads) {
@@ -271,15 +287,24 @@ void Step::attend_part(const HanbitLayer& layer, const Span& rows, int64_t share
     for (int64_t from = all.begin / LOOK * LOOK; from < all.end; from += LOOK) {
         const Span look = common({from, from + LOOK}, all);
         find_places(rows.begin, look, shared * kept_bytes(), places);
+        Fellows fellows;
+        const auto let_look = [&] {
+            const Span& span = fellows.span;
+            kernels_.attend(kept(), fellows.count, fellows.queries, layer.keys, layer.values,
+                            places + (span.begin - look.begin), span.end - span.begin, d.head_dim, layer.scale,
+                            fellows.seen);
+            fellows.count = 0;
+        };
         for (int64_t row = rows.begin; row < rows.end; ++row) {
             const Span seen_now = common(look, part_of(layer, row, part));
             if (seen_now.begin >= seen_now.end) continue;
             const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
-            for (int64_t head = first; head < end; ++head)
-                kernels_.attend(kept(), queries + head * d.head_dim, layer.keys, layer.values,
-                                places + (seen_now.begin - look.begin), seen_now.end - seen_now.begin, d.head_dim,
-                                layer.scale, seen(row, head, slot));
+            for (int64_t head = first; head < end; ++head) {
+                if (!fellows.take(seen_now)) let_look();
+                fellows.add(seen_now, queries + head * d.head_dim, seen(row, head, slot));
+            }
         }
+        if (fellows.count > 0) let_look();
     }
 }
 

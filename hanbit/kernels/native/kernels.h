@@ -54,10 +54,11 @@ struct Kernels {
     void (*rotate)(float* head, const float* cosines, const float* sines, int64_t half);
     // A head as it is kept; of int8 NaN or infinity makes what it is multiplied with NaN
     void (*keep)(Kept kept, const float* head, int64_t head_dim, uint8_t* into);
-    // One query [head_dim] looks at `count` keys and values, which begin `places[..]` bytes after `keys` and `values`;
-    // `seen` is carried on
-    void (*attend)(Kept kept, const float* query, const uint8_t* keys, const uint8_t* values, const int64_t* places,
-                   int64_t count, int64_t head_dim, float scale, Seen* seen);
+    // Queries [head_dim] look at the same `count` keys and values, which begin `places[..]` bytes after `keys` and
+    // `values`; `seen` of each is carried on
+    void (*attend)(Kept kept, int64_t num_queries, const float* const* queries, const uint8_t* keys,
+                   const uint8_t* values, const int64_t* places, int64_t count, int64_t head_dim, float scale,
+                   Seen* const* seen);
     // The first of the largest numbers, or -1 where one is not finite (-inf is: it forbids a token)
     int64_t (*largest)(const float* numbers, int64_t count);
 };
