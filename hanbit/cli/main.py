@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 NOT_VERBS = {"__init__", "guessing", "main", "words"}
 INTERRUPTED = 130
 DEBUG = "HANBIT_DEBUG"
+_LISTENING_SECONDS = 2.0
 _DOTTED = re.compile(r"--([a-z_]+(?:\.[a-z_0-9]+)+)(=.*)?", re.DOTALL)
 _OPTIONS = {
     "--help": "Show this message; `hanbit VERB --help` shows a verb's own.",
@@ -56,6 +58,10 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except HanbitError as problem:
+        if problem.is_told_by_another:
+            logger.debug("%s", problem)
+            time.sleep(_LISTENING_SECONDS)  # torchrun ends all as soon as one has ended, also the one that speaks
+            return problem.exit_code
         return _failed(str(problem), problem.exit_code)
     except KeyboardInterrupt:
         return _interrupted()

@@ -6,9 +6,13 @@ A message names the value, the rule, the place and the way out. `cli/main.py` pr
 
 
 class HanbitError(Exception):
-    """Anything a user can put right. `exit_code` is what the process ends with."""
+    """Anything a user can put right. `exit_code` is what the process ends with.
+
+    `is_told_by_another`: another of the processes that fail with it says it; this one ends in silence.
+    """
 
     exit_code = 1
+    is_told_by_another = False
 
 
 class ConfigError(HanbitError):

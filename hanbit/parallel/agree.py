@@ -1,7 +1,7 @@
 """Decisions that all processes must take alike, and failures that all must hear of.
 
 One process that fails alone would leave the others waiting in a collective. `together` runs a piece of work
-everywhere and raises everywhere if it failed anywhere, naming the first rank that failed.
+everywhere and raises everywhere if it failed anywhere, naming the first rank that failed, which says it to people.
 """
 
 import contextlib
@@ -55,6 +55,12 @@ def together(error: type[HanbitError]) -> Iterator[None]:
     if not failed:
         return
     if isinstance(problem, HanbitError):
-        raise problem
+        raise told_by(failed[0], problem)
     where = f"rank {failed[0]}: " if len(messages) > 1 else ""
-    raise error(f"{where}{messages[failed[0]]}") from problem
+    raise told_by(failed[0], error(f"{where}{messages[failed[0]]}")) from problem
+
+
+def told_by(rank: int, problem: HanbitError) -> HanbitError:
+    """An error that all processes raise: only that rank is to say it to people."""
+    problem.is_told_by_another = dist.is_initialized() and dist.get_rank() != rank
+    return problem

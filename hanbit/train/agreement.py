@@ -10,7 +10,7 @@ from hanbit.common.errors import ConfigError
 from hanbit.config.recipe import Recipe
 from hanbit.config.write import flat
 from hanbit.data.numbered import Numbered
-from hanbit.parallel.agree import from_all
+from hanbit.parallel.agree import from_all, told_by
 
 
 def check_same_run(recipe: Recipe) -> None:
@@ -21,10 +21,9 @@ def check_same_run(recipe: Recipe) -> None:
         if different:
             key = different[0]
             more = f" and {len(different) - 1} more" if len(different) > 1 else ""
-            raise ConfigError(
-                f"rank {rank} has {key}={theirs.get(key)}, rank 0 has {key}={found[0].get(key)}{more}. Start all ranks "
-                "with the same command, from the same environment"
-            )
+            said = f"rank {rank} has {key}={theirs.get(key)}, rank 0 has {key}={found[0].get(key)}{more}"
+            way_out = "Start all ranks with the same command, from the same environment"
+            raise told_by(0, ConfigError(f"{said}. {way_out}"))
 
 
 def check_same_data(samples: Numbered, validation: Mapping[str, Numbered]) -> None:
@@ -34,10 +33,9 @@ def check_same_data(samples: Numbered, validation: Mapping[str, Numbered]) -> No
     for rank, theirs in enumerate(found):
         for name in found[0]:
             if theirs.get(name) != found[0][name]:
-                raise ConfigError(
-                    f"rank {rank} has other data than rank 0 under the same name: {name} is {theirs.get(name)} there "
-                    f"and {found[0][name]} here. Give all ranks the same files, by a path that all understand alike"
-                )
+                said = f"rank {rank} has other data than rank 0 under the same name: {name} is {theirs.get(name)} there"
+                way_out = "Give all ranks the same files, by a path that all understand alike"
+                raise told_by(0, ConfigError(f"{said} and {found[0][name]} here. {way_out}"))
 
 
 def identity_of(recipe: Recipe) -> dict[str, str]:

@@ -21,6 +21,23 @@ def test_failure_of_one_process_is_heard_by_all_with_its_rank() -> None:
     assert run_in_group(3, one_fails) == ["rank 1: the disk of rank one is gone"] * 3
 
 
+def who_speaks() -> list[bool]:
+    """Ranks 1 and 2 fail, then all do."""
+    silent = []
+    for fails in (dist.get_rank() > 0, True):
+        try:
+            with together(DataError):
+                if fails:
+                    raise DataError("no such file")
+        except DataError as problem:
+            silent.append(problem.is_told_by_another)
+    return silent
+
+
+def test_only_the_first_that_failed_says_it() -> None:
+    assert run_in_group(3, who_speaks) == [[True, False], [False, True], [True, True]]
+
+
 def own_error_stays() -> list[str]:
     heard = []
     try:
