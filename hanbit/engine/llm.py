@@ -17,6 +17,7 @@ from hanbit.checkpoint.model_folder import load_model
 from hanbit.common.errors import GenerationError, ModelError
 from hanbit.config.model import T5Config
 from hanbit.engine.adapters import JoinedAdapter, join
+from hanbit.engine.as_stored import are_wanted
 from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.choices import given
 from hanbit.engine.defaults import read_defaults
@@ -31,7 +32,6 @@ from hanbit.engine.opening import check_vocabulary, device_of, dtype_of, model_f
 from hanbit.engine.output import Output, Piece, Usage
 from hanbit.engine.parts import Limits
 from hanbit.engine.prompts import Prompt, Prompts, Sampling
-from hanbit.engine.quantised import are_wanted
 from hanbit.engine.runner import KV_CACHE_DTYPES, Runner, cache_shape_of
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence

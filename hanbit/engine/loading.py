@@ -5,9 +5,9 @@ from pathlib import Path
 from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import GenerationError
 from hanbit.config.model import DecoderConfig, ModelConfig, T5Config
+from hanbit.engine.as_stored import are_wanted, can_stay, load_as_stored
 from hanbit.engine.fuse import fuse
 from hanbit.engine.opening import dtype_of
-from hanbit.engine.quantised import are_wanted, can_stay, load_as_stored
 from hanbit.models.layers.decoder import Decoder
 
 

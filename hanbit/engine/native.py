@@ -1,7 +1,7 @@
 """The engine's way to the native kernels (docs/kernels.md): a linear layer for any model, float32 inside, on a CPU.
 
 Its matrices are plain floats, for at most `MOST_ROWS` rows at a time (longer products are PyTorch's), or in blocks as
-read (quantised.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
+read (as_stored.py), for any number of rows. A whole step of a llama-shaped model in a single call is native_step.py.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class Matrix:
 
 
 class BlockLinear(nn.Module):
-    """Stands for nn.Linear in a model that is being put together (quantised.py), until `fuse` takes its matrix."""
+    """Stands for nn.Linear in a model that is being put together (as_stored.py), until `fuse` takes its matrix."""
 
     def __init__(self, matrix: Matrix, inputs: int, bias: torch.Tensor | None = None) -> None:
         super().__init__()

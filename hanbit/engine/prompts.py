@@ -42,11 +42,7 @@ class Prompts:
         deadline: float | None = None,
         seats: int | None = None,
     ) -> Sequence:
-        """A checked prompt, ready to be answered; `name` is what an error calls it.
-
-        `priority`, `deadline`: as Sequence has them; `seats`: of the batch, else `max_sequences`. Without max_tokens
-        the answer gets what context and cache leave.
-        """
+        """As `LLM.sequence` says."""
         llm, params = self._llm, self.params(params, 1)[0]
         if len(each(params)) > 1:
             raise GenerationError(f"n={params.n}, best_of={params.best_of}: one sequence is one answer. Use generate")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter  # where its public setters name them
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 
 from hanbit.parallel.clock import CLOCK
@@ -23,13 +22,7 @@ def put_on_clock(module: FSDPModule) -> None:
     module.set_custom_reduce_scatter(_Reduce())
 
 
-class _Gather(AllGather):
-    def __init__(self) -> None:
-        self._inner = DefaultAllGather()
-
-    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return self._inner.allocate(size, dtype=dtype, device=device)
-
+class _Gather(DefaultAllGather):
     def __call__(
         self,
         output_tensor: torch.Tensor,
@@ -38,16 +31,10 @@ class _Gather(AllGather):
         async_op: bool = False,
     ) -> dist.Work | None:
         with _seen(Purpose.SHARD_GATHER, input_tensor):
-            return self._inner(output_tensor, input_tensor, group, async_op)
+            return super().__call__(output_tensor, input_tensor, group, async_op)
 
 
-class _Reduce(ReduceScatter):
-    def __init__(self) -> None:
-        self._inner = DefaultReduceScatter()
-
-    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return self._inner.allocate(size, dtype=dtype, device=device)
-
+class _Reduce(DefaultReduceScatter):
     def __call__(
         self,
         output_tensor: torch.Tensor,
@@ -55,9 +42,9 @@ class _Reduce(ReduceScatter):
         group: dist.ProcessGroup,
         op: Any,
         async_op: bool = False,
-    ) -> dist.Work | None:
+    ) -> dist.Work:
         with _seen(Purpose.SHARD_REDUCE, input_tensor):
-            return self._inner(output_tensor, input_tensor, group, op, async_op)
+            return super().__call__(output_tensor, input_tensor, group, op, async_op)
 
 
 def _seen(purpose: Purpose, sent: torch.Tensor) -> contextlib.AbstractContextManager[None]:

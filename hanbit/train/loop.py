@@ -16,6 +16,7 @@ from hanbit.common.errors import TrainingError
 from hanbit.data.numbered import Numbered
 from hanbit.models.batch import Batch
 from hanbit.optim.adamw import AdamW
+from hanbit.parallel.agree import together
 from hanbit.parallel.apply import ParallelModel
 from hanbit.parallel.clip import clip_gradients, gradient_norm, local_gradients, scale_gradients
 from hanbit.parallel.clock import CLOCK, Phase
@@ -109,15 +110,15 @@ def _do_what_is_due(training: Training, checkpoints: Path, watch: Watch, is_stop
 
 def _require_finite_weights(training: Training) -> None:
     """A checkpoint of weights that are no numbers could not be continued. Raises TrainingError on every process."""
-    weights = [local_tensor(parameter) for parameter in training.model.trained.values()]
-    is_whole = all(bool(end.isfinite()) for one in weights if one.numel() for end in one.aminmax())  # NaN is handed on
-    bad = torch.tensor(float(not is_whole), dtype=torch.float64, device=training.model.grid.device)
-    if sum_over_world(bad, Purpose.LOSS_REPORT) > 0:
-        raise TrainingError(
-            f"step {training.step}: its update left weights that are not finite (learning_rate="
-            f"{training.schedule.learning_rate(training.step):g}); nothing was saved of it. Start again to continue "
-            "from the last checkpoint, with a lower optimizer.learning_rate, or look at the data"
-        )
+    weights = (local_tensor(parameter) for parameter in training.model.trained.values())
+    with together(TrainingError):
+        if not all(bool(end.isfinite()) for one in weights if one.numel() for end in one.aminmax()):  # hands NaN on
+            rate = training.schedule.learning_rate(training.step)
+            raise TrainingError(
+                f"step {training.step}: its update left weights that are not finite (learning_rate={rate:g}); nothing "
+                "was saved of it. Start again to continue from the last checkpoint, with a lower "
+                "optimizer.learning_rate, or look at the data"
+            )
 
 
 def one_step(training: Training, is_stopping: bool = False) -> tuple[dict[str, Any], bool]:

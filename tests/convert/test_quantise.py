@@ -24,8 +24,8 @@ from hanbit.config.model import BloomConfig, ExaoneConfig, GemmaConfig, ModelCon
 from hanbit.convert import quantised_origin
 from hanbit.convert.calibration import calibration_sources, calibration_tokens
 from hanbit.convert.perplexity import perplexities, windows_of
+from hanbit.engine.as_stored import load_as_stored
 from hanbit.engine.fuse import fuse
-from hanbit.engine.quantised import load_as_stored
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.library import native, why_not
 from hanbit.models.layers.decoder import Decoder
@@ -334,23 +334,28 @@ def biased(source: Path, path: Path) -> Path:
     return folder
 
 
+def make_one_wrong(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
+    """One number of a parameter, after AWQ has folded what it folds."""
+    whole = quantised_origin.calibrated
+
+    def with_one_wrong(model: Decoder, *rest: Any) -> dict[str, Rounded]:
+        found = whole(model, *rest)
+        model.get_parameter(name)[7] *= factor
+        return found
+
+    monkeypatch.setattr(quantised_origin, "calibrated", with_one_wrong)
+
+
 @pytest.mark.parametrize("name", ["attention_norm.weight", "mlp_norm.weight", "attention.value.bias", "mlp.up.bias"])
 def test_the_proof_of_awq_finds_a_number_that_took_a_factor_alone(
     name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One channel of a norm, or of a bias, is not what the matrices behind it were multiplied for."""
     folder, text = biased(source, tmp_path / "biased"), str(text_of(source))
-    whole = quantised_origin.calibrated
-
-    def with_one_wrong(model: Decoder, *rest: Any) -> dict[str, Rounded]:
-        found = whole(model, *rest)
-        model.get_parameter(f"layers.1.{name}")[7] *= 1.5
-        return found
-
     convert(folder, tmp_path / "whole", quantize="int4", method="awq", calibration=text, text=text)
     before, after = (read_tensors(one)[f"layers.1.{name}"] for one in (folder, tmp_path / "whole"))
     assert not torch.equal(before, after), "there is something to prove"
-    monkeypatch.setattr(quantised_origin, "calibrated", with_one_wrong)
+    make_one_wrong(monkeypatch, f"layers.1.{name}", 1.5)
     with pytest.raises(ModelError, match=f"proof failed: layers.1.{name} of .* is not what its blocks or"):
         convert(folder, tmp_path / "out", quantize="int4", method="awq", calibration=text, text=text)
     assert not (tmp_path / "out").exists()
@@ -361,14 +366,7 @@ def test_the_proof_of_awq_compares_what_nothing_is_folded_into(
     name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, text = biased(source, tmp_path / "biased"), str(text_of(source))
-    whole = quantised_origin.calibrated
-
-    def with_one_wrong(model: Decoder, *rest: Any) -> dict[str, Rounded]:
-        found = whole(model, *rest)
-        model.get_parameter(name)[7] *= 1 + 2**-20
-        return found
-
-    monkeypatch.setattr(quantised_origin, "calibrated", with_one_wrong)
+    make_one_wrong(monkeypatch, name, 1 + 2**-20)
     with pytest.raises(ModelError, match=f"proof failed: {name} of .* is not what its blocks or"):
         convert(folder, tmp_path / "out", quantize="int4", method="awq", calibration=text, text=text)
 

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hanbit import LLM, SamplingParams, convert
 from hanbit.checkpoint.model_folder import load_model
+from hanbit.engine.as_stored import load_as_stored
 from hanbit.engine.fuse import fuse
 from hanbit.engine.native import NativeLinear
-from hanbit.engine.quantised import load_as_stored
 from hanbit.kernels.blocks import Kind
 from hanbit.kernels.library import native, why_not
 from tests.convert.gguf_models import CONTEXT, HEADS, KEY_VALUE_HEADS, LAYERS, ROWS, write_gguf

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from hanbit.checkpoint.model_folder import load_model
 from hanbit.common.errors import FormatError, GenerationError, ModelError
 from hanbit.convert.convert import convert
-from hanbit.engine import quantised
+from hanbit.engine import as_stored
+from hanbit.engine.as_stored import load_as_stored
 from hanbit.engine.fuse import fuse
 from hanbit.engine.llm import LLM
 from hanbit.engine.native import NativeEmbedding, NativeLinear
-from hanbit.engine.quantised import load_as_stored
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.formats.gguf.blocks import Blocks, read_blocks, write_blocks
 from hanbit.kernels.blocks import Kind
@@ -156,7 +156,7 @@ def test_answers_by_prompt_and_in_a_batch_are_the_same(folder: Path) -> None:
 def test_without_kernels_the_numbers_are_computed_with_and_that_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(quantised, "native", lambda: None)
+    monkeypatch.setattr(as_stored, "native", lambda: None)
     with caplog.at_level(logging.WARNING):
         llm = LLM(folder, device="cpu")
     assert llm.model.output.is_float

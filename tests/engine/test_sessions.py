@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def alone(plain: LLM, params: SamplingParams, turns: list[list[int]]) -> list[Ou
         found += plain.generate([tokens], params)
         tokens += found[-1].token_ids
     return found
+
+
+def run_with(service: Service, work: Callable[[], Awaitable[None]]) -> None:
+    """In half a minute at most; then the service is closed."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(30):
+            await work()
+
+    try:
+        asyncio.run(limited())
+    finally:
+        service.close()
 
 
 def same(found: Output, wanted: Output) -> bool:
@@ -286,14 +300,7 @@ def test_a_last_turn_that_is_left_or_fails_ends_its_session_and_another_does_not
             await whole(service.stream([1], GREEDY))
             assert service.cache_counts.blocks_used == 0
 
-    async def limited() -> None:
-        async with asyncio.timeout(30):
-            await work()
-
-    try:
-        asyncio.run(limited())
-    finally:
-        service.close()
+    run_with(service, work)
 
 
 def test_a_session_keeps_to_its_adapter(folder: Path, tmp_path: Path) -> None:
@@ -374,11 +381,4 @@ def test_a_services_sessions_continue_end_and_refuse(folder: Path, plain: LLM) -
         await pieces(service.stream([1], GREEDY))
         assert service.cache_counts.blocks_used == 0
 
-    async def limited() -> None:
-        async with asyncio.timeout(30):
-            await work()
-
-    try:
-        asyncio.run(limited())
-    finally:
-        service.close()
+    run_with(service, work)

@@ -38,7 +38,7 @@ struct Fellows {
     int64_t count = 0;
     Span span = {};
 
-    bool take(const Span& other) const {
+    bool fits(const Span& other) const {
         return count == 0 || (count < MOST && span.begin == other.begin && span.end == other.end);
     }
     void add(const Span& looked_at, const float* query, Seen* state) {
@@ -300,7 +300,7 @@ void Step::attend_part(const HanbitLayer& layer, const Span& rows, int64_t share
             if (seen_now.begin >= seen_now.end) continue;
             const float* queries = &joined_[row * (d.heads + 2 * d.key_value_heads) * d.head_dim];
             for (int64_t head = first; head < end; ++head) {
-                if (!fellows.take(seen_now)) let_look();
+                if (!fellows.fits(seen_now)) let_look();
                 fellows.add(seen_now, queries + head * d.head_dim, seen(row, head, slot));
             }
         }

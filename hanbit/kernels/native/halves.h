@@ -58,6 +58,20 @@ inline Vector load(const Half* from) {
 #endif
 }
 
+inline float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, exponent = half >> 10 & 31, rest = half & 0x3ff;
+    uint32_t bits = sign | (exponent + 112) << 23 | rest << 13;
+    if (exponent == 31) bits = sign | 0x7f800000 | rest << 13;
+    if (exponent == 0) {  // below the normal numbers: rest 2^-24
+        const float small = static_cast<float>(rest) * 5.9604644775390625e-8f;
+        memcpy(&bits, &small, sizeof bits);
+        bits |= sign;
+    }
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
 inline float number(float value) { return value; }
 
 inline float number(BFloat value) {
@@ -67,12 +81,6 @@ inline float number(BFloat value) {
     return found;
 }
 
-inline float number(Half value) {
-    const uint32_t bits = static_cast<uint32_t>(value.bits & 0x7fff) << 13;
-    float size;
-    memcpy(&size, &bits, sizeof size);
-    size *= OF_EXPONENT;
-    return value.bits & 0x8000 ? -size : size;
-}
+inline float number(Half value) { return half_to_float(value.bits); }
 
 }  // namespace HANBIT_SET

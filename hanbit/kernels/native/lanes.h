@@ -13,24 +13,12 @@
 #include <arm_neon.h>
 #endif
 
+#include "halves.h"
+
 namespace HANBIT_SET {
 namespace {
 
 constexpr int CHUNK = 64;  // bytes
-
-inline float half_to_float(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, exponent = half >> 10 & 31, rest = half & 0x3ff;
-    uint32_t bits = sign | (exponent + 112) << 23 | rest << 13;
-    if (exponent == 31) bits = sign | 0x7f800000 | rest << 13;
-    if (exponent == 0) {  // below the normal numbers: rest 2^-24
-        const float small = static_cast<float>(rest) * 5.9604644775390625e-8f;
-        memcpy(&bits, &small, sizeof bits);
-        bits |= sign;
-    }
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return number;
-}
 
 inline int32_t four(const int8_t* input) {
     int32_t bytes;

@@ -1,7 +1,7 @@
 """What every route does around its own work: find the model, read the body, turn an exception into an answer."""
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -29,10 +29,9 @@ def find(models: Models, name: str) -> LanguageModel:
     """Raises Refusal with the names that there are."""
     found = models.language_models()
     if name in models.embedding_models():
-        raise Refusal(f"the model {name!r} makes embeddings: ask /v1/embeddings", "model", "invalid_value")
+        raise Refusal(f"the model {name!r:.100} makes embeddings: ask /v1/embeddings", "model", "invalid_value")
     if name not in found:
-        there = f"there is {', '.join(sorted(found))}" if found else "no language model is ready"
-        raise Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
+        raise _absent(name, found, "no language model is ready")
     return found[name]
 
 
@@ -42,9 +41,14 @@ def find_embedder(models: Models, name: str) -> EmbeddingModel:
     if name in models.language_models():
         raise Refusal(f"the model {name!r:.100} generates text and makes no embeddings", "model", "invalid_value")
     if name not in found:
-        there = f"there is {', '.join(sorted(found))}" if found else "no model of embeddings is ready"
-        raise Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
+        raise _absent(name, found, "no model of embeddings is ready")
     return found[name]
+
+
+def _absent(name: str, found: Iterable[str], nobody: str) -> Refusal:
+    names = ", ".join(sorted(found))
+    there = f"there is {names}" if names else nobody
+    return Refusal(f"the model {name!r:.100} does not exist: {there}", "model", "model_not_found", 404)
 
 
 def guarded(handler: Handler) -> Handler:
