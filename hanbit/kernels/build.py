@@ -35,8 +35,9 @@ _FLAGS = (
 _UNFINISHED = "native.so-"  # temporary folders beside the library
 _BY_SET = ("kernels.cpp", "blocks.cpp", "attention.cpp")
 _SETS = {"baseline": ()}  # namespace: flags; NEON is part of every 64-bit ARM
+_SETS_OF_ARM: dict[str, tuple[str, ...]] = {"neondot": ("-march=armv8.2-a+dotprod",)}
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
-_SETS_OF_X86 = {
+_SETS_OF_X86: dict[str, tuple[str, ...]] = {
     "avx2": _AVX2,
     "avx512": (*_AVX2, "-mavx512f"),
     "avx512vnni": (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
@@ -96,7 +97,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _compile(command: list[str], folder: Path) -> Path:
     """The library, in `folder`."""
-    parts, made = _parts(folder), folder / LIBRARY.name
+    parts, made = _parts(command, folder), folder / LIBRARY.name
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda part: _run([*command, *_FLAGS, *part]), parts))
     _run([*command, "-shared", "-pthread", "-o", str(made), *map(str, sorted(folder.glob("*.o")))])
@@ -105,26 +106,42 @@ def _compile(command: list[str], folder: Path) -> Path:
     return made
 
 
-def _parts(folder: Path) -> list[list[str]]:
+def _target(command: list[str]) -> str:
+    """The processor that this compiler makes code for, which need not be the one it runs on."""
+    done = _ended([*command, "-dumpmachine"])
+    said = "" if done.returncode else done.stdout.partition("-")[0].strip()
+    return (said or platform.machine()).lower()
+
+
+def _sets_of(target: str) -> dict[str, tuple[str, ...]]:
+    if target in ("x86_64", "amd64"):
+        return _SETS_OF_X86
+    return _SETS_OF_ARM if target in ("aarch64", "arm64") else {}
+
+
+def _parts(command: list[str], folder: Path) -> list[list[str]]:
     """What to tell the compiler of every object file."""
     parts = [
         ["-c", str(path), "-o", str(folder / f"{path.stem}.o"), f'-DHANBIT_SOURCES="{digest()}"']
         for path in sorted(SOURCES.glob("*.cpp"))
         if path.name not in _BY_SET
     ]
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    for name, flags in {**_SETS, **(_SETS_OF_X86 if is_x86 else {})}.items():
+    for name, flags in {**_SETS, **_sets_of(_target(command))}.items():
         for source in _BY_SET:
             output = str(folder / f"{Path(source).stem}_{name}.o")
             parts.append(["-c", str(SOURCES / source), "-o", output, f"-DHANBIT_SET=set_{name}", *flags])
     return parts
 
 
-def _run(command: list[str]) -> None:
+def _ended(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as problem:
         raise BuildError(f"{command[0]} cannot be run: {problem.strerror}. CXX names the compiler") from None
+
+
+def _run(command: list[str]) -> None:
+    done = _ended(command)
     if done.returncode:
         raise BuildError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
     if done.stderr:

@@ -1,6 +1,7 @@
 """The compiled kernels, loaded: `native()` gives them, or None and `why_not()` the reason. No torch.
 
-HANBIT_NATIVE=0 turns them off; HANBIT_NATIVE=portable, avx2, avx512 or avx512vnni asks for one instruction set.
+HANBIT_NATIVE=0 turns them off; HANBIT_NATIVE=portable, avx2, avx512 or avx512vnni, on ARM neon or neondot, asks for
+one instruction set.
 A call lets go of Python's lock while it computes. Every address that is handed over must stay valid for the call, and
 those in a Decoder for as long as its step lives.
 """
@@ -17,7 +18,7 @@ from hanbit.kernels.structs import Address, Count, Decoder, Linear, Matrix, Read
 
 MOST_ROWS = 8  # of one product of floats that is read from memory row by row; more are a matter of arithmetic
 _BUILD = "python -m hanbit.kernels.build"
-_SETS = ("portable", "avx2", "avx512", "avx512vnni", "neon")
+_SETS = ("portable", "avx2", "avx512", "avx512vnni", "neon", "neondot")
 
 _INT, _FLOAT = ctypes.c_int32, ctypes.c_float
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
@@ -36,7 +37,10 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "hanbit_rotate": (None, (Address, Address, Address, Address, Count)),
     "hanbit_swiglu": (None, (Address, Address, Address, Count, Address)),
     "hanbit_keep": (None, (Address, Count, Address, Count, Address)),
-    "hanbit_attend": (None, (Address, Count, Address, Address, Address, Address, Count, Count, _FLOAT, Address)),
+    "hanbit_attend": (
+        None,
+        (Address, Count, Count, Address, Address, Address, Address, Count, Count, _FLOAT, Address),
+    ),
     "hanbit_largest": (Count, (Address, Address, Count)),
     "hanbit_words_new": (Address, (ctypes.c_bool, Count)),
     "hanbit_words_free": (None, (Address,)),

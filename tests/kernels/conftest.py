@@ -1,6 +1,8 @@
-"""The kernels of every instruction set that this processor has, built for the session where they are not yet."""
+"""The kernels of every instruction set that this processor has, built for the session where they are not yet; and those
+of ARM, emulated."""
 
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from hanbit.common.errors import ConfigError
 from hanbit.kernels.build import LIBRARY, build, compiler
 from hanbit.kernels.library import Native, load, why_not
+from tests.kernels.emulated import PROCESSORS, Emulated, build_for_arm
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +24,26 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SETS = (
-    ["portable", "avx2", "avx512", "avx512vnni"]
-    if platform.machine().lower() in ("x86_64", "amd64")
-    else ["portable", "neon"]
-)
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+SETS = ["portable", "avx2", "avx512", "avx512vnni"] if IS_X86 else ["neon", "neondot"]
+EMULATED = [pytest.param(name, marks=pytest.mark.proof) for name in PROCESSORS] if IS_X86 else []
 
 
-@pytest.fixture(scope="session", params=SETS)
-def kernels(request: pytest.FixtureRequest, library: Path) -> Native:
+@pytest.fixture(scope="session")
+def library_for_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_for_arm(tmp_path_factory.mktemp("arm"))
+
+
+@pytest.fixture(scope="session", params=[*SETS, *EMULATED])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Native]:
+    name = request.param
+    if name not in SETS:
+        emulated = Emulated(request.getfixturevalue("library_for_arm"), PROCESSORS[name])
+        yield emulated.native()
+        emulated.close()
+        return
     try:
-        return load(library, request.param)
+        found = load(request.getfixturevalue("library"), name)
     except ConfigError:
-        pytest.skip(f"no {request.param} here")
+        pytest.skip(f"no {name} here")
+    yield found

@@ -93,11 +93,11 @@ def numbers_kept(found: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", Kept)
 @pytest.mark.parametrize("head_dim", [7, 16, 64, 80])
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize(("count", "queries"), [(1, 4), (63, 1), (64, 3), (65, 2), (200, 7)])
 def test_attention_carried_on_over_positions_is_that_of_torch(
-    kernels: Native, head_dim: int, count: int, kind: Kept
+    kernels: Native, head_dim: int, count: int, queries: int, kind: Kept
 ) -> None:
-    query, cache = numbers(head_dim), numbers(2, count, 3, head_dim, seed=1)
+    query, cache = numbers(queries, head_dim), numbers(2, count, 3, head_dim, seed=1)
     held = cache
     if kind == Kept.INT8:
         held = kept(kernels, cache)
@@ -105,15 +105,15 @@ def test_attention_carried_on_over_positions_is_that_of_torch(
     order = torch.randperm(count, generator=torch.Generator().manual_seed(2))  # positions lie anywhere
     keys, values = cache[0, order, 1], cache[1, order, 1]  # one head of three
     places = (order * 3 + 1) * held.shape[-1] * held.itemsize
-    seen = torch.zeros(2 + head_dim)
-    seen[0] = float("-inf")
+    seen = torch.zeros(queries, 2 + head_dim)
+    seen[:, 0] = float("-inf")
     for start, end in ((0, count // 3), (count // 3, count)):
         kernels.library.hanbit_attend(
-            kernels.kernels, kind, query.data_ptr(), held[0].data_ptr(), held[1].data_ptr(), places[start:].data_ptr(),
-            end - start, head_dim, 0.3, seen.data_ptr(),
+            kernels.kernels, kind, queries, query.data_ptr(), held[0].data_ptr(), held[1].data_ptr(),
+            places[start:].data_ptr(), end - start, head_dim, 0.3, seen.data_ptr(),
         )  # fmt: skip
-    wanted = (keys @ query * 0.3).softmax(0) @ values
-    torch.testing.assert_close(seen[2:] / seen[1], wanted, rtol=1e-5, atol=1e-6)
+    wanted = (query @ keys.T * 0.3).softmax(1) @ values
+    torch.testing.assert_close(seen[:, 2:] / seen[:, 1:2], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("head_dim", [7, 64])
@@ -169,3 +169,9 @@ def test_forked_process_has_threads_of_its_own(kernels: Native) -> None:
     if child == 0:
         os._exit(0 if torch.equal(product(kernels, hidden, weight, threads=2), wanted) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_set_is_the_one_asked_for_and_on_an_emulated_processor_its_best(
+    request: pytest.FixtureRequest, kernels: Native
+) -> None:
+    assert kernels.instruction_set == request.node.callspec.params["kernels"]

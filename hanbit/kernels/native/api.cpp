@@ -2,6 +2,8 @@
 
 #include <stdint.h>
 
+#include <vector>
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -92,10 +94,18 @@ HANBIT_EXPORT void hanbit_keep(const Kernels* kernels, int64_t kept, const float
     kernels->keep(static_cast<hanbit::Kept>(kept), head, head_dim, into);
 }
 
-HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, int64_t kept, const float* query, const uint8_t* keys,
-                                 const uint8_t* values, const int64_t* places, int64_t count, int64_t head_dim,
-                                 float scale, hanbit::Seen* seen) {
-    kernels->attend(static_cast<hanbit::Kept>(kept), 1, &query, keys, values, places, count, head_dim, scale, &seen);
+// queries [num_queries, head_dim]; seen [num_queries, 2 + head_dim]
+HANBIT_EXPORT void hanbit_attend(const Kernels* kernels, int64_t kept, int64_t num_queries, const float* queries,
+                                 const uint8_t* keys, const uint8_t* values, const int64_t* places, int64_t count,
+                                 int64_t head_dim, float scale, float* seen) {
+    std::vector<const float*> query(num_queries);
+    std::vector<hanbit::Seen*> seen_by(num_queries);
+    for (int64_t i = 0; i < num_queries; ++i) {
+        query[i] = queries + i * head_dim;
+        seen_by[i] = reinterpret_cast<hanbit::Seen*>(seen + i * (2 + head_dim));
+    }
+    kernels->attend(static_cast<hanbit::Kept>(kept), num_queries, query.data(), keys, values, places, count, head_dim,
+                    scale, seen_by.data());
 }
 
 HANBIT_EXPORT int64_t hanbit_largest(const Kernels* kernels, const float* numbers, int64_t count) {

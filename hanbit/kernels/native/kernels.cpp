@@ -174,7 +174,9 @@ int64_t largest(const float* numbers, int64_t count) {
     return i;
 }
 
-#if defined(__ARM_NEON)
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr const char* NAME = "neondot";
+#elif defined(__ARM_NEON)
 constexpr const char* NAME = "neon";
 #elif defined(__AVX512VNNI__)
 constexpr const char* NAME = "avx512vnni";
