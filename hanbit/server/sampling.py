@@ -12,6 +12,7 @@ from hanbit.engine.structured_outputs import StructuredOutputs
 from hanbit.repository.language import GUIDE, SAMPLING
 from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest
+from hanbit.server.requested import RESERVED, USUAL_LEVEL, priority_level_of
 from hanbit.server.tensors import texts
 
 _NAMES = [field.name for field in SAMPLING]
@@ -34,9 +35,6 @@ _THEIR_NAMES = {
 }
 _KNOWN = (*_NAMES, *_THEIR_NAMES.values(), *_STOPS, _BAD_WORDS, _RESETS, *_GUIDE, "stream")
 _LONGEST_NAME = 256  # of a session
-_USUAL_LEVEL = 100  # of a request that names no priority
-# Of the protocol, not of the model; headers may be handed on by proxies.
-RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 
 
 def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
@@ -103,23 +101,11 @@ def wants_stream(request: InferRequest) -> bool:
     return bool(value)
 
 
-def timeout_seconds_of(request: InferRequest) -> float | None:
-    """The protocol's `timeout`: microseconds for the whole answer; none, or 0, is all the time it takes."""
-    value = request.parameters.get("timeout", 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise invalid(f"timeout={value!r:.40} must be a number of microseconds, a whole one from 0 on")
-    return value / 1e6 if value else None
-
-
 def priority_of(request: InferRequest) -> int:
     """The protocol's `priority`: 1 is answered first, larger ones later, 0 or none is a level in the midst; smaller and
     larger than 0 as the engine has them."""
-    value = request.parameters.get("priority", 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise invalid(
-            f"priority={value!r:.40} must be a whole number: 1 for the first, {_USUAL_LEVEL} as if none is given"
-        )
-    return value - _USUAL_LEVEL if value else 0
+    value = priority_level_of(request)
+    return value - USUAL_LEVEL if value else 0
 
 
 def turn_of(request: InferRequest) -> Turn | None:

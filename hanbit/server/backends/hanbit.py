@@ -21,7 +21,8 @@ from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
 from hanbit.server.errors import RequestError, invalid
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import priority_of, sampling_of, timeout_seconds_of, turn_of, wants_stream
+from hanbit.server.requested import timeout_seconds_of
+from hanbit.server.sampling import priority_of, sampling_of, turn_of, wants_stream
 from hanbit.server.tensors import tensor
 
 

@@ -16,7 +16,7 @@ from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.engines import Engines
 from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest, InferResponse
-from hanbit.server.sampling import RESERVED, timeout_seconds_of
+from hanbit.server.requested import RESERVED, timeout_seconds_of
 from hanbit.server.tensors import tensor, texts
 
 _KNOWN = ("normalize", "truncate_prompt_tokens")
