@@ -15,6 +15,7 @@ import numpy as np
 
 from hanbit.common.errors import GrammarError
 from hanbit.engine.structured_outputs import StructuredOutputs
+from hanbit.engine.tool_grammar import lark_of
 from hanbit.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # 0.3 s, for those who ask for a form
@@ -86,7 +87,7 @@ class Grammars:
 
         limits = LLParserLimits(verbose_errors=False)
         self._words = self._words or self._all_words()
-        matcher = LLMatcher(self._words, _definition(form), log_level=0, limits=limits)
+        matcher = LLMatcher(self._words, _definition(form, self._tokenizer), log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"structured_outputs.{form.kind}: {_first_line(matcher.get_error())}")
         grammar = Grammar(matcher, self._vocabulary)
@@ -105,9 +106,11 @@ class Grammars:
             ) from None
 
 
-def _definition(form: StructuredOutputs) -> str:
+def _definition(form: StructuredOutputs, tokenizer: Tokenizer) -> str:
     from llguidance import LLMatcher, grammar_from
 
+    if (calls := form.tool_calls) is not None:
+        return lark_of(calls, tokenizer.special_id(calls.format.trigger), _WHITESPACE)
     if form.json_object or form.json is not None:
         return _of_json(form)
     if form.regex is not None:

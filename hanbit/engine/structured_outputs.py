@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hanbit.common.errors import GrammarError
+from hanbit.engine.tool_grammar import ToolCalls
 
 # Characters of a definition: one of these takes seconds to compile, a longer one nobody knows how long
 LONGEST = 65_536
@@ -13,11 +14,12 @@ LONGEST = 65_536
 
 @dataclass(frozen=True)
 class StructuredOutputs:
-    """Exactly one of the first five.
+    """Exactly one of the first six.
 
     json: a JSON schema, as an object or its text. json_object: any JSON object. regex: the whole answer matches it
     (https://docs.rs/regex/latest/regex/#syntax, without look-around). choice: the answer is one of these texts.
     grammar: context-free, in Lark's form (`start: ...`) or llama.cpp's (`root ::= ...`).
+    tool_calls: text in which known tools may be called, or calls alone (tool_grammar.py).
     disable_any_whitespace: JSON without line breaks and spaces between its parts.
 
     Raises GrammarError if it is none of these or too large; what is wrong inside it shows when it is compiled.
@@ -28,12 +30,13 @@ class StructuredOutputs:
     choice: Sequence[str] | None = None
     grammar: str | None = None
     json_object: bool = False
+    tool_calls: ToolCalls | None = None
     disable_any_whitespace: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "json", None if self.json is None else _schema(self.json))
         object.__setattr__(self, "choice", None if self.choice is None else _choices(self.choice))
-        given = [field.name for field in fields(self)[:5] if getattr(self, field.name) not in (None, False)]
+        given = [field.name for field in fields(self)[:6] if getattr(self, field.name) not in (None, False)]
         if len(given) != 1:
             raise GrammarError(
                 f"structured_outputs has {', '.join(given) or 'nothing'}: give one of json, regex, choice, grammar and "

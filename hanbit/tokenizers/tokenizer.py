@@ -118,6 +118,11 @@ class Tokenizer:
         """Text of ids. Bytes that are no UTF-8 become U+FFFD."""
         return self.core.decode([int(id) for id in ids], skip_special_tokens=skip_special_tokens)
 
+    def special_id(self, token: str) -> int | None:
+        """Of a special token; None where it is text, or nothing."""
+        id = self.core.token_to_id(token) if token else None
+        return id if id in self.special_ids else None
+
     def _id(self, role: str) -> int | None:
         content = self.roles.get(role)
         return None if content is None else self.core.token_to_id(content)

@@ -520,7 +520,7 @@ WRONG_CHATS: dict[str, tuple[dict[str, Any], str]] = {
     "a field of a message": ({"messages": [{"role": "user", "content": "a", "colour": 1}]}, "messages[0].colour"),
     "no content": ({"messages": [{"role": "user"}]}, "messages[0].content"),
     "too long": ({"messages": [{"role": "user", "content": "fox " * 200}]}, "messages"),
-    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    "tools that are none": ({"tools": [{"type": "function"}]}, "tools[0].function"),
     "effort": ({"reasoning_effort": "high"}, "reasoning_effort"),
     "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
 }

@@ -12,6 +12,8 @@ from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
 from hanbit.engine.service import Turn
+from hanbit.engine.structured_outputs import StructuredOutputs
+from hanbit.engine.tool_grammar import ToolCalls
 from hanbit.server.frontends.openai.errors import Refusal
 from hanbit.server.frontends.openai.forms import form_field, form_of, refused
 from hanbit.server.frontends.openai.requests import Answering
@@ -43,12 +45,14 @@ def sampling(
     logprobs: int | None,
     best_of: int | None = None,
     prompt_logprobs: int | None = None,
+    calls: ToolCalls | None = None,
 ) -> SamplingParams:
-    """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. Raises Refusal."""
+    """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. `calls`: of tools,
+    which give the answer its form. Raises Refusal."""
     given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
     given = {name: value for name, value in given.items() if value is not None}
     seed = None if asked.seed is None else asked.seed % 2**63
-    form = form_of(asked)
+    form = form_of(asked) if calls is None else StructuredOutputs(tool_calls=calls)
     try:
         return SamplingParams(
             **{"temperature": 1.0, **makers, **given},
@@ -168,7 +172,7 @@ async def begin(
     try:
         await model.service.prepare(params)
     except GrammarError as problem:
-        raise refused(problem, form_field(asked)) from None
+        raise refused(problem, form_field(asked) or "tools") from None
     answers = Answers(params)
     try:
         for prompt in prompts:

@@ -78,7 +78,8 @@ def form_of(asked: Forms) -> StructuredOutputs | None:
 
 def refused(problem: GrammarError, field: str | None) -> Refusal:
     """The engine names its own field; the client wrote another."""
-    return Refusal(str(problem).replace("structured_outputs", field or "", 1), field, "invalid_value")
+    message = str(problem).replace("structured_outputs.tool_calls", "tools", 1)
+    return Refusal(message.replace("structured_outputs", field or "", 1), field, "invalid_value")
 
 
 def _of_response_format(asked: ResponseFormat) -> StructuredOutputs | None:

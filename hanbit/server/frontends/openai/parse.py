@@ -16,7 +16,7 @@ from hanbit.server.frontends.openai.errors import Refusal
 
 # for billing, caches, records and the like
 HARMLESS = frozenset(
-    {"user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"}
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prediction"}
     | {"prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
 )
 # each with the values that ask for nothing
@@ -29,8 +29,6 @@ NOT_BUILT: Mapping[str, tuple[Any, ...]] = {
     "moderation": (),
     "reasoning_effort": (),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }

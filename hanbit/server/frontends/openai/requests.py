@@ -10,7 +10,7 @@ https://platform.openai.com/docs/api-reference/chat/create, .../completions/crea
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, PlainValidator
+from pydantic import BeforeValidator, FailFast, Field, PlainValidator, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from hanbit.engine.sampling_params import MOST_BAD_WORDS, MOST_CHOICES
@@ -19,6 +19,8 @@ from hanbit.server.frontends.openai.forms import Forms, Strict
 MOST_STOPS = 16
 LONGEST_STOP = 1000
 MOST_BIASES = 1024
+MOST_TOOLS = 128  # OpenAI's own limit, as the names'
+LONGEST_NAME = 64
 MOST_INPUTS = 2048  # OpenAI's own limit
 _WHOLE = 2**63  # integers of other languages hold no more
 
@@ -68,12 +70,73 @@ def _biases(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
-class Message(Strict):
-    """`developer` is what newer clients call the system."""
+class CalledFunction(Strict):
+    """`arguments`: JSON as text, as the model wrote it."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text)]
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+    arguments: str
+
+
+class CalledTool(Strict):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None  # of clients that put a stream's deltas together
+
+
+class Message(Strict):
+    """`developer` is what newer clients call the system; `tool` tells what a call, by its id, has brought."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     name: str | None = None
+    tool_calls: Annotated[list[CalledTool] | None, Field(max_length=MOST_TOOLS)] = None
+    tool_call_id: Annotated[str | None, Field(validate_default=True)] = None
+    content: Annotated[str | None, BeforeValidator(_text), Field(validate_default=True)] = None
+    refusal: str | None = None  # clients send an answer back as they got it
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _is_an_assistants(cls, calls: list[CalledTool] | None, others: ValidationInfo) -> list[CalledTool] | None:
+        if calls and others.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("wrong", "only messages of the role assistant have tool_calls")
+        return calls
+
+    @field_validator("tool_call_id")
+    @classmethod
+    def _is_a_tools(cls, id: str | None, others: ValidationInfo) -> str | None:
+        if "role" in others.data and (others.data["role"] == "tool") != (id is not None):
+            raise PydanticCustomError("wrong", "messages of the role tool have one, and no others")
+        return id
+
+    @field_validator("content")
+    @classmethod
+    def _is_there(cls, content: str | None, others: ValidationInfo) -> str | None:
+        if content is None and not others.data.get("tool_calls"):
+            raise PydanticCustomError("missing", "is required")
+        return content
+
+
+class Function(Strict):
+    """`strict` changes nothing: arguments are always of the schema."""
+
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[a-zA-Z0-9_.-]+$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    type: Literal["function"]
+    function: Function
+
+
+class ChosenFunction(Strict):
+    name: str
+
+
+class ChosenTool(Strict):
+    type: Literal["function"]
+    function: ChosenFunction
 
 
 class StreamOptions(Strict):
@@ -130,6 +193,9 @@ class ChatRequest(Answering):
     max_completion_tokens: int | None = Field(None, lt=_WHOLE)
     logprobs: bool = False
     top_logprobs: int | None = None
+    tools: Annotated[list[Tool], FailFast(), Field(max_length=MOST_TOOLS)] = []
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool = "auto"
+    parallel_tool_calls: bool = True
 
 
 class EmbeddingRequest(Strict):
