@@ -66,12 +66,22 @@ def command(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given again.")] = None,
     bad_words: Annotated[
-        list[str] | None, typer.Option(help="Text that does not come in the answer; may be given again.")
+        list[str] | None,
+        typer.Option(help="Text that does not come; may be given again.", show_default=f"{_THEIRS} none"),
     ] = None,
     best_of: Annotated[int, typer.Option(help="Answers that are made; the likeliest is given.")] = 1,
-    num_beams: Annotated[int, typer.Option(help="Above 1: the best of so many ways that are followed at once.")] = 1,
-    length_penalty: Annotated[float, typer.Option(help="Of beams: above 0 longer answers are better.")] = 1.0,
-    early_stopping: Annotated[bool, typer.Option(help="Of beams: end with the first answers.")] = False,
+    num_beams: Annotated[
+        int | None,
+        typer.Option(help="Above 1: the best of so many ways that are followed at once.", show_default=f"{_THEIRS} 1"),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(help="Of beams: above 0 longer answers are better.", show_default=f"{_THEIRS} 1"),
+    ] = None,
+    early_stopping: Annotated[
+        bool | None,
+        typer.Option(help="Of beams: end with the first answers.", show_default=f"{_THEIRS} no"),
+    ] = None,
     json_schema: Annotated[
         Path | None, typer.Option(help="File with a JSON schema that the answer keeps to.", dir_okay=False, exists=True)
     ] = None,
@@ -106,13 +116,13 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
     """Let a model speak: one answer to a prompt, or a chat in the terminal (/exit ends it)."""
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-    given["repetition_penalty"] = repetition_penalty
+    given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    given |= {"repetition_penalty": repetition_penalty, "bad_words": bad_words or None}
+    given |= {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+    given["best_of"] = None if best_of == 1 else best_of
     flags: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or [], "bad_words": bad_words or []}
+    flags |= {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop or []}
     flags |= {"top_p_decay": top_p_decay, "top_p_min": top_p_min, "top_p_reset_ids": top_p_reset_ids or []}
-    flags["best_of"] = None if best_of == 1 else best_of
-    flags |= {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
     form = {"json": _read(json_schema), "regex": regex, "choice": choice or None, "grammar": _read(grammar)}
     is_conversation = prompt is None and sys.stdin.isatty()
     flags["structured_outputs"] = _form(form)
@@ -120,6 +130,7 @@ def command(
     guessed_by = guessing(speculation, num_speculative_tokens, prompt_lookup_max, prompt_lookup_min, draft_model)
 
     from hanbit.cli.convert import model_folder
+    from hanbit.engine.defaults import merged
     from hanbit.engine.llm import LLM
     from hanbit.engine.sampling_params import SamplingParams
 
@@ -136,7 +147,7 @@ def command(
     )
     if adapter is not None:
         llm.add_adapter(adapter, adapter)
-    params = SamplingParams(**{**(llm.defaults.sampling or _FALLBACK), **flags})
+    params = SamplingParams(**merged(llm.defaults.over(_FALLBACK), flags))
     is_chat = llm.tokenizer.chat_template is not None if chat is None else chat
     start = [] if system is None else [{"role": "system", "content": system}]
     if is_conversation:

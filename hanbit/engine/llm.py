@@ -20,7 +20,7 @@ from hanbit.engine.adapters import JoinedAdapter, join
 from hanbit.engine.as_stored import are_wanted
 from hanbit.engine.batch import Batch, CacheCounts
 from hanbit.engine.choices import given
-from hanbit.engine.defaults import read_defaults
+from hanbit.engine.defaults import merged, read_defaults
 from hanbit.engine.draft_model import ModelGuesser, check_tokens
 from hanbit.engine.drafts import Drafts, PromptGuesser, SpeculationCounts
 from hanbit.engine.encoder_decoder import EncoderDecoderRunner, JoinedT5
@@ -111,9 +111,18 @@ class LLM:
             self._check_encoder()
         self.tokenizer = load_tokenizer(folder)
         check_vocabulary(folder, self.config, self.tokenizer)
-        self.defaults = read_defaults(folder, self.tokenizer.end_id)
+        vocabulary = self.config.vocabulary
+        assert isinstance(vocabulary, int)
+        self.defaults = read_defaults(folder, self.tokenizer.end_id, vocabulary)
         if self.defaults.not_used:
             log.warning("%s asks for what is not built and not used: %s", folder, self.defaults.not_used)
+        if width := self.defaults.sampling.get("num_beams"):
+            log.warning(
+                "%s has its answers searched with num_beams=%d: they come whole, streams too, unless a request says "
+                "how to draw or num_beams=1",
+                folder,
+                width,
+            )
         self.model: Any  # a fused Decoder, or a JoinedT5
         if isinstance(self.config, T5Config):
             are_wanted(quantization, folder, dtype, device)  # refuses what cannot be had
@@ -126,8 +135,6 @@ class LLM:
         self.max_sequences, self.max_num_batched_tokens = max_sequences, max_num_batched_tokens
         self.block_size, self._num_blocks, self._gigabytes = block_size, num_blocks, kv_cache_gb
         self.enable_prefix_caching = enable_prefix_caching
-        vocabulary = self.config.vocabulary
-        assert isinstance(vocabulary, int)
         self.grammars = Grammars(self.tokenizer, vocabulary, self.defaults.end_ids)
         self.joined_adapters: dict[str, JoinedAdapter] = {}  # as the fused model takes them, by name
         self._lock = threading.Lock()
@@ -231,14 +238,14 @@ class LLM:
     def generate(
         self, prompts: Items[Prompt], sampling: Sampling = None, *, adapter: str | None = None
     ) -> list[Output]:
-        """Whole answers, in the order of the prompts.
+        """Whole answers, in the order of the prompts. Without `sampling` as the model's makers would have them.
 
         Every prompt is checked before the first is read: GenerationError if one is too long for the context or has
         tokens outside the vocabulary.
         """
         if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
-        params = self._prompts.params(sampling, len(prompts))
+        params = self._prompts.params(sampling, len(prompts), self.defaults.num_answers)
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
         made = [
             self._prompts.choices(prompt, one, adapter, name)
@@ -298,6 +305,7 @@ class LLM:
         leaves the session as it was then. `sessions.begun` or `.unbegun` is told whether the turn was let in."""
         if self.reads_apart:
             raise GenerationError("a t5 has no sessions: its answers do not go on from its prompts. Leave it out")
+        params = params or SamplingParams(**merged(self.defaults.sampling, {}, in_one_way=True))
         session = sessions.start(name, adapter) if is_first else sessions.resume(name, adapter)
         try:
             made = self.sequence(

@@ -118,9 +118,10 @@ class Prompts:
             raise GenerationError(f"adapter={name!r} is not here. There is: {known}")
         return self._llm.joined_adapters[name]
 
-    def params(self, sampling: Sampling, num_prompts: int) -> list[SamplingParams]:
+    def params(self, sampling: Sampling, num_prompts: int, num_answers: int = 1) -> list[SamplingParams]:
+        """Without any as the model's makers would have it, who may have `num_answers`."""
         if sampling is None:
-            sampling = SamplingParams(**self._llm.defaults.sampling)
+            sampling = SamplingParams(**self._llm.defaults.sampling, n=num_answers)
         if isinstance(sampling, SamplingParams):
             return [sampling] * num_prompts
         if len(sampling) != num_prompts:

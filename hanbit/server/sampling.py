@@ -6,6 +6,7 @@ Raises RequestError for what is no parameter, GenerationError for a value outsid
 import reprlib
 from typing import Any, TypeGuard
 
+from hanbit.engine.defaults import merged
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.service import Turn
 from hanbit.engine.structured_outputs import StructuredOutputs
@@ -38,13 +39,16 @@ _LONGEST_NAME = 256  # of a session
 
 
 def sampling_of(request: InferRequest, defaults: dict[str, Any]) -> SamplingParams:
-    """`defaults`: how the model's makers sample, for what the request leaves open."""
+    """`defaults`: how the model's makers sample or search, for what the request leaves open."""
     for name in request.parameters:
         if name not in (*_KNOWN, *RESERVED) and not name.startswith("triton_"):
             raise invalid(f"unknown parameter {name!r:.80}; known are {', '.join(_KNOWN)}")
     given = {name: value for name in _NAMES if (value := _value(request, name)) is not None}
-    given |= {"stop": stops_of(request), "bad_words": _bad_words_of(request), _RESETS: _resets_of(request)}
-    return SamplingParams(**{**defaults, **given}, structured_outputs=_form_of(request))
+    given |= {"stop": stops_of(request), _RESETS: _resets_of(request)}
+    if words := _bad_words_of(request):
+        given["bad_words"] = words
+    keywords = merged(defaults, given, in_one_way=turn_of(request) is not None)
+    return SamplingParams(**keywords, structured_outputs=_form_of(request))
 
 
 def stops_of(request: InferRequest) -> list[str]:

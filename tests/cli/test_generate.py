@@ -130,6 +130,24 @@ def test_a_repetition_penalty_is_that_of_the_engine(folder: Path) -> None:
     assert found != run(folder, "The quick", *greedy).stdout
 
 
+def test_the_makers_search_counts_until_a_flag_says_how_to_draw(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    makers: dict[str, Any] = {"num_beams": 3, "length_penalty": 0.5, "early_stopping": True}
+    words = [[id] for id in range(100, 140)]
+    said = {**makers, "bad_words_ids": words}
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(said))
+    llm = LLM(folder)
+
+    def text(**more: Any) -> str:
+        return llm.generate(["The"], SamplingParams(max_tokens=12, bad_words=words, **more))[0].text + "\n"
+
+    asked = (tmp_path / "model", "The", "--max-tokens", 12)
+    assert run(*asked).stdout == text(**makers)
+    assert run(*asked, "--num-beams", 2, "--no-early-stopping").stdout == text(num_beams=2, length_penalty=0.5)
+    assert run(*asked, "--seed", 3).stdout == text(seed=3, temperature=0.8, top_p=0.95)
+    assert run(*asked, "--temperature", 0).stdout == text(temperature=0)
+
+
 def test_a_chat_template_is_used_where_there_is_one_unless_forbidden(chat_folder: Path) -> None:
     asked = run(chat_folder, "안녕", *SEEDED, "--system", "Be kind").stdout
     assert asked == run(chat_folder, "s:Be kindu:안녕a:", "--no-chat", *SEEDED).stdout

@@ -171,6 +171,22 @@ def test_beams_go_by_our_names_and_by_fastertransformers(http: Http, llm: LLM) -
         assert http.ask("/v2/models/small/generate", {**body, **names}).json()["text_output"] == wanted
 
 
+def test_the_makers_search_and_bad_words_count_unless_the_request_says_otherwise(
+    http: Http, llm: LLM, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makers: dict[str, Any] = {"bad_words": [[id] for id in range(100, 140)], "num_beams": 3, "length_penalty": 0.5}
+    answering = served.catalogue.language_models()["small"].service.llm
+    monkeypatch.setattr(answering, "defaults", replace(answering.defaults, sampling=makers))
+    changes: tuple[dict[str, Any], ...] = ({}, {"length_penalty": 2.0}, {"bad_words": "fox", "num_beams": 2})
+    for more in changes:
+        wanted = whole(llm, SamplingParams(max_tokens=9, **{**makers, **more}))
+        body = {"text_input": PROMPT, "max_tokens": 9, **more}
+        assert http.ask("/v2/models/small/generate", body).json()["text_output"] == wanted
+    drawn = SamplingParams(max_tokens=9, temperature=0.7, seed=4, bad_words=makers["bad_words"])
+    body = {"text_input": PROMPT, "max_tokens": 9, "temperature": 0.7, "seed": 4}
+    assert http.ask("/v2/models/small/generate", body).json()["text_output"] == whole(llm, drawn)
+
+
 def _as_parameters(body: dict[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in body.items() if name != "text_input"}
     text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": [body["text_input"]]}

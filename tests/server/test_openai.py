@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -305,6 +305,33 @@ def test_beams_are_those_of_the_engine_whole_and_streamed(client: OpenAI, llm: L
     assert texts == wanted
     theirs = {"use_beam_search": True, "length_penalty": 0.5, "best_of": 3}
     assert [choice.text for choice in client.completions.create(**asked, extra_body=theirs).choices] == wanted
+
+
+def test_the_makers_search_counts_unless_the_request_says_otherwise(
+    client: OpenAI, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, search = [[id] for id in range(100, 140)], {"num_beams": 3, "length_penalty": 0.5}
+    monkeypatch.setattr(llm, "defaults", replace(llm.defaults, sampling={"bad_words": words, **search}, num_answers=3))
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "The quick", "max_tokens": 8}
+
+    def text(**more: Any) -> str:
+        params = SamplingParams(**{"max_tokens": 8, "bad_words": words, **more})
+        return llm.generate(["The quick"], params)[0].text
+
+    (found,) = client.completions.create(**asked).choices
+    assert found.text == text(**search)
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)]
+    assert "".join(pieces) == found.text
+    others = client.completions.create(**asked, n=2).choices
+    assert others[0].text == found.text != others[1].text
+    for more in ({"temperature": 0.7, "seed": 5}, {"seed": 5}, {"best_of": 2, "seed": 5}):
+        assert client.completions.create(**asked, **more).choices[0].text == text(**more)
+    assert len(client.completions.create(**asked, n=4).choices) == 4
+    turn = {"session_id": "a", "session_start": True, "session_end": True}
+    assert client.completions.create(**asked, temperature=0, extra_body=turn).choices[0].text == text(temperature=0)
+    assert client.completions.create(**asked, extra_body=turn).choices[0].text
+    free = client.completions.create(**asked, extra_body={"bad_words": [], "num_beams": 2})
+    assert free.choices[0].text == text(bad_words=[], num_beams=2, length_penalty=0.5)
 
 
 CAT: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from hanbit.common.errors import EngineBusy, GenerationError, GrammarError
 from hanbit.engine.choices import chosen, each
+from hanbit.engine.defaults import merged
 from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.sampling_params import MOST_CHOICES, SamplingParams
@@ -26,16 +27,24 @@ _SAME_NAME = (
     "presence_penalty",
     "frequency_penalty",
     "logit_bias",
-    "bad_words",
     "min_tokens",
     "stop",
     "ignore_eos",
     "n",
+)
+_FIELDS = {field.name for field in fields(SamplingParams)}
+# Where the request has none: as the model's makers would have it
+_MAKERS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "bad_words",
+    "num_beams",
     "length_penalty",
     "early_stopping",
 )
-_FIELDS = {field.name for field in fields(SamplingParams)}
-_MAKERS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # None: as the model's makers would have it
 
 
 def sampling(
@@ -46,31 +55,25 @@ def sampling(
     best_of: int | None = None,
     prompt_logprobs: int | None = None,
     calls: ToolCalls | None = None,
+    *,
+    is_turn: bool = False,
 ) -> SamplingParams:
     """`makers`: what the model's makers recommend; OpenAI's temperature, 1, where they are silent. `calls`: of tools,
-    which give the answer its form. Raises Refusal."""
-    given = {name: getattr(asked, name) for name in (*_SAME_NAME, *_MAKERS)}
+    which give the answer its form. `is_turn`: of a session. Raises Refusal."""
+    names = (*_SAME_NAME, *(name for name in _MAKERS if name in asked.model_fields_set))
+    given = {name: getattr(asked, name) for name in names}
+    given |= {"seed": None if asked.seed is None else asked.seed % 2**63, "prompt_logprobs": prompt_logprobs}
+    if asked.use_beam_search:  # vLLM's switch: as many beams as answers are to be given or made
+        given["num_beams"] = max(asked.num_beams, best_of or asked.n)
+    else:
+        given["best_of"] = best_of
     given = {name: value for name, value in given.items() if value is not None}
-    seed = None if asked.seed is None else asked.seed % 2**63
+    keywords = merged({"temperature": 1.0, **makers}, given, in_one_way=is_turn)
     form = form_of(asked) if calls is None else StructuredOutputs(tool_calls=calls)
     try:
-        return SamplingParams(
-            **{"temperature": 1.0, **makers, **given},
-            seed=seed,
-            max_tokens=max_tokens,
-            logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
-            best_of=None if asked.use_beam_search else best_of,
-            num_beams=_width(asked, best_of),
-            structured_outputs=form,
-        )
+        return SamplingParams(**keywords, max_tokens=max_tokens, logprobs=logprobs, structured_outputs=form)
     except GenerationError as problem:  # its messages begin with name=value
         raise Refusal(str(problem), param=str(problem).partition("=")[0], code="invalid_value") from None
-
-
-def _width(asked: Answering, best_of: int | None) -> int:
-    """Of a beam search; vLLM's switch takes as many beams as answers are to be given or made."""
-    return max(asked.num_beams, best_of or asked.n) if asked.use_beam_search else asked.num_beams
 
 
 class Answers:

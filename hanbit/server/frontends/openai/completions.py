@@ -31,7 +31,9 @@ async def complete(models: Models, request: Request) -> Response:
         raise Refusal("the best of several answers are known when all are over: leave out stream or best_of", "best_of")
     turn = _turn(asked)
     echoed = asked.logprobs or 0 if asked.echo and (asked.logprobs is not None or asked.max_tokens == 0) else None
-    params = sampling(asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of, echoed)
+    params = sampling(
+        asked, llm.defaults.sampling, asked.max_tokens, asked.logprobs, asked.best_of, echoed, is_turn=turn is not None
+    )
     prompts = await run_in_threadpool(_encoded, llm.tokenizer, asked)
     answers = await begin(model, asked, prompts, params, "prompt", turn)
     return await respond(request, asked, answers, Completion(asked, prompts, llm.tokenizer))

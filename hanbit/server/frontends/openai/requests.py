@@ -145,7 +145,7 @@ class StreamOptions(Strict):
 
 
 class Answering(Forms):
-    """What both ways of asking share. None leaves it to the model's makers, then to OpenAI's default."""
+    """What both ways of asking share. What is left out is left to the model's makers, then to OpenAI's default."""
 
     model: str
     temperature: float | None = None
