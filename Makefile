@@ -1,11 +1,12 @@
-# make setup | demo | test | test-all | check | bench | clean. Needs Python 3.11 or newer as `python3` (or PYTHON=...).
+# make setup | demo | test | test-all | test-clients | check | bench | clean. Needs Python 3.11 or newer as `python3` (or PYTHON=...).
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+CLIENTS := .venv-clients
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-proof test-slow test-all check bench clean
+.PHONY: help setup demo test test-proof test-slow test-clients test-all check bench clean
 
 help:
 	@echo "make demo      train from scratch, adapt a real model, serve it, ask it through other people's clients (3 minutes)"
@@ -13,6 +14,7 @@ help:
 	@echo "make test      the tests, without the slow ones      make test-all  all of them"
 	@echo "make test-proof  what continuous integration runs besides: minutes of whole proofs"
 	@echo "make test-slow TESTS=tests/journeys   the slow ones of some folders"
+	@echo "make test-clients  other people's programs against a server of ours: lm-eval, OpenAI's client for JavaScript"
 	@echo "make check     lint, format, types, import rule      make bench     exactness, kills and speed, printed (half an hour)"
 	@echo "make clean     removes the demo's results (data/demo, models/smollm2, its runs)"
 
@@ -45,8 +47,18 @@ test-proof: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not network" $(TESTS)
 
-test-all: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Their many packages stay out of .venv, whose own they see.
+$(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > `$(CLIENTS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/base.pth
+	$(CLIENTS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/clients/requirements.txt
+	@touch $@
+
+test-clients: $(CLIENTS)/.ready
+	OMP_NUM_THREADS=1 HANBIT_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest -m "slow" tests/clients
+
+test-all: $(READY) $(CLIENTS)/.ready
+	OMP_NUM_THREADS=1 HANBIT_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
