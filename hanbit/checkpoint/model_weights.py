@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hanbit.checkpoint.block_names import names_in_blocks
+from hanbit.checkpoint.block_names import places_in_blocks
 from hanbit.checkpoint.model_json import read_json
 from hanbit.checkpoint.rounded_blocks import NotInBlocks, as_rounded, blocks_of
 from hanbit.checkpoint.weight_file import WeightFiles
@@ -90,12 +90,12 @@ class FolderTensors(Mapping[str, torch.Tensor]):
             except NotInBlocks as why:
                 reasons.setdefault(str(why), stored)
         found = "; ".join(f"{stored}: {why_not}" for why_not, stored in reasons.items())
-        return found or f"none of its matrices is packed that family {self.config.family} has in files as it is"
+        return found or f"none of its matrices is packed that family {self.config.family} has in blocks"
 
     def _layers_for_blocks(self) -> Iterator[tuple[str, Layer]]:
         """By Hugging Face names."""
-        for stored, name in names_in_blocks(self.config, self.shapes).items():
-            layer = self._packed.get(self._sources(name)[0].name)
+        for stored, places in places_in_blocks(self.config, self.shapes).items():
+            layer = self._packed.get(self._sources(next(iter(places)))[0].name)
             if layer is not None:
                 yield stored, layer
 

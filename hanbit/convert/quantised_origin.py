@@ -13,7 +13,7 @@ import gguf
 import torch
 from safetensors import safe_open
 
-from hanbit.checkpoint.block_names import names_in_blocks
+from hanbit.checkpoint.block_names import places_in_blocks, whole_of
 from hanbit.checkpoint.model_folder import is_packed, load_model, read_tensors
 from hanbit.checkpoint.model_weights import empty_model, shapes_of
 from hanbit.checkpoint.rounded_blocks import blocks_of, type_of
@@ -47,11 +47,13 @@ class QuantisedOrigin:
         self.path, self.license = origin.path, origin.license
         self.config: ModelConfig = origin.config
         self._origin, self._asked, self._report = origin, asked, report
-        self._names = {own: stored for stored, own in names_in_blocks(self.config, shapes_of(self.config)).items()}
+        self._places = places_in_blocks(self.config, shapes_of(self.config))
+        self._sources = {own: source for places in self._places.values() for own, source in places.items()}
+        self._names = {own: source.name for own, source in self._sources.items()}
         if set(self._names) <= set(ENDS):
             raise ModelError(
-                f"{origin.path}: no matrix of family {self.config.family} can be in blocks: its files have them turned "
-                "or joined. Quantised are llama (Mistral, Qwen too), gemma, exaone, opt, bloom"
+                f"{origin.path}: no matrix of family {self.config.family} can be in blocks: its files have them "
+                "turned. Quantised are llama (Mistral, Qwen too), phi3, gemma, exaone, neox, opt, bloom"
             )
         self._check_groups()
         self._rounded: dict[str, Rounded] = {}
@@ -87,7 +89,8 @@ class QuantisedOrigin:
 
     def complete(self, folder: Path, keep_blocks: bool) -> None:
         self._origin.complete(folder, False)
-        write_blocks(folder, {self._names[name]: blocks_of(one) for name, one in self._rounded.items()})
+        blocks = {name: blocks_of(one) for name, one in self._rounded.items()}
+        write_blocks(folder, {stored: whole_of(blocks, places) for stored, places in self._places.items()})
 
     def prove(self, folder: Path, report: Report) -> dict[str, Any]:
         """The folder's blocks, read by the package gguf, are its float tensors; the others are the source's, or with
@@ -100,7 +103,7 @@ class QuantisedOrigin:
                 if name in self._names:
                     stored = blocks.get_tensor(self._names[name])
                     wanted = torch.from_numpy(gguf.dequantize(stored, type_of(self._scheme_of(name))))
-                    is_right = torch.equal(wanted.to(found.dtype), found)
+                    is_right = torch.equal(self._sources[name].read(wanted).to(found.dtype), found)
                 elif self._asked.method == "awq":
                     is_right = folded.is_right(name)
                 else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hanbit.checkpoint.block_names import matrix_names, names_in_blocks
+from hanbit.checkpoint.block_names import matrix_names, part_of, places_in_blocks
 from hanbit.checkpoint.model_folder import is_packed, read_tensors
 from hanbit.checkpoint.model_weights import FolderTensors, empty_model
 from hanbit.common.errors import FormatError, GenerationError
@@ -19,11 +19,13 @@ from hanbit.engine.native import FLOAT_KINDS, BlockLinear, Matrix
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.blocks import kind_of, pack
 from hanbit.kernels.library import native, why_not
+from hanbit.models.huggingface import Source
 from hanbit.models.layers.decoder import Decoder
 
 log = logging.getLogger(__name__)
 
 CHOICES = ("auto", "none", "blocks")
+Places = dict[str, dict[str, Source]]  # of block_names.py
 
 
 def are_wanted(quantization: str, folder: Path, dtype: str, device: str) -> bool:
@@ -73,12 +75,15 @@ def load_as_stored(folder: Path, with_blocks: bool, must_have: bool = False) -> 
             f"quantization=blocks: {folder} is packed, and nothing of it can be in blocks. {tensors.why_no_blocks()}. "
             "Leave quantization at auto, which computes in float32 then"
         )
-    names = names_in_blocks(tensors.config, tensors.shapes)
-    _check(folder, blocks, names, tensors.shapes)
+    places = places_in_blocks(tensors.config, tensors.shapes)
+    _check(folder, blocks, places, tensors.shapes)
     model: Decoder = empty_model(tensors.config)
     for stored, one in blocks.items():
-        if (matrix := _matrix(folder, stored, one)) is not None:
-            _put(model, names[stored], matrix, one.shape[1])
+        if kind_of(one.type) is None:
+            log.warning("%s: %s is %s, which becomes float32", folder, stored, one.type)
+            continue
+        for name, source in places[stored].items():
+            _put(model, name, _matrix(folder, stored, part_of(one, source)), one.shape[1])
     _put_halves(model, tensors)
     if isinstance(model.embedding, BlockLinear) and tensors.config.tied:
         _put(model, "output.weight", model.embedding.matrix, model.embedding.in_features)
@@ -105,11 +110,12 @@ def _put_halves(model: Decoder, tensors: FolderTensors) -> None:
             _put(model, name, matrix, numbers.shape[1])
 
 
-def _check(folder: Path, blocks: dict[str, Blocks], names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> None:
+def _check(folder: Path, blocks: dict[str, Blocks], places: Places, shapes: dict[str, tuple[int, ...]]) -> None:
     for stored, one in blocks.items():
-        if stored not in names:
+        if stored not in places:
             raise FormatError(f"{folder / FILE} has blocks of {stored!r:.200}, which is no matrix of this model")
-        expected = shapes[names[stored]]
+        name, source = next(iter(places[stored].items()))
+        expected = source.shape_in_file(shapes[name])
         if one.shape != expected:
             raise FormatError(
                 f"{folder / FILE}: {stored} has shape {list(one.shape)}, config.json asks for {list(expected)}. "
@@ -117,12 +123,9 @@ def _check(folder: Path, blocks: dict[str, Blocks], names: dict[str, str], shape
             )
 
 
-def _matrix(folder: Path, stored: str, blocks: Blocks) -> Matrix | None:
-    """None for a type that the kernels do not multiply."""
+def _matrix(folder: Path, stored: str, blocks: Blocks) -> Matrix:
     kind = kind_of(blocks.type)
-    if kind is None:
-        log.warning("%s: %s is %s, which becomes float32", folder, stored, blocks.type)
-        return None
+    assert kind is not None
     try:
         return Matrix(kind, blocks.shape[0], torch.from_numpy(pack(kind, blocks.data.numpy())))
     except ValueError as problem:

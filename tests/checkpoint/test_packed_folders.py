@@ -11,11 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from hanbit import LLM, SamplingParams, convert
+from hanbit.checkpoint.block_names import matrix_names
 from hanbit.checkpoint.model_folder import load_model, read_tensors
 from hanbit.common.errors import FormatError, ModelError
-from hanbit.config.model import LlamaConfig
+from hanbit.config.model import LlamaConfig, ModelConfig, NeoXConfig, Phi3Config
+from hanbit.engine.as_stored import load_as_stored
+from hanbit.engine.native import BlockLinear, NativeEmbedding, NativeLinear
 from hanbit.formats.gguf.blocks import read_blocks
 from hanbit.kernels.library import native, why_not
+from hanbit.models.registry import family_of
 from tests.checkpoint.model_folders import change_config, change_weights, foreign_folder
 from tests.engine.folders import write_tokenizer
 from tests.formats.packed_folders import (
@@ -115,6 +119,48 @@ def test_blocks_are_the_same_numbers_or_refused(case: str, tmp_path: Path) -> No
     for name, one in blocks.items():
         assert one.type == type
         assert torch.equal(one.numbers(), tensors[name])
+
+
+JOINED: dict[str, ModelConfig] = {
+    "phi3": Phi3Config(family="phi3", key_value_heads=2, head_dim=16, tied=False, **SHAPE),
+    "neox": NeoXConfig(family="neox", **SHAPE),
+}
+ENDS = ("_proj.weight", "query_key_value.weight", "dense.weight", "h_to_4h.weight", "4h_to_h.weight")
+
+
+@pytest.mark.skipif(native() is None, reason=f"native kernels: {why_not()}")
+@pytest.mark.parametrize("family", JOINED)
+@pytest.mark.parametrize("case", ["awq", "gptq, symmetric", "compressed, 8 bits", "gptq, desc_act"])
+def test_blocks_of_matrices_that_are_packed_as_one_are_multiplied_as_they_are(
+    case: str, family: str, tmp_path: Path
+) -> None:
+    """The engine's numbers, row by row, are those that were packed, and so are those of a folder that keeps them."""
+    write, config, type = CASES[case]
+    folder = foreign_folder(tmp_path / "packed", JOINED[family])
+    write_tokenizer(folder)
+    meant = pack_folder(folder, write, config, ENDS)
+    assert len(meant) == 2 * 4
+    model, floats = load_as_stored(folder, True), read_tensors(folder)
+    for name in matrix_names(floats.shapes):
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        stored = family_of(floats.config).huggingface.source_of(name, floats.config)
+        if stored.name not in meant or type is None:
+            assert not isinstance(layer, BlockLinear)
+            continue
+        assert isinstance(layer, BlockLinear)
+        assert layer.matrix.kind.name == type
+        wanted = stored.read(meant[stored.name])
+        found = NativeEmbedding(NativeLinear(layer))(torch.arange(len(wanted)))
+        assert float((found - wanted).abs().max()) <= (2**-12 if type == "Q4_1" else 0.0) + 2e-7
+        assert torch.equal(found, floats[name])
+    if type is None:
+        return
+    made = convert(folder, tmp_path / "out", keep_blocks=True)
+    assert made.proof is not None
+    assert set(read_blocks(tmp_path / "out")) == set(meant)
+    prompt, greedy = "The quick brown fox", SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    packed, kept = (LLM(one, device="cpu", quantization="blocks") for one in (folder, tmp_path / "out"))
+    assert packed.generate([prompt], greedy)[0].token_ids == kept.generate([prompt], greedy)[0].token_ids
 
 
 def with_small_scales(path: Path, size: float, dtype: torch.dtype) -> tuple[Path, torch.Tensor]:

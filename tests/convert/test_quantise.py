@@ -20,12 +20,13 @@ from hanbit.checkpoint.model_weights import shapes_of
 from hanbit.checkpoint.rounded_blocks import blocks_of
 from hanbit.cli.convert import command
 from hanbit.common.errors import ConfigError, DataError, FormatError, ModelError
-from hanbit.config.model import BloomConfig, ExaoneConfig, GemmaConfig, ModelConfig, OPTConfig
+from hanbit.config.model import BloomConfig, ExaoneConfig, GemmaConfig, ModelConfig, NeoXConfig, OPTConfig, Phi3Config
 from hanbit.convert import quantised_origin
 from hanbit.convert.calibration import calibration_sources, calibration_tokens
 from hanbit.convert.perplexity import perplexities, windows_of
 from hanbit.engine.as_stored import load_as_stored
 from hanbit.engine.fuse import fuse
+from hanbit.engine.native import BlockLinear, NativeEmbedding, NativeLinear
 from hanbit.formats.gguf.blocks import FILE, Blocks, read_blocks
 from hanbit.kernels.library import native, why_not
 from hanbit.models.layers.decoder import Decoder
@@ -43,7 +44,17 @@ FAMILIES: dict[str, ModelConfig] = {
     "gemma": GemmaConfig(family="gemma", key_value_heads=2, head_dim=16, **SHAPE),
     "exaone": ExaoneConfig(family="exaone", key_value_heads=2, head_dim=16, tied=False, **SHAPE),
     "opt": OPTConfig(family="opt", **SHAPE),
-    "bloom": BloomConfig(family="bloom", **{**SHAPE, "inner": 256}),
+    "bloom": BloomConfig(family="bloom", **{**SHAPE, "inner": 256}),  # query, key and value are one, head by head
+    "neox": NeoXConfig(family="neox", **SHAPE),  # so are they here
+    "phi3": Phi3Config(family="phi3", key_value_heads=2, head_dim=16, tied=False, **SHAPE),  # one after the other
+}
+JOINED = {
+    "bloom": {"transformer.h.1.self_attention.query_key_value.weight": ("query", "key", "value")},
+    "neox": {"gpt_neox.layers.1.attention.query_key_value.weight": ("query", "key", "value")},
+    "phi3": {
+        "model.layers.1.self_attn.qkv_proj.weight": ("query", "key", "value"),
+        "model.layers.1.mlp.gate_up_proj.weight": ("gate", "up"),
+    },
 }
 
 
@@ -99,6 +110,32 @@ def test_other_families_do_so_too(family: str, tmp_path: Path) -> None:
     assert made.proof is not None
     assert made.proof["perplexity_before"] == {}, "there is no tokenizer"
     assert_alike(tmp_path / "out")
+
+
+@needs_native
+@pytest.mark.parametrize("family", JOINED)
+@pytest.mark.parametrize(("choice", "type"), [("int4", "Q4_1"), ("int8", "Q8_0")])
+def test_matrices_that_a_file_has_in_one_keep_their_own_blocks_in_it(
+    family: str, choice: str, type: str, tmp_path: Path
+) -> None:
+    """The file's matrix is the one of its blocks, and what the engine multiplies are its rows, in every bit."""
+    folder = foreign_folder(tmp_path / "source", FAMILIES[family])
+    made = convert(folder, tmp_path / "out", quantize=choice)
+    assert made.proof is not None
+    assert made.proof["in_blocks"] == {"bloom": 13, "neox": 14, "phi3": 16}[family]
+    blocks, weights = read_blocks(tmp_path / "out"), load_file(tmp_path / "out/model.safetensors")
+    assert {one for one, tensor in weights.items() if tensor.dim() == 2} == set(blocks)
+    model, floats = load_as_stored(tmp_path / "out", True), read_tensors(tmp_path / "out")
+    layer = model.layers["1"]
+    for stored, names in JOINED[family].items():
+        assert blocks[stored].type == type
+        assert torch.equal(blocks[stored].numbers(), weights[stored])
+        for name in names:
+            place = "mlp" if name in ("gate", "up") else "attention"
+            linear = layer.get_submodule(f"{place}.{name}")
+            assert isinstance(linear, BlockLinear)
+            wanted = floats[f"layers.1.{place}.{name}.weight"]
+            assert torch.equal(NativeEmbedding(NativeLinear(linear))(torch.arange(len(wanted))), wanted)
 
 
 def assert_alike(folder: Path) -> None:

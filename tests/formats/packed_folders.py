@@ -103,14 +103,16 @@ COMPRESSED_CONFIG = {
 }
 
 
-def pack_folder(folder: Path, write: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+def pack_folder(
+    folder: Path, write: Any, config: dict[str, Any], ends: tuple[str, ...] = ("_proj.weight",)
+) -> dict[str, torch.Tensor]:
     """Put packed matrices in place of a folder's projections; what they mean is given by Hugging Face names.
 
-    write: (name, shape, seed) -> (tensors, numbers).
+    write: (name, shape, seed) -> (tensors, numbers). ends: of the projections' names.
     """
     tensors, meant = load_file(folder / "model.safetensors"), {}
     for seed, name in enumerate(sorted(tensors)):
-        if name.endswith("_proj.weight"):
+        if name.endswith(ends):
             layer = name.removesuffix(".weight")
             packed, meant[name] = write(layer, tuple(tensors.pop(name).shape), seed)
             tensors |= packed
