@@ -29,9 +29,21 @@ def command(
     ] = None,
     http_port: Annotated[int, typer.Option(help="Of KServe v2, OpenAI and the page; 0: a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Of KServe v2 over gRPC; 0: a free one.")] = 8001,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Of the metrics alone; 0: a free one.", show_default="8002, if nobody has it")
+    ] = None,
+    allow_metrics: Annotated[bool, typer.Option(help="Have that port; /metrics is on the HTTP port anyway.")] = True,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     api_key: Annotated[
         str | None, typer.Option(help="What clients must send.", envvar="HANBIT_API_KEY", show_envvar=True)
+    ] = None,
+    api_keys: Annotated[
+        Path | None, typer.Option(help="File of keys with roles: lines NAME infer|metrics|admin SHA256.")
+    ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: TLS for HTTP and gRPC.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    ssl_ca_certs: Annotated[
+        Path | None, typer.Option(help="Who signs clients' certificates, PEM; clients without one are turned away.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a key.")] = False,
     exit_timeout_secs: Annotated[
@@ -84,6 +96,7 @@ def command(
     from hanbit.common.errors import ConfigError
     from hanbit.server.names import served_name
     from hanbit.server.options import EngineOptions, ServeOptions
+    from hanbit.server.tls import Tls
 
     models = pairs("--model", model)
     if folder is not None:
@@ -112,12 +125,16 @@ def command(
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        has_metrics_port=allow_metrics,
         exit_timeout_seconds=exit_timeout_secs,
         load=_chosen(load_model, model_control_mode),
         clients_change_models=model_control_mode == "explicit",
         fail_if_a_model_fails=exit_on_error,
         api_key=api_key,
+        api_keys=api_keys,
         insecure=insecure,
+        tls=Tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
         engines=EngineOptions(
             dtype,
             device,

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hanbit.server.access import check_key
+from hanbit.server.access import Keys, roles_of_http
 from hanbit.server.errors import RequestError
 from hanbit.server.frontends import kserve_http, metrics, openai, page
 from hanbit.server.frontends.openai.errors import as_refusal
@@ -18,7 +18,7 @@ from hanbit.server.models import Catalogue
 _OPEN = "/v2/health/"
 
 
-def build_app(catalogue: Catalogue, api_key: str | None = None) -> Starlette:
+def build_app(catalogue: Catalogue, keys: Keys | None = None) -> Starlette:
     return Starlette(
         routes=[
             *kserve_http.routes(catalogue),
@@ -26,7 +26,16 @@ def build_app(catalogue: Catalogue, api_key: str | None = None) -> Starlette:
             *page.routes(catalogue),
             *metrics.routes(catalogue),
         ],
-        middleware=[Middleware(_Gate, catalogue=catalogue, api_key=api_key)],
+        middleware=[Middleware(_Gate, catalogue=catalogue, keys=keys or Keys())],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+def build_metrics_app(catalogue: Catalogue, keys: Keys | None = None) -> Starlette:
+    """For a port of its own, which a scraper may be let to and clients not."""
+    return Starlette(
+        routes=[*metrics.routes(catalogue)],
+        middleware=[Middleware(_Gate, catalogue=catalogue, keys=keys or Keys())],
         exception_handlers={HTTPException: _refused},
     )
 
@@ -35,8 +44,8 @@ class _Gate:
     """Checks the key of every request but health checks and the page's files; counts work, so that none gets lost when
     the server ends."""
 
-    def __init__(self, app: ASGIApp, catalogue: Catalogue, api_key: str | None) -> None:
-        self._app, self._catalogue, self._api_key = app, catalogue, api_key
+    def __init__(self, app: ASGIApp, catalogue: Catalogue, keys: Keys) -> None:
+        self._app, self._catalogue, self._keys = app, catalogue, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(_OPEN) or scope["path"] in page.FILES:
@@ -45,7 +54,8 @@ class _Gate:
         app: ASGIApp = self._app
         with contextlib.ExitStack() as work:
             try:
-                check_key(self._api_key, Request(scope).headers.get("authorization"))
+                roles = roles_of_http(scope["method"], scope["path"])
+                self._keys.check(Request(scope).headers.get("authorization"), roles)
                 if scope["method"] == "POST":
                     work.enter_context(self._catalogue.admission.one())
             except RequestError as problem:

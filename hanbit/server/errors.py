@@ -14,12 +14,22 @@ from hanbit.common.errors import DeadlinePassed, EngineBusy, HanbitError
 log = logging.getLogger(__name__)
 
 Kind = Literal[
-    "invalid", "unauthorized", "not_found", "too_large", "busy", "unavailable", "late", "unsupported", "internal"
+    "invalid",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "too_large",
+    "busy",
+    "unavailable",
+    "late",
+    "unsupported",
+    "internal",
 ]
 
 _HTTP: dict[Kind, int] = {
     "invalid": 400,
     "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "too_large": 413,
     "busy": 503,
@@ -31,6 +41,7 @@ _HTTP: dict[Kind, int] = {
 _GRPC: dict[Kind, grpc.StatusCode] = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
+    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "not_found": grpc.StatusCode.NOT_FOUND,
     "too_large": grpc.StatusCode.INVALID_ARGUMENT,
     "busy": grpc.StatusCode.UNAVAILABLE,

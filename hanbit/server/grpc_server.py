@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc as services
 
-from hanbit.server.access import check_key
+from hanbit.server.access import Keys, roles_of_grpc
 from hanbit.server.errors import RequestError
 from hanbit.server.frontends.body import MOST_BYTES
 from hanbit.server.frontends.kserve_grpc import InferenceService
@@ -25,16 +25,21 @@ _OPTIONS = (
 
 
 class GrpcServer:
-    """`address`: host:port, taken when this is made. Raises ConfigError if it cannot be had."""
+    """`address`: host:port, taken when this is made; `credentials`: for TLS. Raises ConfigError if it cannot be had."""
 
-    def __init__(self, catalogue: Catalogue, address: str, api_key: str | None) -> None:
-        interceptors = [] if api_key is None else [_Gate(api_key)]
+    def __init__(
+        self, catalogue: Catalogue, address: str, keys: Keys, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
+        interceptors = [_Gate(keys)] if keys else []
         self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         services.add_GRPCInferenceServiceServicer_to_server(InferenceService(catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            if credentials is None:
+                self.port: int = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError:  # somebody took it since it was found free
             raise in_use(int(address.rpartition(":")[2]), "--grpc-port") from None
 
@@ -54,8 +59,8 @@ class GrpcServer:
 
 
 class _Gate(grpc.aio.ServerInterceptor):
-    def __init__(self, api_key: str) -> None:
-        self._api_key = api_key
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -64,7 +69,7 @@ class _Gate(grpc.aio.ServerInterceptor):
             return await continuation(details)
         try:
             metadata = dict(details.invocation_metadata or ())
-            check_key(self._api_key, metadata.get("authorization"))
+            self._keys.check(metadata.get("authorization"), roles_of_grpc(details.method))
         except RequestError as problem:
             return _refusal(await continuation(details), problem)
         return await continuation(details)

@@ -3,10 +3,13 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from hanbit.common.errors import ConfigError
 from hanbit.engine.speculation import Speculation
+from hanbit.server.access import Keys, read_keys, the_key
+from hanbit.server.tls import Tls
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ class ServeOptions:
     """
     models: name -> model folder, or run folder; adapters: name -> LoRA folder of the first model.
     repositories: Triton model repositories, beside or instead of the models.
-    http_port, grpc_port: 0 takes a free one.
+    http_port, grpc_port: 0 takes a free one. metrics_port: None is 8002 if nobody has it; has_metrics_port: else
+    /metrics is on the HTTP port alone.
     exit_timeout_seconds: how long a server that is to end waits for answers being made.
     load: of the repositories' models these only; None is all, unless clients may change them.
     clients_change_models: clients may load and unload (`--model-control-mode explicit`).
     fail_if_a_model_fails: else the server comes up with the models that could be loaded.
-    api_key: what clients must send as `Authorization: Bearer KEY`; insecure: a public address without one.
+    api_key: what clients must send as `Authorization: Bearer KEY`; api_keys: a file of keys with roles (access.py);
+    insecure: a public address without one.
+    tls: of HTTP, gRPC and the metrics' port.
     """
 
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -49,12 +55,16 @@ class ServeOptions:
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001
+    metrics_port: int | None = None
+    has_metrics_port: bool = True
     exit_timeout_seconds: float = 30.0
     load: tuple[str, ...] | None = None
     clients_change_models: bool = False
     fail_if_a_model_fails: bool = True
     api_key: str | None = None
+    api_keys: Path | None = None
     insecure: bool = False
+    tls: Tls = field(default_factory=Tls)
     engines: EngineOptions = field(default_factory=EngineOptions)
 
     def check(self) -> None:
@@ -63,19 +73,32 @@ class ServeOptions:
             raise ConfigError("nothing to serve: name a model FOLDER, --model NAME=FOLDER or --model-repository DIR")
         if self.adapters and len(self.models) != 1:
             raise ConfigError("an adapter belongs to one model: give one FOLDER or --model, or `hanbit deploy` them")
-        for flag, port in (("--http-port", self.http_port), ("--grpc-port", self.grpc_port)):
-            if not 0 <= port <= 65535:
-                raise ConfigError(f"{flag} {port} must be from 1 to 65535, or 0 for a free one")
-        if self.http_port == self.grpc_port != 0:
-            raise ConfigError(f"--http-port and --grpc-port are both {self.http_port}: choose two")
+        self._check_ports()
         if self.exit_timeout_seconds < 0:
             raise ConfigError(f"--exit-timeout-secs {self.exit_timeout_seconds:g} must be 0 or more")
         if self.api_key == "":
             raise ConfigError("--api-key is empty: give one, or leave it out")
-        if not _is_loopback(self.host) and self.api_key is None and not self.insecure:
+        self.tls.check()
+        if not _is_loopback(self.host) and not self.keys() and not self.tls.asks_clients and not self.insecure:
             raise ConfigError(
                 f"--host {self.host} lets other machines in: protect it with --api-key KEY, or say --insecure"
             )
+
+    def _check_ports(self) -> None:
+        ports = {"--http-port": self.http_port, "--grpc-port": self.grpc_port}
+        if self.metrics_port is not None and self.has_metrics_port:
+            ports["--metrics-port"] = self.metrics_port
+        for flag, port in ports.items():
+            if not 0 <= port <= 65535:
+                raise ConfigError(f"{flag} {port} must be from 1 to 65535, or 0 for a free one")
+        for (one, port), (other, its) in combinations(ports.items(), 2):
+            if port == its != 0:
+                raise ConfigError(f"{one} and {other} are both {port}: choose two")
+
+    def keys(self) -> Keys:
+        """Raises ConfigError."""
+        one = [] if self.api_key is None else [the_key(self.api_key)]
+        return Keys([*one, *([] if self.api_keys is None else read_keys(self.api_keys))])
 
 
 def _is_loopback(host: str) -> bool:

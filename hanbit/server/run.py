@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
-from hanbit.common.errors import ServingError
+from hanbit.common.errors import ConfigError, ServingError
 from hanbit.formats.hub import folder_of
 from hanbit.repository.deploy import deploy
-from hanbit.server.app import build_app
+from hanbit.server.app import build_app, build_metrics_app
 from hanbit.server.engines import Engines
 from hanbit.server.grpc_server import GrpcServer
 from hanbit.server.models import Catalogue
@@ -30,6 +31,7 @@ from hanbit.server.ports import check_free, listen
 
 log = logging.getLogger(__name__)
 
+_METRICS_PORT = 8002  # Triton's
 _KEEP_ALIVE_SECONDS = 75  # longer than a load balancer's minute
 
 
@@ -51,21 +53,31 @@ def run(options: ServeOptions, announce: Callable[[str], None]) -> None:
     with (
         _repositories(options) as repositories,
         contextlib.closing(_http_socket(options)) as http,
+        _metrics_socket(options) as metrics,
         asyncio.Runner(loop_factory=_new_loop) as runner,
     ):
-        runner.run(Server(options, repositories, http).run(announce))
+        runner.run(Server(options, repositories, http, metrics).run(announce))
 
 
 class Server:
-    """`http`: a listening socket. Made for one event loop, which `run` is awaited in."""
+    """`http`, `metrics`: listening sockets. Made for one event loop, which `run` is awaited in."""
 
-    def __init__(self, options: ServeOptions, repositories: list[Path], http: socket.socket) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        repositories: list[Path],
+        http: socket.socket,
+        metrics: socket.socket | None = None,
+    ) -> None:
         self._options = options
         self.catalogue = Catalogue(repositories, Engines(options.engines), options.clients_change_models)
         self._socket = http
-        self._http = _Uvicorn(_http_config(self.catalogue, options))
+        self._http = _Uvicorn(_config(build_app(self.catalogue, options.keys()), options))
+        self._metrics = _Uvicorn(_config(build_metrics_app(self.catalogue, options.keys()), options))
+        self._metrics_socket = metrics
         self._is_to_end = asyncio.Event()
         self.http_port: int = http.getsockname()[1]
+        self.metrics_port: int | None = None if metrics is None else metrics.getsockname()[1]
         self.grpc_port = options.grpc_port
 
     def end(self) -> None:
@@ -74,11 +86,12 @@ class Server:
 
     async def run(self, announce: Callable[[str], None]) -> None:
         self.catalogue.names()  # a repository that is none is said before ports are opened
-        grpc = GrpcServer(self.catalogue, _address(self._options), self._options.api_key)
+        options = self._options
+        grpc = GrpcServer(self.catalogue, _address(options), options.keys(), options.tls.of_grpc())
         self.grpc_port = grpc.port
         await grpc.start()
         self._listen_to_signals()
-        serving = asyncio.create_task(self._http.serve([self._socket]))
+        serving = asyncio.create_task(self._serve())
         try:
             await self._until_ended(self._load(grpc, announce), serving)
             await self._until_ended(self._is_to_end.wait(), serving)
@@ -86,9 +99,15 @@ class Server:
             await self._drain()
         finally:
             await self.catalogue.close()  # whoever still waits is told so by the engines
-            self._http.should_exit = True
+            self._http.should_exit = self._metrics.should_exit = True
             await grpc.stop()
             await serving
+
+    async def _serve(self) -> None:
+        """Until one of them ends."""
+        places = [(self._http, self._socket)]
+        places += [] if self._metrics_socket is None else [(self._metrics, self._metrics_socket)]
+        await asyncio.gather(*(server.serve([place]) for server, place in places))
 
     async def _load(self, grpc: GrpcServer, announce: Callable[[str], None]) -> None:
         options = self._options
@@ -105,7 +124,8 @@ class Server:
         host = _in_url(self._options.host)
         found = [*self.catalogue.language_models(), *self.catalogue.embedding_models()]
         names = ", ".join(sorted(found)) or "no language model"
-        places = f"http://{host}:{self.http_port} (KServe v2, OpenAI under /v1) and gRPC {host}:{self.grpc_port}"
+        scheme = "https" if self._options.tls.is_on else "http"
+        places = f"{scheme}://{host}:{self.http_port} (KServe v2, OpenAI under /v1) and gRPC {host}:{self.grpc_port}"
         return f"ready: {names} at {places}"
 
     async def _until_ended(self, work: Any, serving: asyncio.Task[None]) -> None:
@@ -155,9 +175,10 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _http_config(catalogue: Catalogue, options: ServeOptions) -> uvicorn.Config:
+def _config(app: Starlette, options: ServeOptions) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(catalogue, options.api_key),
+        app,
+        **options.tls.of_http(),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -172,6 +193,25 @@ def _http_config(catalogue: Catalogue, options: ServeOptions) -> uvicorn.Config:
 def _http_socket(options: ServeOptions) -> socket.socket:
     check_free(options.host, options.grpc_port, "--grpc-port")
     return listen(options.host, options.http_port, "--http-port")
+
+
+@contextlib.contextmanager
+def _metrics_socket(options: ServeOptions) -> Iterator[socket.socket | None]:
+    """None where it has no port, or not the one that nobody has asked for."""
+    if not options.has_metrics_port:
+        yield None
+        return
+    port = _METRICS_PORT if options.metrics_port is None else options.metrics_port
+    try:
+        found = listen(options.host, port, "--metrics-port")
+    except ConfigError as problem:
+        if options.metrics_port is not None:
+            raise
+        log.warning("no port for the metrics alone, they are at /metrics: %s", problem)
+        yield None
+        return
+    with contextlib.closing(found):
+        yield found
 
 
 def _address(options: ServeOptions) -> str:

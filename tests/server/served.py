@@ -40,6 +40,7 @@ class Served:
         self.server, self.catalogue = server, server.catalogue
         self.http = f"127.0.0.1:{server.http_port}"
         self.grpc = f"127.0.0.1:{grpc_port}"
+        self.metrics = f"127.0.0.1:{server.metrics_port}"
         self.ready_line = ready_line
 
     @property
@@ -70,8 +71,12 @@ def serving(repository: Path, **options: Any) -> Iterator[Served]:
         is_ready.set()
 
     def run() -> None:
-        with listen("127.0.0.1", 0, "--http-port") as http, asyncio.Runner() as runner:
-            server = Server(chosen, [repository], http)
+        with (
+            listen("127.0.0.1", 0, "--http-port") as http,
+            listen("127.0.0.1", 0, "--metrics-port") as metrics,
+            asyncio.Runner() as runner,
+        ):
+            server = Server(chosen, [repository], http, metrics)
             found.append((server, runner.get_loop()))
             runner.run(server.run(announce))
 

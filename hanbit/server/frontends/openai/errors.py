@@ -16,6 +16,7 @@ RETRY_AFTER_SECONDS = 1
 _STATUS: dict[Kind, int] = {"busy": 429}  # /v2 answers 503, as Triton does
 _TYPE: dict[Kind, str] = {
     "unauthorized": "authentication_error",
+    "forbidden": "permission_error",
     "busy": "rate_limit_error",
     "unavailable": "server_error",
     "internal": "server_error",
