@@ -46,7 +46,7 @@ def parse_config(text: str, source: str) -> ModelConfig:
         raise RepositoryError(f"{source}:{problem}. Correct that line") from None
     except RecursionError:
         raise RepositoryError(f"{source} is nested too deeply") from None
-    _check(config, source)
+    check_config(config, source)
     return config
 
 
@@ -83,7 +83,8 @@ def required_parameter(config: ModelConfig, name: str) -> str:
     return value
 
 
-def _check(config: ModelConfig, source: str) -> None:
+def check_config(config: ModelConfig, source: str) -> None:
+    """`source` is what errors call it. Raises RepositoryError."""
     if config.name and not MODEL_NAME.fullmatch(config.name):
         raise RepositoryError(f"{source}: name {config.name!r:.80} must be at most 128 letters, digits, '_', '-', '.'")
     if config.max_batch_size < 0:

@@ -19,10 +19,13 @@ Kind = Literal[
     "forbidden",
     "not_found",
     "too_large",
+    "exists",
+    "cancelled",
     "busy",
     "unavailable",
     "late",
     "unsupported",
+    "unknown",
     "internal",
 ]
 
@@ -32,10 +35,13 @@ _HTTP: dict[Kind, int] = {
     "forbidden": 403,
     "not_found": 404,
     "too_large": 413,
+    "exists": 400,
+    "cancelled": 499,
     "busy": 503,
     "unavailable": 503,
     "late": 504,
     "unsupported": 501,
+    "unknown": 400,
     "internal": 500,
 }
 _GRPC: dict[Kind, grpc.StatusCode] = {
@@ -44,10 +50,13 @@ _GRPC: dict[Kind, grpc.StatusCode] = {
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "not_found": grpc.StatusCode.NOT_FOUND,
     "too_large": grpc.StatusCode.INVALID_ARGUMENT,
+    "exists": grpc.StatusCode.ALREADY_EXISTS,
+    "cancelled": grpc.StatusCode.CANCELLED,
     "busy": grpc.StatusCode.UNAVAILABLE,
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "late": grpc.StatusCode.DEADLINE_EXCEEDED,
     "unsupported": grpc.StatusCode.UNIMPLEMENTED,
+    "unknown": grpc.StatusCode.UNKNOWN,
     "internal": grpc.StatusCode.INTERNAL,
 }
 

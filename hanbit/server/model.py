@@ -32,6 +32,11 @@ class ServedModel:
     def is_decoupled(self) -> bool:
         return is_decoupled(self.config)
 
+    @property
+    def is_ready(self) -> bool:
+        """False while it is away for a moment: a process of it has died and is started again."""
+        return bool(getattr(self.backend, "is_ready", True))
+
     def start(self) -> Run:
         """For one request, whose input may come in pieces."""
         return _CountedRun(self, self.backend.start())

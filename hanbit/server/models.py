@@ -16,7 +16,7 @@ from hanbit.common.errors import HanbitError, RepositoryError
 from hanbit.repository.config import is_ensemble
 from hanbit.repository.layout import RepositoryModel, model_names, read_model
 from hanbit.server.admission import Admission
-from hanbit.server.backends.find import backend_class
+from hanbit.server.backends.find import Loaded, Surroundings, load_backend
 from hanbit.server.backends.hanbit import Backend as HanbitBackend
 from hanbit.server.backends.hanbit_embed import Backend as EmbeddingBackend
 from hanbit.server.embedding_model import EmbeddingModel
@@ -25,7 +25,7 @@ from hanbit.server.ensemble import Ensemble
 from hanbit.server.errors import RequestError, as_request_error, invalid
 from hanbit.server.language_model import LanguageModel
 from hanbit.server.model import ServedModel
-from hanbit.server.request import Backend
+from hanbit.server.python_models.ask import Server
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Catalogue:
         self.engines = engines
         self.can_change = can_change
         self.admission = Admission()
+        self._server = Server(self.find, self.is_ready, self._change_by_model, lambda: self.admission.is_draining)
         self._has_started = False
         self._entries: dict[str, _Entry] = {}
 
@@ -138,13 +139,16 @@ class Catalogue:
             if problem.kind == "unavailable":
                 return False
             raise
-        return all(self._has_ready(step.model_name) for step in model.config.ensemble_scheduling.step)
+        return model.is_ready and all(
+            self._has_ready(step.model_name) for step in model.config.ensemble_scheduling.step
+        )
 
     @property
     def is_server_ready(self) -> bool:
         """Whatever was asked to be loaded is there, and requests are let in."""
         are_there = all(entry.state in ("READY", "") or entry.reason == _UNLOADED for entry in self._entries.values())
-        return self._has_started and are_there and not self.admission.is_draining
+        are_ready = all(model.is_ready for model in self.served())
+        return self._has_started and are_there and are_ready and not self.admission.is_draining
 
     def index(self) -> list[State]:
         lines = []
@@ -191,7 +195,7 @@ class Catalogue:
 
     def _has_ready(self, name: str) -> bool:
         entry = self._entries.get(name)
-        return entry is not None and bool(entry.versions)
+        return entry is not None and bool(entry.versions) and all(one.is_ready for one in entry.versions.values())
 
     async def _load(self, name: str, above: tuple[str, ...]) -> None:
         entry = self._entry(name)
@@ -221,7 +225,7 @@ class Catalogue:
                 raise RepositoryError(f"ensemble {config.name!r} is a part of itself: {' -> '.join(above)}")
             if step.model_name not in self.names():
                 raise RepositoryError(f"ensemble {config.name!r} needs {step.model_name!r:.80}, which is not there")
-            if not self._has_ready(step.model_name):
+            if not self._entry(step.model_name).versions:
                 await self._load(step.model_name, above)
 
     async def _made(self, model: RepositoryModel) -> dict[str, ServedModel]:
@@ -229,17 +233,21 @@ class Catalogue:
         made: dict[str, ServedModel] = {}
         try:
             for version in versions:
-                backend = await self._backend(model.config)
-                made[version] = ServedModel(model.config, version, versions, backend)
+                loaded = await self._loaded(model, version)
+                made[version] = ServedModel(loaded.config, version, versions, loaded.backend)
         except BaseException:
             await _close(made)
             raise
         return made
 
-    async def _backend(self, config: ModelConfig) -> Backend:
-        if is_ensemble(config):
-            return Ensemble(config, self.find)
-        return await asyncio.to_thread(backend_class(config), config, self.engines)
+    async def _loaded(self, model: RepositoryModel, version: str) -> Loaded:
+        if is_ensemble(model.config):
+            return Loaded(model.config, Ensemble(model.config, self.find))
+        around = Surroundings(self.engines, model.folder, version, self._server)
+        return await load_backend(model.config, around)
+
+    async def _change_by_model(self, name: str, is_load: bool, with_members: bool) -> None:
+        await (self.load_by_client(name) if is_load else self.unload_by_client(name, with_members))
 
 
 def _language_model(asked: ServedModel, engine: ServedModel) -> LanguageModel:

@@ -7,7 +7,7 @@ from hanbit.server.batching.job import Job
 
 
 class Instance(Protocol):
-    """Executes one batch at a time; all on the event loop but `close`, which may take its time in a thread.
+    """Executes one batch at a time; all on the event loop.
 
     `execute` begins: every job is sent its responses, the last one marked, or fails; `done` is called once the next
     batch may come, which for a decoupled model can be before the last response. Both may happen before `execute`
@@ -29,4 +29,5 @@ class Instance(Protocol):
     def nobody_waits(self) -> None:
         """Of all jobs that it executes, for now or for good; the batch is not done."""
 
-    def close(self) -> None: ...
+    async def close(self) -> None:
+        """What it still does is cut off."""

@@ -27,11 +27,12 @@ Clock = Callable[[], int]
 
 
 class Scheduler(Generic[Kind]):
-    """A Backend (request.py). `clock`: nanoseconds."""
+    """A Backend (request.py), made on the event loop. `clock`: nanoseconds."""
 
     def __init__(self, config: ModelConfig, instances: Sequence[Kind], clock: Clock = time.monotonic_ns) -> None:
         self.instances = tuple(instances)
         self.options = batch_options(config)
+        self.patience_seconds = 30.0
         self._name = config.name
         self._takes_batches = config.max_batch_size > 0
         self._clock = clock
@@ -43,6 +44,7 @@ class Scheduler(Generic[Kind]):
         self._timer_at = 0
         self._is_choosing = False
         self._is_closed = False
+        self._loop = asyncio.get_running_loop()
         for instance in instances:
             instance.watch(self._instance_changed)
 
@@ -78,10 +80,16 @@ class Scheduler(Generic[Kind]):
                 self._leave(job)
 
     def close(self) -> None:
-        """Whoever waits is told so; the instances end what they do as they see fit."""
+        """In a thread: nothing new is let in, what waits and runs has `patience_seconds` to end, then it is cut off."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+    async def _close(self) -> None:
         self._is_closed = True
-        for instance in self.instances:
-            instance.close()
+        deadline = self._loop.time() + self.patience_seconds
+        while (self._queue or self._instance_of) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        self.refuse_all(self._away())
+        await asyncio.gather(*(instance.close() for instance in self.instances))
 
     def refuse_all(self, problem: RequestError) -> None:
         """Of those that wait for an instance."""

@@ -9,7 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hanbit.server.describe import config_as_json, model_statistics, repository_index, server_metadata
+from hanbit.repository.config_json import config_as_json
+from hanbit.server.describe import model_statistics, repository_index, server_metadata
 from hanbit.server.errors import RequestError, as_request_error
 from hanbit.server.frontends.body import read_body
 from hanbit.server.frontends.generate import generate, generate_stream
@@ -98,7 +99,7 @@ async def _metadata(catalogue: Catalogue, request: Request) -> Response:
 
 
 async def _config(catalogue: Catalogue, request: Request) -> Response:
-    return json_response(config_as_json(_model(catalogue, request)))
+    return json_response(config_as_json(_model(catalogue, request).config))
 
 
 async def _statistics(catalogue: Catalogue, request: Request) -> Response:

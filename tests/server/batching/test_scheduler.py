@@ -56,7 +56,7 @@ class Made:
     def nobody_waits(self) -> None:
         self.deserted += 1
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
     def ids(self) -> list[list[str]]:
@@ -371,7 +371,7 @@ def test_who_waits_for_a_model_that_goes_away_is_told_so_at_once() -> None:
         first.finish()
         second.finish()
         await asyncio.gather(asking[0], asking[1], asking[3])
-        model.close()
+        await asyncio.to_thread(model.close)
         assert first.closed
         with pytest.raises(RequestError, match="being unloaded"):
             await ask(model, "f")

@@ -1,0 +1,147 @@
+"""What a server and a worker process say to each other over a socket: a few words of JSON, and tensors' raw bytes.
+
+A frame is the length of its JSON and of its bytes, then both. Its JSON is a list, the kind first:
+
+    server to worker                              worker to server
+    start    what to load                         loaded     what auto_complete_config made of the configuration
+    init     with which arguments                 ready      initialize has returned
+    run      requests                             done       responses, and whether the batch is over
+    cancel   requests nobody waits for            ask        another model; stop: no more of its answers
+    answer   of a model that was asked            control    load, unload, is_ready
+    end      finalize, and go                     log        a line
+                                                  failed     why it cannot be loaded
+
+A tensor is [name, datatype, shape, number of bytes], with its place in shared memory behind if it lies there; the bytes
+of the others follow each other.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hanbit.server.python_models.shared import Arena, Region
+
+LEAST_SHARED = 64 * 1024  # bytes of a tensor that goes through shared memory
+_SIZES = struct.Struct("<IQ")
+_MOST_JSON = 64 * 2**20
+_MOST_DATA = 2**40
+_CHUNK = 256 * 1024
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_decode = json.JSONDecoder().decode
+
+Raw = bytes | memoryview
+Described = tuple[str, str, Sequence[int], Raw]  # name, datatype, shape, bytes
+
+
+class Outgoing:
+    """A frame in the making. `arena`: where large tensors go; `placed`: where they lie, for who frees them."""
+
+    def __init__(self, arena: Arena | None) -> None:
+        self._arena = arena
+        self._raw: list[Raw] = []
+        self._size = 0
+        self.placed: list[int] = []
+
+    def tensor(self, name: str, datatype: str, shape: Sequence[int], raw: Raw) -> list[Any]:
+        size = raw.nbytes if isinstance(raw, memoryview) else len(raw)
+        if size >= LEAST_SHARED and self._arena is not None:
+            start = self._arena.put(memoryview(raw))
+            if start is not None:
+                self.placed.append(start)
+                return [name, datatype, shape, size, start]
+        self._raw.append(raw)
+        self._size += size
+        return [name, datatype, shape, size]
+
+    @property
+    def region_size(self) -> int:
+        return self._arena.region_size if self._arena is not None else 0
+
+    def bytes(self, value: Sequence[Any]) -> "list[Raw]":
+        """The whole frame, in parts."""
+        text = _encode(value).encode("utf-8", "surrogatepass")
+        return [_SIZES.pack(len(text), self._size) + text, *self._raw]
+
+
+class Frame:
+    """`value`: its JSON; `tensors` are read in their order."""
+
+    __slots__ = ("_data", "_place", "value")
+
+    def __init__(self, value: list[Any], data: memoryview) -> None:
+        self.value = value
+        self._data = data
+        self._place = 0
+
+    def tensor(self, described: list[Any], region: Region) -> Described:
+        """Raises ValueError for what is not there."""
+        name, datatype, shape, size = described[:4]
+        if len(described) > 4:
+            return name, datatype, shape, region.view(described[4], size)
+        raw = self._data[self._place : self._place + size]
+        if len(raw) != size:
+            raise ValueError(f"tensor {name!r} ends too early")
+        self._place += size
+        return name, datatype, shape, raw
+
+
+class Incoming:
+    """Cuts what comes through a socket into frames, each with bytes of its own, which may be written."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._missing = 0  # until the frame that has begun is whole
+
+    def receive(self, sock: socket.socket) -> list[Frame] | None:
+        """What is whole after one read; None where nobody is at the other end. Raises BlockingIOError, ValueError."""
+        try:
+            chunk = sock.recv(max(_CHUNK, min(self._missing, 16 * _CHUNK)))
+        except ConnectionError:
+            return None
+        if not chunk:
+            return None
+        self._missing -= len(chunk)
+        if self._missing > 0:
+            self._pending += chunk
+            return []
+        if self._pending:
+            self._pending += chunk
+            data = self._pending
+        else:
+            data = bytearray(chunk)
+        return self._cut(data)
+
+    def _cut(self, data: bytearray) -> list[Frame]:
+        frames, place, view = [], 0, memoryview(data)
+        while len(data) - place >= _SIZES.size:
+            num_json, num_data = _SIZES.unpack_from(data, place)
+            if num_json > _MOST_JSON or num_data > _MOST_DATA:
+                raise ValueError("a frame is larger than frames are")
+            start = place + _SIZES.size
+            end = start + num_json + num_data
+            if end > len(data):
+                self._missing = end - len(data)
+                break
+            value = _decode(str(view[start : start + num_json], "utf-8", "surrogatepass"))
+            frames.append(Frame(value, view[start + num_json : end]))
+            place = end
+        else:
+            self._missing = 0
+        self._pending = bytearray(view[place:]) if place < len(data) else bytearray()
+        return frames
+
+
+def send_whole(sock: socket.socket, parts: "list[Raw]") -> None:
+    """Over a socket that blocks."""
+    if len(parts) == 1:
+        sock.sendall(parts[0])
+    elif sum(len(part) for part in parts) <= LEAST_SHARED:
+        sock.sendall(b"".join(parts))
+    else:
+        for part in parts:
+            sock.sendall(part)
+
+
+Handler = Callable[[Frame], None]
