@@ -21,13 +21,17 @@ _WIRE = {"STRING": "BYTES"}  # where a datatype's name on the wire is another th
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The checked configuration of the model in `folder`, which lends it its name if the file gives none."""
+    """The checked configuration of the model in `folder`, which lends it its name if the file gives none. Without a
+    file a model that can say all of itself (a Python model's auto_complete_config) needs none."""
     path = folder / NAME
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RepositoryError(f"{path} has {path.stat().st_size} bytes, at most {_MOST_BYTES} are read")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        backend = _backend_of_files(folder)
+        if backend is not None:
+            return ModelConfig(name=folder.name, backend=backend)
         raise RepositoryError(f"{path} is missing. Write one, or let `hanbit deploy` make the models") from None
     except UnicodeDecodeError as problem:
         raise RepositoryError(f"{path} is not UTF-8: {problem}") from None
@@ -36,6 +40,11 @@ def read_config(folder: Path) -> ModelConfig:
         raise RepositoryError(f"{path}: name {config.name!r} must be the folder's name, {folder.name!r}, or left out")
     config.name = folder.name
     return config
+
+
+def _backend_of_files(folder: Path) -> str | None:
+    """By what its versions hold."""
+    return "python" if any(folder.glob("[1-9]*/model.py")) else None
 
 
 def parse_config(text: str, source: str) -> ModelConfig:

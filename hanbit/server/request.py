@@ -49,7 +49,7 @@ class Run(Protocol):
 
 class Backend(Protocol):
     """A loaded model. Each file of backends/ has a class `Backend(config: ModelConfig, engines: Engines)`, made in a
-    thread since it may take its time; or a coroutine `load` (backends/find.py), of a model that takes batches
+    thread since it may take its time; or a coroutine `load_model` (backends/find.py), of a model that takes batches
     (batching/scheduler.py) or needs more. Both raise HanbitError if the model cannot be loaded. `close` is called in a
     thread. One that may be away for a while has a property `is_ready`, too."""
 

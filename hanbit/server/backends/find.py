@@ -45,7 +45,7 @@ async def load_backend(config: ModelConfig, around: Surroundings) -> Loaded:
             f"model {config.name!r}: there is no backend {config.backend!r:.80}; there are {', '.join(backend_names())}"
         )
     module = importlib.import_module(f"hanbit.server.backends.{config.backend}")
-    if hasattr(module, "load"):
-        loaded: Loaded = await module.load(config, around)
+    if hasattr(module, "load_model"):
+        loaded: Loaded = await module.load_model(config, around)
         return loaded
     return Loaded(config, await asyncio.to_thread(module.Backend, config, around.engines))

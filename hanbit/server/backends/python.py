@@ -39,7 +39,7 @@ class PythonModel(Scheduler[PythonInstance]):
         await super()._close()
 
 
-async def load(config: ModelConfig, around: Surroundings) -> Loaded:
+async def load_model(config: ModelConfig, around: Surroundings) -> Loaded:
     """Raises RepositoryError; then nothing of it is left running."""
     settings = python_settings(config, around.folder, around.version)
     first = _instance(config, settings, instance_places(config, _gpus())[0], around.server)

@@ -261,8 +261,7 @@ class InsideInstance:
             return
         try:
             outputs = {one.name: one for one in _server_tensors(response.output_tensors())}
-            is_whole = is_final and bool(outputs) and not (self._runner is not None and self._runner.is_decoupled)
-            self._outputs.check(job.request, outputs, is_whole)
+            self._outputs.check(job.request, outputs, not is_decoupled(self._config))
         except RequestError as problem:
             job.fail(problem)
             return

@@ -195,23 +195,24 @@ class ProcessInstance:
             has_shared = has_shared or any(len(one) > 4 for one in tensors or ())
             if is_final:
                 self._forget(number)
-            self._respond(job, outputs, is_final, error, parameters)
+            is_whole = tensors is not None and not self._is_decoupled
+            self._respond(job, InferResponse(outputs, is_final, parameters or {}), is_whole, error)
         if has_shared:
             self._saw()
         if is_over:
             self._batch_over()
 
-    def _respond(self, job: Job, outputs: dict[str, Tensor], is_final: bool, error: Any, parameters: Any) -> None:
+    def _respond(self, job: Job, response: InferResponse, is_whole: bool, error: list[Any] | None) -> None:
         if error is not None:
             code, message = error
             job.fail(error_of(code, message, self._name))
             return
         try:
-            self._outputs.check(job.request, outputs, is_final and not self._is_decoupled and bool(outputs))
+            self._outputs.check(job.request, response.outputs, is_whole)
         except RequestError as problem:
             job.fail(problem)
             return
-        job.send(InferResponse(outputs, is_final, parameters or {}))
+        job.send(response)
 
     def _tensors(self, frame: Frame, described: Sequence[list[Any]], region_size: int) -> dict[str, Tensor]:
         """What lies in shared memory is copied: its writer will use the place again."""

@@ -8,7 +8,9 @@ import asyncio, json, os, signal, sys, threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 """
-NUMBERS = 'input { name: "X" data_type: TYPE_INT32 dims: [ -1 ] } output { name: "Y" data_type: TYPE_INT32 dims: [ -1 ] }'
+NUMBERS = (
+    'input { name: "X" data_type: TYPE_INT32 dims: [ -1 ] } output { name: "Y" data_type: TYPE_INT32 dims: [ -1 ] }'
+)
 PLACES = ("process", "thread", "inline")
 
 
