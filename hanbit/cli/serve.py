@@ -46,6 +46,9 @@ def command(
         Path | None, typer.Option(help="Who signs clients' certificates, PEM; clients without one are turned away.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a key.")] = False,
+    access_log: Annotated[
+        str | None, typer.Option(help="File that gets a line of JSON for each request; - is standard error.")
+    ] = None,
     exit_timeout_secs: Annotated[
         float, typer.Option(help="When told to end, how long answers being made may take.")
     ] = 30.0,
@@ -134,6 +137,7 @@ def command(
         api_key=api_key,
         api_keys=api_keys,
         insecure=insecure,
+        access_log=access_log,
         tls=Tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
         engines=EngineOptions(
             dtype,

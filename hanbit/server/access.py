@@ -77,20 +77,28 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def check(self, authorization: str | None, roles: Sequence[Role]) -> str:
-        """`authorization`: the header's value, "Bearer KEY"; `roles`: whose it is beside administrators'. Whose key it
-        is, "" where none is asked for. Raises RequestError."""
+    def check(self, authorization: str | None, roles: Sequence[Role]) -> None:
+        """`authorization`: the header's value, "Bearer KEY"; `roles`: whose it is beside administrators'. Raises
+        RequestError."""
         if not self._keys:
-            return ""
+            return
+        found = self._found(authorization)
+        if found is None:
+            raise RequestError("unauthorized", "this server wants a key: send the header `Authorization: Bearer KEY`")
+        if found.role not in (*roles, "admin"):
+            needed = " or ".join((*roles, "admin"))
+            raise RequestError("forbidden", f"this needs a key of the role {needed}, and yours is of {found.role}")
+
+    def name_of(self, authorization: str | None) -> str:
+        """Whose key it is; "" if it is nobody's."""
+        found = self._found(authorization)
+        return "" if found is None else found.name
+
+    def _found(self, authorization: str | None) -> Key | None:
         scheme, _, given = (authorization or "").partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="surrogateescape")).hexdigest()
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
-        if scheme.lower() != "bearer" or not found:
-            raise RequestError("unauthorized", "this server wants a key: send the header `Authorization: Bearer KEY`")
-        if found[0].role not in (*roles, "admin"):
-            needed = " or ".join((*roles, "admin"))
-            raise RequestError("forbidden", f"this needs a key of the role {needed}, and yours is of {found[0].role}")
-        return found[0].name
+        return found[0] if found and scheme.lower() == "bearer" else None
 
 
 def the_key(key: str) -> Key:

@@ -8,6 +8,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc as services
 
 from hanbit.server.access import Keys, roles_of_grpc
+from hanbit.server.access_log import AccessLog, GrpcLog
 from hanbit.server.errors import RequestError
 from hanbit.server.frontends.body import MOST_BYTES
 from hanbit.server.frontends.kserve_grpc import InferenceService
@@ -28,9 +29,15 @@ class GrpcServer:
     """`address`: host:port, taken when this is made; `credentials`: for TLS. Raises ConfigError if it cannot be had."""
 
     def __init__(
-        self, catalogue: Catalogue, address: str, keys: Keys, credentials: grpc.ServerCredentials | None = None
+        self,
+        catalogue: Catalogue,
+        address: str,
+        keys: Keys,
+        credentials: grpc.ServerCredentials | None = None,
+        log: AccessLog | None = None,
     ) -> None:
-        interceptors = [_Gate(keys)] if keys else []
+        interceptors: list[grpc.aio.ServerInterceptor] = [] if log is None else [GrpcLog(log)]
+        interceptors += [_Gate(keys)] if keys else []
         self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         services.add_GRPCInferenceServiceServicer_to_server(InferenceService(catalogue), self._server)

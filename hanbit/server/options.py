@@ -46,6 +46,7 @@ class ServeOptions:
     fail_if_a_model_fails: else the server comes up with the models that could be loaded.
     api_key: what clients must send as `Authorization: Bearer KEY`; api_keys: a file of keys with roles (access.py);
     insecure: a public address without one.
+    access_log: a file to which each request adds a line of JSON, "-" is standard error.
     tls: of HTTP, gRPC and the metrics' port.
     """
 
@@ -64,6 +65,7 @@ class ServeOptions:
     api_key: str | None = None
     api_keys: Path | None = None
     insecure: bool = False
+    access_log: str | None = None
     tls: Tls = field(default_factory=Tls)
     engines: EngineOptions = field(default_factory=EngineOptions)
 

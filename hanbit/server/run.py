@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from hanbit.common.errors import ConfigError, ServingError
 from hanbit.formats.hub import folder_of
 from hanbit.repository.deploy import deploy
+from hanbit.server.access_log import AccessLog, HttpLog
 from hanbit.server.app import build_app, build_metrics_app
 from hanbit.server.engines import Engines
 from hanbit.server.grpc_server import GrpcServer
@@ -72,8 +73,10 @@ class Server:
         self._options = options
         self.catalogue = Catalogue(repositories, Engines(options.engines), options.clients_change_models)
         self._socket = http
-        self._http = _Uvicorn(_config(build_app(self.catalogue, options.keys()), options))
-        self._metrics = _Uvicorn(_config(build_metrics_app(self.catalogue, options.keys()), options))
+        self._keys = options.keys()
+        self._log = None if options.access_log is None else AccessLog(options.access_log, self._keys)
+        self._http = self._answering(build_app(self.catalogue, self._keys))
+        self._metrics = self._answering(build_metrics_app(self.catalogue, self._keys))
         self._metrics_socket = metrics
         self._is_to_end = asyncio.Event()
         self.http_port: int = http.getsockname()[1]
@@ -87,7 +90,7 @@ class Server:
     async def run(self, announce: Callable[[str], None]) -> None:
         self.catalogue.names()  # a repository that is none is said before ports are opened
         options = self._options
-        grpc = GrpcServer(self.catalogue, _address(options), options.keys(), options.tls.of_grpc())
+        grpc = GrpcServer(self.catalogue, _address(options), self._keys, options.tls.of_grpc(), self._log)
         self.grpc_port = grpc.port
         await grpc.start()
         self._listen_to_signals()
@@ -102,6 +105,11 @@ class Server:
             self._http.should_exit = self._metrics.should_exit = True
             await grpc.stop()
             await serving
+            if self._log is not None:
+                self._log.close()
+
+    def _answering(self, app: ASGIApp) -> "_Uvicorn":
+        return _Uvicorn(_config(app if self._log is None else HttpLog(app, self._log), self._options))
 
     async def _serve(self) -> None:
         """Until one of them ends."""
@@ -175,7 +183,7 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _config(app: Starlette, options: ServeOptions) -> uvicorn.Config:
+def _config(app: ASGIApp, options: ServeOptions) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         **options.tls.of_http(),
