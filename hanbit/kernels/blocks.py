@@ -7,7 +7,7 @@ Of numbers with more than 4 bits the lower 4 come first: a byte has input i belo
 integers for scales (the K kinds), a panel has the fp16 numbers that these are times before every 8 blocks.
 
 The integers and the fp16 scales are the file's own; nothing is rounded again and no byte is added but for rows that
-fill up the last panel, and in Q4_K for scales of 6 bits, which get 8.
+fill up the last panel, and in Q4_K and Q5_K for scales of 6 bits, which get 8.
 """
 
 from collections.abc import Callable
@@ -34,6 +34,8 @@ class Kind(IntEnum):
     Q6_K = 6
     FLOAT16 = 7
     BFLOAT16 = 8
+    Q5_1 = 9
+    Q5_K = 10
 
 
 FLOATS = (Kind.FLOAT32, Kind.FLOAT16, Kind.BFLOAT16)
@@ -80,25 +82,51 @@ def _plain(scale_bytes: int, block_bytes: int) -> Callable[[np.ndarray], _Parts]
     return parts
 
 
-def _q5_0(rows: np.ndarray) -> _Parts:
-    """fp16; 32 bits, of input i the i-th; 16 bytes of lower bits."""
-    blocks = rows.reshape(len(rows), -1, 22)
-    bits = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little").reshape(*blocks.shape[:2], 8, _FOUR)
-    tops = np.packbits(bits.swapaxes(2, 3), axis=-1, bitorder="little")[..., 0]  # a byte: inputs k, 4 + k, .. 28 + k
-    return _Parts(np.concatenate((blocks[..., 6:], tops), -1), blocks[..., :2])
+def _fives(scale_bytes: int) -> Callable[[np.ndarray], _Parts]:
+    """Scales; 32 bits, of input i the i-th; 16 bytes of lower bits."""
+
+    def parts(rows: np.ndarray) -> _Parts:
+        blocks = rows.reshape(len(rows), -1, scale_bytes + 20)
+        scales, bits, nibbles = np.split(blocks, (scale_bytes, scale_bytes + 4), -1)
+        tops = _tops(np.unpackbits(bits, axis=-1, bitorder="little"))
+        return _Parts(np.concatenate((nibbles, tops), -1), scales)
+
+    return parts
 
 
 def _q4_k(rows: np.ndarray) -> _Parts:
-    """fp16 of scales, fp16 of least numbers; 12 bytes of 8 + 8 integers of 6 bits; 128 bytes, of every 32 the lower
-    halves are one block, the upper ones the next."""
+    """fp16 of scales, fp16 of least numbers; 12 bytes of 8 + 8 integers of 6 bits; 128 bytes of numbers."""
     heads = rows.reshape(len(rows), -1, 144)
-    low, high, rest = (heads[..., 4 + 4 * i : 8 + 4 * i] for i in range(3))
+    return _Parts(_nibbles(_halves(heads[..., 16:])), _sixes(heads[..., 4:16]), heads[..., :4])
+
+
+def _q5_k(rows: np.ndarray) -> _Parts:
+    """As Q4_K, and before the numbers 32 bytes: of each input of 8 blocks a bit, the first block's the lowest."""
+    heads = rows.reshape(len(rows), -1, 176)
+    bits = heads[..., None, 16:48] >> np.arange(_BLOCKS_OF_K, dtype=np.uint8)[:, None] & 1
+    tops = _tops(bits.reshape(len(rows), -1, BLOCK))
+    numbers = np.concatenate((_nibbles(_halves(heads[..., 48:])), tops), -1)
+    return _Parts(numbers, _sixes(heads[..., 4:16]), heads[..., :4])
+
+
+def _halves(content: np.ndarray) -> np.ndarray:
+    """[rows, heads, 128] -> [rows, blocks, 32]: of 32 bytes the lower halves are a block, the upper the next."""
+    pairs = content.reshape(*content.shape[:2], 4, 1, BLOCK)
+    return np.concatenate((pairs & 15, pairs >> 4), 3).reshape(len(content), -1, BLOCK)
+
+
+def _sixes(content: np.ndarray) -> np.ndarray:
+    """[rows, heads, 12] -> [rows, blocks, 2]: scales and least numbers."""
+    low, high, rest = (content[..., 4 * i : 4 + 4 * i] for i in range(3))
     scales = np.concatenate((low & 63, (rest & 15) | (low >> 6 << 4)), -1)
     least = np.concatenate((high & 63, (rest >> 4) | (high >> 6 << 4)), -1)
-    pairs = heads[..., 16:].reshape(*heads.shape[:2], 4, 1, BLOCK)
-    numbers = np.concatenate((pairs & 15, pairs >> 4), 3).reshape(len(rows), -1, BLOCK)
-    both = np.stack((scales, least), -1).reshape(len(rows), -1, 2)
-    return _Parts(_nibbles(numbers), both, heads[..., :4])
+    return np.stack((scales, least), -1).reshape(len(content), -1, 2)
+
+
+def _tops(bits: np.ndarray) -> np.ndarray:
+    """[.., 32], each 0 or 1 -> [.., 4]: a byte has those of inputs k, 4 + k, .. 28 + k."""
+    by_place = bits.reshape(*bits.shape[:-1], 8, _FOUR).swapaxes(-2, -1)
+    return np.packbits(by_place, axis=-1, bitorder="little")[..., 0]
 
 
 def _q6_k(rows: np.ndarray) -> _Parts:
@@ -126,8 +154,10 @@ _PARTS: dict[Kind, Callable[[np.ndarray], _Parts]] = {
     Kind.Q4_0: _plain(2, 18),
     Kind.Q4_1: _plain(4, 20),
     Kind.Q8_0: _plain(2, 34),
-    Kind.Q5_0: _q5_0,
+    Kind.Q5_0: _fives(2),
+    Kind.Q5_1: _fives(4),
     Kind.Q4_K: _q4_k,
+    Kind.Q5_K: _q5_k,
     Kind.Q6_K: _q6_k,
 }
 

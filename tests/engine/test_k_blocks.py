@@ -1,5 +1,5 @@
-"""A file of Q4_K and Q6_K blocks, mixed as Q4_K_M has them, from the file to answers: beside transformers, which gets
-the numbers that the package gguf reads out of the same bytes."""
+"""A file of Q4_K, Q5_K and Q6_K blocks, as Q4_K_M and Q5_K_M have them, from the file to answers: beside transformers,
+which gets the numbers that the package gguf reads out of the same bytes."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from tests.convert.gguf_models import CONTEXT, HEADS, KEY_VALUE_HEADS, LAYERS, R
 from tests.engine.feeding import Rows, drawn, error_of, logits_of
 
 HIDDEN, INNER, HEAD_DIM = 256, 512, 64  # rows of whole blocks of 256
-MATRICES = {  # shape, and the type that a Q4_K_M file gives it
+MATRICES = {  # shape, and the type that a Q4_K_M file gives it, or a Q5_K_M file
     "self_attn.q_proj": ((HEADS * HEAD_DIM, HIDDEN), "Q4_K"),
     "self_attn.k_proj": ((KEY_VALUE_HEADS * HEAD_DIM, HIDDEN), "Q4_K"),
     "self_attn.v_proj": ((KEY_VALUE_HEADS * HEAD_DIM, HIDDEN), "Q6_K"),
     "self_attn.o_proj": ((HIDDEN, HEADS * HEAD_DIM), "Q4_K"),
-    "mlp.gate_proj": ((INNER, HIDDEN), "Q4_K"),
+    "mlp.gate_proj": ((INNER, HIDDEN), "Q5_K"),
     "mlp.up_proj": ((INNER, HIDDEN), "Q4_K"),
     "mlp.down_proj": ((HIDDEN, INNER), "Q6_K"),
 }
@@ -38,8 +38,8 @@ def random_blocks(shape: tuple[int, int], type: str, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     numbers, size = GGML_QUANT_SIZES[GGMLQuantizationType[type]]
     blocks = random.integers(0, 256, (shape[0], shape[1] // numbers, size), dtype=np.uint8)
-    if type == "Q4_K":  # scale and least scale come first
-        scales = random.uniform(2e-4, 4e-4, (*blocks.shape[:2], 1)) * [1.0, 7.5]
+    if type in ("Q4_K", "Q5_K"):  # scale and least scale come first
+        scales = random.uniform(2e-4, 4e-4, (*blocks.shape[:2], 1)) * [1.0, 7.5 if type == "Q4_K" else 15.5]
         blocks[..., :4] = scales.astype("<f2").view(np.uint8)
     else:  # the scale comes last
         scales = random.uniform(6e-5, 9e-5, (*blocks.shape[:2], 1))
@@ -74,7 +74,7 @@ def folder(
     write_gguf(path / "a.gguf", tensors=norms, blocks=blocks, changes=metadata)
     made = convert(path / "a.gguf", path / "out", keep_blocks=True)
     assert made.proof is not None
-    assert made.described.endswith("10 Q4_K + 5 F32 + 5 Q6_K")
+    assert made.described.endswith("8 Q4_K + 5 F32 + 5 Q6_K + 2 Q5_K")
     return path / "out"
 
 
@@ -113,7 +113,8 @@ def test_the_blocks_have_them_up_to_the_rounding_of_inputs(folder: Path, theirs:
     model = fuse(load_as_stored(folder, with_blocks=True))
     layers = [layer for layer in model.modules() if isinstance(layer, NativeLinear)]
     kinds = [matrix.kind for layer in layers for matrix in layer.matrices]
-    assert (kinds.count(Kind.Q4_K), kinds.count(Kind.Q6_K)) == (5 * LAYERS, 2 * LAYERS + 1)
+    counts = [kinds.count(kind) for kind in (Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)]
+    assert counts == [4 * LAYERS, LAYERS, 2 * LAYERS + 1]
     assert len(kinds) == 7 * LAYERS + 1
     rows, wanted = Rows(model, 1, 32), their_logits(theirs)
     for is_native in (True, False):

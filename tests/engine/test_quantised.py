@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,6 +75,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rows], torch.Tensor]:
         ("llama", {"tensors": huggingface_tensors(tied=False)}),
         ("qwen2", {"type": "Q8_0"}),
         ("llama", {"type": "Q5_0", "embedding": "Q5_0"}),
+        ("llama", {"type": "Q5_1", "embedding": "Q5_1"}),
         ("qwen3", {}),
     ],
 )
@@ -105,7 +107,12 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_cut_and_whateve
 
 
 def test_blocks_of_a_type_that_the_kernels_lack_are_float32(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, type="Q5_1", embedding="F16")
+    tensors = huggingface_tensors()
+    strange = tensors.pop("model.layers.0.mlp.up_proj.weight")
+    random = np.random.default_rng(0).integers(0, 256, (len(strange), strange.shape[1] // 32, 18), dtype=np.uint8)
+    random[..., :2] = np.array([0.002], np.float16).view(np.uint8)
+    blocks = {"model.layers.0.mlp.up_proj.weight": ("IQ4_NL", random.reshape(len(strange), -1))}
+    folder = folder_of(tmp_path, type="F32", embedding="F32", tensors=tensors, blocks=blocks)
     exact, runner = Rows(fuse(load_model(folder)), 1, 32), Rows(fuse(load_as_stored(folder, True)), 1, 32)
     assert error_of(logits_of(runner), logits_of(exact)) < 1e-5
 

@@ -14,12 +14,15 @@ from hanbit.kernels.structs import Matrix, linear
 KINDS = [kind for kind in Kind if kind not in FLOATS]
 SIZES = [(32, 1), (64, 16), (96, 37), (576, 50)]  # (inputs, outputs)
 # Bytes of a block of the file that are fp16 scales: (from, to)
-HALVES = {Kind.Q4_1: (0, 4), Kind.Q4_K: (0, 4), Kind.Q6_K: (208, 210)}
+HALVES = {
+    Kind.Q4_1: (0, 4), Kind.Q5_1: (0, 4), Kind.Q4_K: (0, 4), Kind.Q5_K: (0, 4), Kind.Q6_K: (208, 210),
+}  # fmt: skip
+OF_K = (Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
 
 
 def suited(kind: Kind, inputs: int) -> int:
     """Inputs that are whole blocks: those of K are 256 long."""
-    return 8 * inputs if kind in (Kind.Q4_K, Kind.Q6_K) else inputs
+    return 8 * inputs if kind in OF_K else inputs
 
 
 def weights(kind: Kind, inputs: int, outputs: int, seed: int = 0) -> np.ndarray:
@@ -99,7 +102,8 @@ def test_largest_integers_do_not_overflow(kernels: Native, kind: Kind) -> None:
     if kind == Kind.Q6_K:
         by_block[..., 192:208] = 0x80
     found = product(kernels, hidden, [(kind, blocks)])
-    np.testing.assert_allclose(found, wanted(kernels, hidden, kind, blocks), rtol=1e-5)
+    exact = wanted(kernels, hidden, kind, blocks)  # a scale's share less a least number's may be much smaller than both
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
 
 
 def test_input_is_rounded_to_the_nearest_of_255_numbers(kernels: Native) -> None:
@@ -128,7 +132,7 @@ def test_input_that_is_no_number_gives_none(kernels: Native, kind: Kind, strange
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_answered_together_have_the_numbers_they_have_alone(kernels: Native, kind: Kind) -> None:
-    inputs = 768 if kind in (Kind.Q4_K, Kind.Q6_K) else 576
+    inputs = 768 if kind in OF_K else 576
     hidden, blocks = numbers(21, inputs), weights(kind, inputs, 67)
     alone = np.concatenate([product(kernels, row[None], [(kind, blocks)]) for row in hidden])
     for rows in (2, 3, 7, 8, 21):

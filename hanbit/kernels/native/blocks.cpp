@@ -2,7 +2,8 @@
 // instruction set, as kernels.cpp.
 //
 // A block of a panel: the numbers of 16 outputs, interleaved so that a vector holds 4 inputs of each, then their scales
-// (fp16) and, of Q4_1, their least numbers. One load of the input feeds all 16, and no sum across a vector is needed.
+// (fp16) and, of Q4_1 and Q5_1, their least numbers. One load of the input feeds all 16, and no sum across a vector is
+// needed.
 
 #include "blocks.h"
 
@@ -26,14 +27,19 @@ constexpr int rows_at_once(Kind kind) {
     return LANES == 16 ? 8 : kind == hanbit::Q6_K ? 2 : 4;
 }
 
+constexpr bool is_of_5_bits(Kind kind) {
+    return kind == hanbit::Q5_0 || kind == hanbit::Q5_1 || kind == hanbit::Q5_K;
+}
+
+constexpr bool has_least_halves(Kind kind) { return kind == hanbit::Q4_1 || kind == hanbit::Q5_1; }
+
+// Scales and least numbers of 6 bits, by two fp16 numbers
+constexpr bool has_least_bytes(Kind kind) { return kind == hanbit::Q4_K || kind == hanbit::Q5_K; }
+
 // Bytes of a block's numbers
 constexpr int64_t number_bytes(Kind kind) {
-    switch (kind) {
-        case hanbit::Q8_0: return BYTES;
-        case hanbit::Q5_0: return NIBBLES + CHUNK;
-        case hanbit::Q6_K: return NIBBLES + 2 * CHUNK;
-        default: return NIBBLES;
-    }
+    if (kind == hanbit::Q8_0) return BYTES;
+    return is_of_5_bits(kind) ? NIBBLES + CHUNK : kind == hanbit::Q6_K ? NIBBLES + 2 * CHUNK : NIBBLES;
 }
 
 // ROWS quantised rows of the input
@@ -68,7 +74,7 @@ inline void dot_block(const Place<ROWS>& at, Ints* dots) {
         dot_bytes<ROWS>(at.weight, at.numbers, minus_8_sums, dots);
     } else {
         for (int row = 0; row < ROWS; ++row) dots[row] = same(ZERO_OVER_8 * at.sides[row]->minus_8_sums);
-        if constexpr (KIND == hanbit::Q5_0)
+        if constexpr (is_of_5_bits(KIND))
             dot_fives<ROWS>(at.weight, at.weight + NIBBLES, at.numbers, dots);
         else
             dot_nibbles<ROWS>(at.weight, at.numbers, dots);
@@ -83,7 +89,7 @@ inline void add_block(const Place<ROWS>& at, const uint8_t* scales, Floats* sums
     const Floats factors = halves(scales);
     for (int row = 0; row < ROWS; ++row)
         sums[row] = add_product(sums[row], floats(dots[row]), times(factors, same(at.sides[row]->scale)));
-    if constexpr (KIND == hanbit::Q4_1) {
+    if constexpr (has_least_halves(KIND)) {
         const Floats least = halves(scales + PANEL * 2);
         for (int row = 0; row < ROWS; ++row)
             sums[row] = add_product(sums[row], least, same(at.sides[row]->scaled_sum));
@@ -91,10 +97,10 @@ inline void add_block(const Place<ROWS>& at, const uint8_t* scales, Floats* sums
 }
 
 // A block's scale and least number are 6 bits by an fp16 number, which is exact in float32.
-template <int ROWS>
-inline void add_block_of_q4_k(const Place<ROWS>& at, const uint8_t* scales, const uint8_t* head, Floats* sums) {
+template <Kind KIND, int ROWS>
+inline void add_block_of_k(const Place<ROWS>& at, const uint8_t* scales, const uint8_t* head, Floats* sums) {
     Ints dots[ROWS];
-    dot_block<hanbit::Q4_K, ROWS>(at, dots);
+    dot_block<KIND, ROWS>(at, dots);
     const Floats factors = times(halves(head), unsigned_bytes(scales));
     const Floats least = times(halves(head + PANEL * 2), unsigned_bytes(scales + PANEL));
     for (int row = 0; row < ROWS; ++row) {
@@ -140,8 +146,8 @@ void panel(const uint8_t* weight, const Input<ROWS>& input, int64_t num_blocks, 
         for (int part = 0; part < PARTS; ++part) {
             at.weight = weight + part * LANES * 4;
             const uint8_t* scales = weight + number_bytes(KIND);
-            if constexpr (KIND == hanbit::Q4_K)
-                add_block_of_q4_k<ROWS>(at, scales + part * LANES, head + part * LANES * 2, sums[part]);
+            if constexpr (has_least_bytes(KIND))
+                add_block_of_k<KIND, ROWS>(at, scales + part * LANES, head + part * LANES * 2, sums[part]);
             else if constexpr (KIND == hanbit::Q6_K)
                 add_block_of_q6_k<ROWS>(at, scales + part * LANES, head + part * LANES * 2, sums[part]);
             else
@@ -229,6 +235,8 @@ void block_product(Kind kind, const uint8_t* input, int64_t rows, const uint8_t*
         product_of<hanbit::Q4_0, rows_at_once(hanbit::Q4_0)>, product_of<hanbit::Q4_1, rows_at_once(hanbit::Q4_1)>,
         product_of<hanbit::Q8_0, rows_at_once(hanbit::Q8_0)>, product_of<hanbit::Q5_0, rows_at_once(hanbit::Q5_0)>,
         product_of<hanbit::Q4_K, rows_at_once(hanbit::Q4_K)>, product_of<hanbit::Q6_K, rows_at_once(hanbit::Q6_K)>,
+        nullptr, nullptr,  // of 16 bits
+        product_of<hanbit::Q5_1, rows_at_once(hanbit::Q5_1)>, product_of<hanbit::Q5_K, rows_at_once(hanbit::Q5_K)>,
     };
     BY_KIND[kind](input, rows, weight, in, outs, output, output_stride);
 }
@@ -248,9 +256,10 @@ inline int number_at(Kind kind, const uint8_t* block, int64_t lane, int64_t i) {
     if (kind == hanbit::Q8_0) return static_cast<int8_t>(stored);
     const int nibble = i < 16 ? stored & 15 : stored >> 4, half = i < 16 ? 0 : 4;
     const uint8_t* rest = block + NIBBLES;
+    if (is_of_5_bits(kind))
+        return (nibble | (rest[byte] >> (half + chunk) & 1) << 4) - (kind == hanbit::Q5_0 ? 16 : 0);
     switch (kind) {
         case hanbit::Q4_0: return nibble - 8;
-        case hanbit::Q5_0: return (nibble | (rest[byte] >> (half + chunk) & 1) << 4) - 16;
         case hanbit::Q6_K: return (nibble | (rest[chunk / 2 * CHUNK + byte] >> (half + chunk % 2 * 2) & 3) << 4) - 32;
         default: return nibble;
     }
@@ -260,14 +269,14 @@ inline int number_at(Kind kind, const uint8_t* block, int64_t lane, int64_t i) {
 inline void scale_at(Kind kind, const uint8_t* scales, const uint8_t* head, int64_t lane, int half, float* scale,
                      float* least) {
     *least = 0;
-    if (kind == hanbit::Q4_K) {
+    if (has_least_bytes(kind)) {
         *scale = half_at(head + lane * 2) * scales[lane];
         *least = -half_at(head + PANEL * 2 + lane * 2) * scales[PANEL + lane];
     } else if (kind == hanbit::Q6_K) {
         *scale = half_at(head + lane * 2) * static_cast<int8_t>(scales[half * PANEL + lane]);
     } else {
         *scale = half_at(scales + lane * 2);
-        if (kind == hanbit::Q4_1) *least = half_at(scales + PANEL * 2 + lane * 2);
+        if (has_least_halves(kind)) *least = half_at(scales + PANEL * 2 + lane * 2);
     }
 }
 

@@ -6,7 +6,7 @@
 namespace hanbit {
 
 // How the numbers of a matrix lie. Blocks are ggml's, 32 inputs each, in panels of 16 outputs (kernels/blocks.py).
-enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, Q5_0, Q4_K, Q6_K, FLOAT16, BFLOAT16, NUM_KINDS };
+enum Kind : int64_t { FLOAT32, Q4_0, Q4_1, Q8_0, Q5_0, Q4_K, Q6_K, FLOAT16, BFLOAT16, Q5_1, Q5_K, NUM_KINDS };
 constexpr int64_t BLOCK = 32, PANEL = 16, BLOCKS_OF_K = 8;  // of K: 8 blocks have fp16 scales for their blocks' scales
 
 // Of a block of a quantised input, after all of a row's numbers (int8): number i is about scale numbers[i]. Sums are of
@@ -68,21 +68,25 @@ constexpr int64_t float_bytes(Kind kind) {
     return kind == FLOAT32 ? 4 : kind == FLOAT16 || kind == BFLOAT16 ? 2 : 0;
 }
 
-// Bytes of all outputs of a panel: a block's numbers (of Q5_0 and Q6_K their lower 4 bits, then the rest), then its
-// scales and, of Q4_1 and Q4_K, least numbers
+// Bytes of all outputs of a panel: a block's numbers (of more than 4 bits and less than 8 the lower 4, then the rest),
+// then its scales and, of Q4_1, Q5_1, Q4_K and Q5_K, least numbers
 constexpr int64_t block_bytes(Kind kind) {
     switch (kind) {
         case Q4_0: return PANEL * (16 + 2);
         case Q4_1: return PANEL * (16 + 2 + 2);
         case Q5_0: return PANEL * (16 + 4 + 2);
+        case Q5_1: return PANEL * (16 + 4 + 2 + 2);
         case Q4_K: return PANEL * (16 + 1 + 1);
+        case Q5_K: return PANEL * (16 + 4 + 1 + 1);
         case Q6_K: return PANEL * (16 + 8 + 2);
         default: return PANEL * (32 + 2);
     }
 }
 
-// What comes before 8 blocks of K: scales of scales, of Q4_K those of least numbers too
-constexpr int64_t head_bytes(Kind kind) { return kind == Q4_K ? PANEL * 4 : kind == Q6_K ? PANEL * 2 : 0; }
+// What comes before 8 blocks of K: scales of scales, of Q4_K and Q5_K those of least numbers too
+constexpr int64_t head_bytes(Kind kind) {
+    return kind == Q4_K || kind == Q5_K ? PANEL * 4 : kind == Q6_K ? PANEL * 2 : 0;
+}
 
 constexpr int64_t panel_bytes(Kind kind, int64_t num_blocks) {
     return num_blocks * block_bytes(kind) + num_blocks / BLOCKS_OF_K * head_bytes(kind);
