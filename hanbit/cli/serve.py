@@ -58,6 +58,9 @@ def command(
     load_model: Annotated[
         list[str] | None, typer.Option(help="With explicit: load this at the start; * is all.")
     ] = None,
+    disable_auto_complete_config: Annotated[
+        bool, typer.Option("--disable-auto-complete-config", help="Every config.pbtxt must say all of its model.")
+    ] = False,
     exit_on_error: Annotated[bool, typer.Option(help="End if a model cannot be loaded.")] = True,
     max_sequences: Annotated[
         int, typer.Option("--max-sequences", "--max-num-seqs", help="Prompts answered at the same time, per engine.")
@@ -133,6 +136,7 @@ def command(
         exit_timeout_seconds=exit_timeout_secs,
         load=_chosen(load_model, model_control_mode),
         clients_change_models=model_control_mode == "explicit",
+        completes_configs=not disable_auto_complete_config,
         fail_if_a_model_fails=exit_on_error,
         api_key=api_key,
         api_keys=api_keys,

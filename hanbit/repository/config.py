@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from hanbit.common.errors import RepositoryError
+from hanbit.repository.known_backends import fill_names, same_in_triton
 
 NAME = "config.pbtxt"
 ENSEMBLE = "ensemble"  # the platform of models that are made of other models
@@ -20,42 +21,46 @@ _MOST_BYTES = 1 << 20
 _WIRE = {"STRING": "BYTES"}  # where a datatype's name on the wire is another than in the file
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The checked configuration of the model in `folder`, which lends it its name if the file gives none. Without a
-    file a model that can say all of itself (a Python model's auto_complete_config) needs none."""
+def read_config(folder: Path, completes: bool = True) -> ModelConfig:
+    """The checked configuration of the model in `folder`, which lends it its name if the file gives none. If it
+    `completes` what is missing, backend and file name come from the files that there are, and a model that can say all
+    of itself (ONNX; a Python model's auto_complete_config) needs no configuration."""
     path = folder / NAME
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RepositoryError(f"{path} has {path.stat().st_size} bytes, at most {_MOST_BYTES} are read")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        backend = _backend_of_files(folder)
-        if backend is not None:
-            return ModelConfig(name=folder.name, backend=backend)
-        raise RepositoryError(f"{path} is missing. Write one, or let `hanbit deploy` make the models") from None
+        text = ""
+        if not completes or not fill_names(ModelConfig(), folder):
+            raise RepositoryError(f"{path} is missing. Write one, or let `hanbit deploy` make the models") from None
     except UnicodeDecodeError as problem:
         raise RepositoryError(f"{path} is not UTF-8: {problem}") from None
-    config = parse_config(text, str(path))
+    config = _parsed(text, str(path))
+    if completes and not is_ensemble(config):
+        fill_names(config, folder)
+    check_config(config, str(path))
     if config.name not in ("", folder.name):
         raise RepositoryError(f"{path}: name {config.name!r} must be the folder's name, {folder.name!r}, or left out")
     config.name = folder.name
     return config
 
 
-def _backend_of_files(folder: Path) -> str | None:
-    """By what its versions hold."""
-    return "python" if any(folder.glob("[1-9]*/model.py")) else None
-
-
 def parse_config(text: str, source: str) -> ModelConfig:
     """`source` is what errors call the text. Raises RepositoryError with line and column."""
+    config = _parsed(text, source)
+    check_config(config, source)
+    return config
+
+
+def _parsed(text: str, source: str) -> ModelConfig:
     try:
         config = text_format.Parse(text, ModelConfig())
     except text_format.ParseError as problem:
         raise RepositoryError(f"{source}:{problem}. Correct that line") from None
     except RecursionError:
         raise RepositoryError(f"{source} is nested too deeply") from None
-    check_config(config, source)
+    same_in_triton(config, source)
     return config
 
 
@@ -100,6 +105,11 @@ def check_config(config: ModelConfig, source: str) -> None:
         raise RepositoryError(f"{source}: max_batch_size: {config.max_batch_size} must be 0 (no batches) or more")
     _check_tensors("input", config.input, source)
     _check_tensors("output", config.output, source)
+    file = config.default_model_filename
+    if file and (file in (".", "..") or "/" in file or "\\" in file or "\0" in file):
+        raise RepositoryError(
+            f"{source}: default_model_filename: {file!r:.80} must be the name of a file in the version"
+        )
     if is_ensemble(config):
         _check_ensemble(config, source)
     elif not config.backend:

@@ -40,12 +40,13 @@ def model_names(repository: Path) -> list[str]:
         ) from None
 
 
-def read_model(repository: Path, name: str) -> RepositoryModel:
-    """Raises RepositoryError where the model is missing, its configuration is wrong, or it has no version."""
+def read_model(repository: Path, name: str, completes: bool = True) -> RepositoryModel:
+    """`completes`: as `read_config` has it. Raises RepositoryError where the model is missing, its configuration is
+    wrong, or it has no version."""
     if not MODEL_NAME.fullmatch(name) or not (repository / name).is_dir():
         raise RepositoryError(f"{repository} has no model {name!r:.80}")
     folder = repository / name
-    config = read_config(folder)
+    config = read_config(folder, completes)
     present = sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and _VERSION.fullmatch(path.name))
     if not present:
         raise RepositoryError(f"{folder} has no version. Make a folder {folder / '1'}; for an ensemble it stays empty")

@@ -53,12 +53,16 @@ class _Entry:
 
 
 class Catalogue:
-    """`can_change`: clients may load and unload models (`--model-control-mode explicit`)."""
+    """`can_change`: clients may load and unload models (`--model-control-mode explicit`). `completes`: what
+    configurations leave open is completed from the models."""
 
-    def __init__(self, repositories: Sequence[Path], engines: Engines, can_change: bool = False) -> None:
+    def __init__(
+        self, repositories: Sequence[Path], engines: Engines, can_change: bool = False, completes: bool = True
+    ) -> None:
         self.repositories = tuple(repositories)
         self.engines = engines
         self.can_change = can_change
+        self._completes = completes
         self.admission = Admission()
         self._server = Server(self.find, self.is_ready, self._change_by_model, lambda: self.admission.is_draining)
         self._has_started = False
@@ -216,7 +220,7 @@ class Catalogue:
     def _read(self, name: str) -> RepositoryModel:
         for repository in self.repositories:
             if (repository / name).is_dir():
-                return read_model(repository, name)
+                return read_model(repository, name, self._completes)
         raise RepositoryError(f"no repository has a model {name!r:.80}")
 
     async def _load_members(self, config: ModelConfig, above: tuple[str, ...]) -> None:
@@ -243,7 +247,7 @@ class Catalogue:
     async def _loaded(self, model: RepositoryModel, version: str) -> Loaded:
         if is_ensemble(model.config):
             return Loaded(model.config, Ensemble(model.config, self.find))
-        around = Surroundings(self.engines, model.folder, version, self._server)
+        around = Surroundings(self.engines, model.folder, version, self._server, self._completes)
         return await load_backend(model.config, around)
 
     async def _change_by_model(self, name: str, is_load: bool, with_members: bool) -> None:

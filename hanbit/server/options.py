@@ -43,6 +43,7 @@ class ServeOptions:
     exit_timeout_seconds: how long a server that is to end waits for answers being made.
     load: of the repositories' models these only; None is all, unless clients may change them.
     clients_change_models: clients may load and unload (`--model-control-mode explicit`).
+    completes_configs: what a config.pbtxt leaves open is completed from the model.
     fail_if_a_model_fails: else the server comes up with the models that could be loaded.
     api_key: what clients must send as `Authorization: Bearer KEY`; api_keys: a file of keys with roles (access.py);
     insecure: a public address without one.
@@ -61,6 +62,7 @@ class ServeOptions:
     exit_timeout_seconds: float = 30.0
     load: tuple[str, ...] | None = None
     clients_change_models: bool = False
+    completes_configs: bool = True
     fail_if_a_model_fails: bool = True
     api_key: str | None = None
     api_keys: Path | None = None

@@ -71,7 +71,9 @@ class Server:
         metrics: socket.socket | None = None,
     ) -> None:
         self._options = options
-        self.catalogue = Catalogue(repositories, Engines(options.engines), options.clients_change_models)
+        self.catalogue = Catalogue(
+            repositories, Engines(options.engines), options.clients_change_models, options.completes_configs
+        )
         self._socket = http
         self._keys = options.keys()
         self._log = None if options.access_log is None else AccessLog(options.access_log, self._keys)

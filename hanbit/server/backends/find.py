@@ -18,12 +18,13 @@ _NOT_BACKENDS = {"__init__", "find"}
 @dataclass(frozen=True)
 class Surroundings:
     """What a model may need beside its configuration. `folder`: its own, with the versions in it; `server`: for those
-    that ask other models."""
+    that ask other models; `completes`: a model may complete its configuration."""
 
     engines: Engines
     folder: Path
     version: str
     server: Server
+    completes: bool = True
 
 
 @dataclass(frozen=True)

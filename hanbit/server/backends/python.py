@@ -46,7 +46,7 @@ async def load_model(config: ModelConfig, around: Surroundings) -> Loaded:
     instances = [first]
     try:
         said = await first.load()
-        config = config if said is None else _completed(config, said)
+        config = config if said is None or not around.completes else _completed(config, said)
         batch_options(config)
         for place in instance_places(config, _gpus())[1:]:
             instances.append(_instance(config, settings, place, around.server))
