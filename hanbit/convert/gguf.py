@@ -16,6 +16,8 @@ from hanbit.convert.gguf_config import architecture_of, config_of
 from hanbit.convert.gguf_metadata import Metadata
 from hanbit.convert.gguf_rotary import FREQUENCIES
 from hanbit.formats.gguf.file import GGUFFile
+from hanbit.models.huggingface import Source
+from hanbit.models.registry import family_of
 
 _PLAIN = {
     "embedding.weight": "token_embd.weight",
@@ -34,6 +36,10 @@ _MODULES = {
     "mlp.down": "ffn_down",
     "attention_norm": "attn_norm",
     "mlp_norm": "ffn_norm",
+}
+_JOINED = {
+    **dict.fromkeys(("attention.query", "attention.key", "attention.value"), "attn_qkv"),
+    **dict.fromkeys(("mlp.gate", "mlp.up"), "ffn_up"),
 }
 
 
@@ -54,11 +60,23 @@ class GGUFModel:
 
     def numbers(self, name: str) -> np.ndarray:
         """float32, by our name."""
-        return self._ordered(name, self.file.numbers(gguf_name(name)))
+        rows = self._ordered(name, self.file.numbers(self.place_of(name)))
+        if not self.architecture.is_joined:
+            return rows
+        return self.source_of(name).read(torch.from_numpy(np.require(rows, requirements="W"))).numpy()
 
     def blocks(self, name: str) -> np.ndarray:
-        """uint8 [rows, bytes of a row], by our name; rows keep their blocks whole and stand in our order."""
-        return self._ordered(name, self.file.blocks(gguf_name(name)))
+        """uint8 [rows, bytes of a row], of the file's matrix that our name lies in; rows keep their blocks whole and
+        stand in Hugging Face's order."""
+        return self._ordered(name, self.file.blocks(self.place_of(name)))
+
+    def place_of(self, name: str) -> str:
+        """The file's name."""
+        return gguf_name(name, self.architecture.is_joined)
+
+    def source_of(self, name: str) -> Source:
+        """Where our tensor lies in Hugging Face's matrix, which the file has with its rows in the same order."""
+        return family_of(self.config).huggingface.source_of(name, self.config)
 
     def _ordered(self, name: str, rows: np.ndarray) -> np.ndarray:
         config, module = self.config, name.split(".")[-2]
@@ -71,24 +89,25 @@ class GGUFModel:
 
     def _check(self) -> None:
         places = self.file.places
-        for name, shape in self.shapes.items():
-            place = places.get(gguf_name(name))
+        for name, own in self.shapes.items():
+            shape, place = self.source_of(name).shape_in_file(own), places.get(self.place_of(name))
             if place is None:
-                raise FormatError(f"{self.file.path} has no tensor {gguf_name(name)}: it is not a whole model")
+                raise FormatError(f"{self.file.path} has no tensor {self.place_of(name)}: it is not a whole model")
             if place.shape != shape:
                 found = f"{place.name} of shape {list(place.shape)}"
                 raise FormatError(f"{self.file.path} has {found}, its metadata ask for {list(shape)}")
-        left = sorted(set(places) - {gguf_name(name) for name in self.shapes} - {FREQUENCIES})
+        left = sorted(set(places) - {self.place_of(name) for name in self.shapes} - {FREQUENCIES})
         if left:
             raise FormatError(f"{self.file.path} has a tensor {left[0]!r:.100} that this model has no place for")
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, is_joined: bool = False) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     _, index, rest = name.split(".", 2)
     module, short = rest.rsplit(".", 1)
-    return f"blk.{index}.{_MODULES[module]}.{short}"
+    found = _JOINED.get(module, _MODULES[module]) if is_joined else _MODULES[module]
+    return f"blk.{index}.{found}.{short}"
 
 
 class _Tensors(Mapping[str, torch.Tensor]):
@@ -100,12 +119,10 @@ class _Tensors(Mapping[str, torch.Tensor]):
             raise KeyError(name)
         numbers = self._model.numbers(name)
         most = torch.finfo(self._dtype).max
+        place = f"{self._model.file.path}: tensor {self._model.place_of(name)}"
         way_out = ": get it anew" if self._dtype == torch.float32 else ", or the dtype too narrow: try float32"
         if not -most <= numbers.min() <= numbers.max() <= most:  # a NaN anywhere becomes both
-            raise FormatError(
-                f"{self._model.file.path}: tensor {gguf_name(name)} has numbers that {self._dtype} does not hold. "
-                f"The file is damaged{way_out}"
-            )
+            raise FormatError(f"{place} has numbers that {self._dtype} does not hold. The file is damaged{way_out}")
         return torch.from_numpy(np.require(numbers, requirements="W")).to(self._dtype)
 
     def __iter__(self) -> Iterator[str]:

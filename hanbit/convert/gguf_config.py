@@ -10,27 +10,31 @@ from typing import Any
 from pydantic import ValidationError
 
 from hanbit.common.errors import FormatError
-from hanbit.config.model import LlamaConfig
+from hanbit.config.model import LlamaConfig, Phi3Config
 from hanbit.convert.gguf_metadata import Metadata
 from hanbit.convert.gguf_rotary import ROTARY_KEYS, scaling_of
 from hanbit.formats.gguf.file import GGUFFile
 
 _MOST_LAYERS = 1024
 _WIDEST = 2**24  # all heads together
+_ORIGINAL = "rope.scaling.original_context_length"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`is_interleaved`: the file's rotary pairs are (2i, 2i + 1), not (i, i + half)."""
+    """`is_interleaved`: the file's rotary pairs are (2i, 2i + 1), not (i, i + half). `is_joined`: query, key and value
+    are one matrix, gate and up another; a part of a head may be rotated."""
 
     is_interleaved: bool
     query_key_norm: bool = False
+    is_joined: bool = False
 
 
 ARCHITECTURES = {
     "llama": Architecture(is_interleaved=True),
     "qwen2": Architecture(is_interleaved=False),
     "qwen3": Architecture(is_interleaved=False, query_key_norm=True),
+    "phi3": Architecture(is_interleaved=False, is_joined=True),
 }
 _KNOWN = {
     "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
@@ -55,10 +59,10 @@ def config_of(file: GGUFFile) -> LlamaConfig:
     _refuse_unknown(metadata, name)
     layers = metadata.count(f"{name}.block_count", most=min(_MOST_LAYERS, max(len(file.places), 1)))
     context = metadata.count(f"{name}.context_length")
-    heads = _heads(metadata, name)
+    heads = _heads(metadata, name, architecture)
     base = metadata.number(f"{name}.rope.freq_base", 10000.0)
     values = {
-        "family": "llama",
+        "family": "phi3" if architecture.is_joined else "llama",
         "layers": layers,
         **heads,
         "inner": metadata.count(f"{name}.feed_forward_length"),
@@ -73,20 +77,32 @@ def config_of(file: GGUFFile) -> LlamaConfig:
         "mlp_bias": "blk.0.ffn_gate.bias" in file.places,
         "query_key_norm": architecture.query_key_norm,
     }
+    if architecture.is_joined:
+        values["rotary_fraction"] = (
+            metadata.count(f"{name}.rope.dimension_count", heads["head_dim"]) / heads["head_dim"]
+        )
+        _refuse_longer(metadata, name, context)
     _refuse_window(metadata, name, context)
     return _validated(file, values)
 
 
 def _refuse_unknown(metadata: Metadata, name: str) -> None:
+    known = _KNOWN | ({_ORIGINAL} if ARCHITECTURES[name].is_joined else set())
     for key in metadata.below(f"{name}."):
-        if key.removeprefix(f"{name}.") not in _KNOWN:
+        if key.removeprefix(f"{name}.") not in known:
             raise metadata.refuse(key, "is not built in hanbit, and without it the model would be another")
     for key in ("expert_count", "expert_used_count"):
         if f"{name}.{key}" in metadata and metadata.index(f"{name}.{key}", 2**24) != 0:
             raise metadata.refuse(f"{name}.{key}", "names a mixture of experts, which is not built in hanbit")
 
 
-def _heads(metadata: Metadata, name: str) -> dict[str, int]:
+def _refuse_longer(metadata: Metadata, name: str, context: int) -> None:
+    """Phi-3's files name the context that they were trained with, which is the whole one unless it is stretched."""
+    if metadata.count(f"{name}.{_ORIGINAL}", context) != context:
+        raise metadata.refuse(f"{name}.{_ORIGINAL}", f"is not the context of {context}: no stretch of it is built")
+
+
+def _heads(metadata: Metadata, name: str, architecture: Architecture) -> dict[str, int]:
     hidden, heads = metadata.count(f"{name}.embedding_length"), metadata.count(f"{name}.attention.head_count")
     key_value_heads = metadata.count(f"{name}.attention.head_count_kv", heads)
     if heads % key_value_heads:
@@ -95,7 +111,10 @@ def _heads(metadata: Metadata, name: str) -> dict[str, int]:
     if key not in metadata and hidden % heads:
         raise metadata.refuse(f"{name}.attention.head_count", f"does not divide {name}.embedding_length={hidden}")
     head_dim = metadata.count(key, hidden // heads)
-    for other in (f"{name}.attention.value_length", f"{name}.rope.dimension_count"):
+    widths = (
+        ("attention.value_length",) if architecture.is_joined else ("attention.value_length", "rope.dimension_count")
+    )
+    for other in (f"{name}.{width}" for width in widths):
         if metadata.count(other, head_dim) != head_dim:
             raise metadata.refuse(other, f"is not the width of a head, {head_dim}, which is all that is built")
     if heads * head_dim > _WIDEST:
@@ -119,13 +138,15 @@ def _vocabulary(file: GGUFFile, metadata: Metadata, name: str) -> int:
 def _refuse_window(metadata: Metadata, name: str, context: int) -> None:
     """llama.cpp does not honour it for these architectures, Hugging Face does: the file contradicts itself."""
     key = f"{name}.attention.sliding_window"
+    if ARCHITECTURES[name].is_joined and key in metadata and metadata.index(key, 2**24) == 0:
+        return  # none, as llama.cpp's converter writes it for Phi-4
     if metadata.count(key, context) < context:
         raise metadata.refuse(key, f"is shorter than the context of {context}, which is not read from GGUF files")
 
 
 def _validated(file: GGUFFile, values: dict[str, Any]) -> LlamaConfig:
     try:
-        return LlamaConfig.model_validate(values)
+        return (Phi3Config if values["family"] == "phi3" else LlamaConfig).model_validate(values)
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

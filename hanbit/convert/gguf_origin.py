@@ -13,12 +13,11 @@ from hanbit.common.errors import FormatError
 from hanbit.common.manifest import sha256_of
 from hanbit.common.units import readable_count
 from hanbit.config.model import ModelConfig
-from hanbit.convert.gguf import GGUFModel, gguf_name
+from hanbit.convert.gguf import GGUFModel
 from hanbit.convert.gguf_proof import prove
 from hanbit.convert.gguf_tokenizer import end_ids, role_ids, write_tokenizer
 from hanbit.convert.origin import Report
 from hanbit.formats.gguf.blocks import Blocks, is_quantised, kept, write_blocks
-from hanbit.models.registry import family_of
 
 
 class GGUFOrigin:
@@ -72,10 +71,9 @@ class GGUFOrigin:
         write_json(folder / "generation_config.json", values)
 
     def _blocks(self) -> dict[str, Blocks]:
-        source_of = family_of(self.config).huggingface.source_of
-        found = {}
+        found: dict[str, Blocks] = {}
         for name in self._model.shapes:
-            place = self._model.file.places[gguf_name(name)]
-            if is_quantised(place.type):
-                found[source_of(name, self.config).name] = kept(self._model.blocks(name), place.type, place.shape)
+            stored, place = self._model.source_of(name).name, self._model.file.places[self._model.place_of(name)]
+            if is_quantised(place.type) and stored not in found:
+                found[stored] = kept(self._model.blocks(name), place.type, place.shape)
         return found

@@ -113,6 +113,7 @@ def _values(reader: gguf.GGUFReader, names: set[str]) -> dict[str, Any]:
         "heads": heads,
         "key_value_heads": value("attention.head_count_kv", heads),
         "head_dim": value("attention.key_length", value("embedding_length") // heads),
+        "rotated": value("rope.dimension_count"),
         "epsilon": value("attention.layer_norm_rms_epsilon"),
         "base": value("rope.freq_base", 10000.0),
         "stretch": value("rope.scaling.factor", 1.0) if is_linear else 1.0,
@@ -137,22 +138,30 @@ def plain_logits(pull: Pull, values: Mapping[str, Any], tokens: torch.Tensor) ->
     for index in range(values["layers"]):
         block = f"blk.{index}"
         before = normed(hidden, f"{block}.attn_norm")
-        q, k, v = (linear(before, f"{block}.attn_{part}").unflatten(-1, (-1, values["head_dim"])) for part in "qkv")
+        if values["architecture"] == "phi3":
+            heads = linear(before, f"{block}.attn_qkv").unflatten(-1, (-1, values["head_dim"]))
+            q, k, v = heads.split((values["heads"], values["key_value_heads"], values["key_value_heads"]), dim=-2)
+        else:
+            q, k, v = (linear(before, f"{block}.attn_{part}").unflatten(-1, (-1, values["head_dim"])) for part in "qkv")
         if values["architecture"] == "qwen3":
             q, k = normed(q, f"{block}.attn_q_norm"), normed(k, f"{block}.attn_k_norm")
         turn = _turned_in_pairs if values["architecture"] == "llama" else _turned_in_halves
         hidden = hidden + linear(_attended(turn(q, angles), turn(k, angles), v), f"{block}.attn_output")
         before = normed(hidden, f"{block}.ffn_norm")
-        gate = linear(before, f"{block}.ffn_gate")
-        inner = gate * torch.sigmoid(gate) * linear(before, f"{block}.ffn_up")
+        up = linear(before, f"{block}.ffn_up")
+        gate, up = (
+            up.chunk(2, dim=-1) if values["architecture"] == "phi3" else (linear(before, f"{block}.ffn_gate"), up)
+        )
+        inner = gate * torch.sigmoid(gate) * up
         hidden = hidden + linear(inner, f"{block}.ffn_down")
     output = pull("output.weight") if "output.weight" in values["names"] else embedding
     return normed(hidden, "output_norm") @ output.T
 
 
 def _angles(pull: Pull, values: Mapping[str, Any], num_tokens: int) -> torch.Tensor:
-    """[tokens, 1, head_dim / 2]."""
-    exponents = torch.arange(0, values["head_dim"], 2, dtype=torch.float32) / values["head_dim"]
+    """[tokens, 1, half of the rotated features of a head]."""
+    rotated = values["rotated"] or values["head_dim"]
+    exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
     frequencies = values["base"] ** -exponents / values["stretch"]
     if "rope_freqs.weight" in values["names"]:
         frequencies = frequencies / pull("rope_freqs.weight")
@@ -167,11 +176,11 @@ def _turned_in_pairs(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 
 def _turned_in_halves(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Features i and i + half turn together (LLAMA_ROPE_TYPE_NEOX)."""
-    half = heads.shape[-1] // 2
-    first, second = heads[..., :half], heads[..., half:]
+    """Features i and i + half turn together (LLAMA_ROPE_TYPE_NEOX), those beyond the rotated ones do not."""
+    half = angles.shape[-1]
+    first, second, rest = heads.split((half, half, heads.shape[-1] - 2 * half), dim=-1)
     cos, sin = angles.cos(), angles.sin()
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos, rest), dim=-1)
 
 
 def _attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

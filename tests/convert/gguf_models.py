@@ -17,6 +17,7 @@ TEXTS = [
 ] * 5
 LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, HEAD_DIM, INNER, CONTEXT, ROWS = 2, 64, 4, 2, 16, 96, 128, 320
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+PHI3 = {"phi3.rope.scaling.original_context_length": CONTEXT, "phi3.attention.sliding_window": CONTEXT}
 _MATRICES = {
     "self_attn.q_proj": (HEADS * HEAD_DIM, HIDDEN),
     "self_attn.k_proj": (KEY_VALUE_HEADS * HEAD_DIM, HIDDEN),
@@ -24,6 +25,13 @@ _MATRICES = {
     "self_attn.o_proj": (HIDDEN, HEADS * HEAD_DIM),
     "mlp.gate_proj": (INNER, HIDDEN),
     "mlp.up_proj": (INNER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INNER),
+}
+
+_JOINED = {
+    "self_attn.qkv_proj": ((HEADS + 2 * KEY_VALUE_HEADS) * HEAD_DIM, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HEADS * HEAD_DIM),
+    "mlp.gate_up_proj": (2 * INNER, HIDDEN),
     "mlp.down_proj": (HIDDEN, INNER),
 }
 
@@ -42,7 +50,7 @@ def huggingface_tensors(kind: str = "llama", *, tied: bool = True, biases: bool 
         layer = f"model.layers.{index}"
         for name in ("input_layernorm", "post_attention_layernorm"):
             found[f"{layer}.{name}.weight"] = numbers(HIDDEN, around=1.0)
-        for name, shape in _MATRICES.items():
+        for name, shape in (_JOINED if kind == "phi3" else _MATRICES).items():
             found[f"{layer}.{name}.weight"] = numbers(*shape)
         if kind == "qwen2" if biases is None else biases:
             for name in ("q", "k", "v") if kind == "qwen2" else ("q", "k", "v", "o"):
@@ -71,6 +79,7 @@ def metadata_of(kind: str = "llama", pre: str = "smollm") -> dict[str, Any]:
     return {
         **{f"{kind}.{key}": value for key, value in shape.items()},
         **({"qwen3.attention.key_length": HEAD_DIM} if kind == "qwen3" else {}),
+        **(PHI3 if kind == "phi3" else {}),
         "general.license": "apache-2.0",
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre,

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from hanbit.checkpoint.model_folder import load_model, read_config
 from hanbit.common.errors import FormatError
 from hanbit.convert.convert import convert
 from hanbit.convert.logits import logits_of_ours
+from hanbit.formats.gguf.blocks import read_blocks
 from tests.convert.gguf_models import HEAD_DIM, HIDDEN, LAYERS, ROWS, huggingface_tensors, write_gguf
 
 TOKENS = torch.randint(ROWS, (60,), generator=torch.Generator().manual_seed(4))
@@ -31,7 +32,13 @@ def logits_of(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "type", "tied"),
-    [("llama", "Q4_1", True), ("llama", "F16", False), ("qwen2", "Q8_0", False), ("qwen3", "Q4_0", True)],
+    [
+        ("llama", "Q4_1", True),
+        ("llama", "F16", False),
+        ("qwen2", "Q8_0", False),
+        ("qwen3", "Q4_0", True),
+        ("phi3", "Q4_1", False),
+    ],
 )
 def test_logits_and_greedy_tokens_equal_transformers_reading_the_same_file(
     kind: str, type: str, tied: bool, tmp_path: Path
@@ -48,6 +55,49 @@ def test_logits_and_greedy_tokens_equal_transformers_reading_the_same_file(
     assert torch.equal(*answers)
     assert made.proof is not None
     assert made.proof["logits_difference"] < 1e-4 * made.proof["largest_logit"]
+
+
+@pytest.mark.parametrize(("rotated", "window"), [(HEAD_DIM, 0), (HEAD_DIM // 2, 2047)])
+def test_phi3s_joined_matrices_keep_their_rows_and_a_part_of_a_head_may_be_rotated(
+    rotated: int, window: int, tmp_path: Path
+) -> None:
+    """Against Phi3ForCausalLM with the numbers that gguf reads out of the file."""
+    changes = {"phi3.rope.dimension_count": rotated, "phi3.attention.sliding_window": window}
+    tensors = huggingface_tensors("phi3", tied=False)
+    path = write_gguf(tmp_path / "a.gguf", "phi3", tensors=tensors, type="Q5_1", changes=changes)
+    made = convert(path, tmp_path / "ours", keep_blocks=True)
+    assert made.proof is not None
+    kinds, found = {"Q5_1": 9, "Q8_0": 1}, read_blocks(tmp_path / "ours")
+    assert {kind: sum(one.type == kind for one in found.values()) for kind in kinds} == kinds
+    meant = {one.name: gguf.dequantize(one.data, one.tensor_type) for one in gguf.GGUFReader(path).tensors}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.PHI3, LAYERS)
+    config = Phi3Config(
+        vocab_size=ROWS, hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, sliding_window=None, pad_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": rotated / HEAD_DIM},
+    )  # fmt: skip
+    theirs = Phi3ForCausalLM(config).eval()
+    theirs.load_state_dict(
+        {name: torch.tensor(meant[str(names.get_name(name, try_suffixes=(".weight",)))]) for name in tensors}
+    )
+    wanted = logits_of(theirs)
+    assert wanted.std() > 0.5
+    torch.testing.assert_close(logits_of_ours(load_model(tmp_path / "ours"), TOKENS), wanted, rtol=1e-4, atol=1e-4)
+    for name, one in found.items():
+        assert np.array_equal(one.numbers().numpy(), meant[str(names.get_name(name, try_suffixes=(".weight",)))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phi3.rope.scaling.original_context_length": 64}, "=64 is not the context of 128: no stretch of it is built"),
+        ({"phi3.attention.sliding_window": 100}, "is shorter than the context of 128"),
+    ],
+)
+def test_phi3s_longer_contexts_and_windows_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "a.gguf", "phi3", tensors=huggingface_tensors("phi3", tied=False), changes=changes)
+    with pytest.raises(FormatError, match=message):
+        convert(path, tmp_path / "ours")
 
 
 def test_tensors_are_the_sources_in_hugging_faces_order(tmp_path: Path) -> None:
@@ -150,7 +200,7 @@ def test_llama3s_stretch_is_recognised_by_its_divisors(factor: float, tmp_path: 
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"architecture": "falcon"}, "general.architecture='falcon' is not read here; llama, qwen2, qwen3 are"),
+    ({"architecture": "falcon"}, "general.architecture='falcon' is not read here; llama, qwen2, qwen3, phi3 are"),
     ({"without": ("blk.1.ffn_up.weight",)}, "has no tensor blk.1.ffn_up.weight: it is not a whole model"),
     ({"without": ("token_embd.weight",)}, "has no tensor token_embd.weight"),
     ({"extra": {"blk.0.attn_sinks.weight": np.ones(4, np.float32)}}, "'blk.0.attn_sinks.weight' that this model"),

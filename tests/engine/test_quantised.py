@@ -77,6 +77,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rows], torch.Tensor]:
         ("llama", {"type": "Q5_0", "embedding": "Q5_0"}),
         ("llama", {"type": "Q5_1", "embedding": "Q5_1"}),
         ("qwen3", {}),
+        ("phi3", {}),
     ],
 )
 def test_logits_differ_from_float32_as_rounded_inputs_do(
