@@ -20,26 +20,34 @@ from hanbit.server.tensor_models.signature import Signature, check_signature, co
 Load = Callable[[ModelConfig, Path, InstancePlace], tuple[Computing, Signature | None]]
 
 
-async def load_tensor_model(config: ModelConfig, around: Surroundings, load: Load, gpus: tuple[int, ...]) -> Loaded:
-    """Instances at one place share what is loaded. Raises RepositoryError."""
+async def load_tensor_model(
+    config: ModelConfig, around: Surroundings, load: Load, gpus: tuple[int, ...], shares: bool = True
+) -> Loaded:
+    """`shares`: instances at one place compute with the same model. Raises RepositoryError."""
     path = model_file(config, around.folder / around.version)
     config = placed(config, gpus)
     _check_offered(config)
+    models: list[Computing] = []
     places = instance_places(config, gpus)
-    models: dict[tuple[str, int], Computing] = {}
     for place in places:
-        if (place.kind, place.device) not in models:
-            model, signature = await asyncio.to_thread(load, config, path, place)
-            if signature is not None:
-                config = completed(config, signature) if around.completes else config
-                check_signature(config, signature)
-            models[place.kind, place.device] = model
+        same = [one for one, other in zip(models, places, strict=False) if _is_same(place, other)]
+        if shares and same:
+            models.append(same[0])
+            continue
+        model, signature = await asyncio.to_thread(load, config, path, place)
+        if signature is not None:
+            config = completed(config, signature) if around.completes else config
+            check_signature(config, signature)
+        models.append(model)
     if not config.input or not config.output:
         raise RepositoryError(f"model {config.name!r}: config.pbtxt must say what its inputs and outputs are")
     batch_options(config)
     joining = Joining(config)
-    instances = [TensorInstance(models[place.kind, place.device], joining) for place in places]
-    return Loaded(config, Scheduler(config, instances))
+    return Loaded(config, Scheduler(config, [TensorInstance(model, joining) for model in models]))
+
+
+def _is_same(place: InstancePlace, other: InstancePlace) -> bool:
+    return (place.kind, place.device) == (other.kind, other.device)
 
 
 def model_file(config: ModelConfig, version: Path) -> Path:
