@@ -20,11 +20,22 @@ FindModel = Callable[[str, str], ServedModel]
 
 
 @dataclass(frozen=True)
+class _Member:
+    """What the configuration says of a step; see _Step."""
+
+    name: str
+    version: str
+    reads: Mapping[str, str]
+    writes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class _Step:
     """`reads`: the model's input -> tensor of the ensemble; `writes`: the model's output -> tensor of the ensemble."""
 
     model: ServedModel
     run: Run
+    is_decoupled: bool
     reads: Mapping[str, str]
     writes: Mapping[str, str]
 
@@ -42,26 +53,36 @@ class Ensemble:
     """A backend. `find` gives the member of a name and version when a request comes."""
 
     def __init__(self, config: ModelConfig, find: FindModel) -> None:
-        self._config = config
+        self._inputs = frozenset(one.name for one in config.input)
+        self._outputs = [one.name for one in config.output]
+        self._members = [  # read once: a message's fields are slow
+            _Member(
+                step.model_name,
+                str(step.model_version) if step.model_version > 0 else "",
+                dict(step.input_map),
+                dict(step.output_map),
+            )
+            for step in config.ensemble_scheduling.step
+        ]
         self._find = find
 
     def start(self) -> Run:
         """Raises RequestError if a member is away."""
         steps = []
-        for step in self._config.ensemble_scheduling.step:
-            model = self._find(step.model_name, str(step.model_version) if step.model_version > 0 else "")
-            steps.append(_Step(model, model.start(), dict(step.input_map), dict(step.output_map)))
-        return _EnsembleRun(self._config, steps)
+        for one in self._members:
+            model = self._find(one.name, one.version)
+            steps.append(_Step(model, model.start(), model.is_decoupled, one.reads, one.writes))
+        return _EnsembleRun(self._inputs, self._outputs, steps)
 
     def close(self) -> None:
         """Its members are models of their own."""
 
 
 class _EnsembleRun:
-    def __init__(self, config: ModelConfig, steps: list[_Step]) -> None:
-        self._inputs = {one.name for one in config.input}
-        self._outputs = [one.name for one in config.output]
+    def __init__(self, inputs: frozenset[str], outputs: list[str], steps: list[_Step]) -> None:
+        self._inputs, self._outputs = inputs, outputs
         self._steps = steps
+        self._indices = range(len(steps))
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         first = _Wave(request.inputs, frozenset(), request.is_last)
@@ -72,15 +93,16 @@ class _EnsembleRun:
 
     async def _flow(self, request: InferRequest, wave: _Wave) -> AsyncGenerator[_Wave]:
         """Waves in which every step that can run has run."""
-        ready = [index for index in range(len(self._steps)) if self._is_ready(index, wave)]
-        at_once = [index for index in ready if not self._steps[index].model.is_decoupled]
-        if at_once:
+        while True:
+            ready = [index for index in self._indices if self._is_ready(index, wave)]
+            at_once = [index for index in ready if not self._steps[index].is_decoupled]
+            if not at_once:
+                break
             wave = await self._run_together(request, at_once, wave)
-        elif not ready:
+        if not ready:
             yield wave
             return
-        flow = self._flow(request, wave) if at_once else self._run_in_pieces(request, ready[0], wave)
-        async with aclosing(flow):
+        async with aclosing(self._run_in_pieces(request, ready[0], wave)) as flow:
             async for one in flow:
                 yield one
 

@@ -9,7 +9,7 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from hanbit.repository.config import ENSEMBLE, is_decoupled, is_ensemble, wire_datatype
-from hanbit.server.check import check_request, shape_of
+from hanbit.server.check import RequestCheck, shape_of
 from hanbit.server.errors import invalid
 from hanbit.server.request import Backend, InferRequest, InferResponse, Run
 from hanbit.server.statistics import Statistics, Tally
@@ -24,13 +24,13 @@ class ServedModel:
     statistics: Statistics = field(default_factory=Statistics)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    @property
-    def name(self) -> str:
-        return self.config.name
+    name: str = field(init=False)
+    is_decoupled: bool = field(init=False)
+    check: RequestCheck = field(init=False)
 
-    @property
-    def is_decoupled(self) -> bool:
-        return is_decoupled(self.config)
+    def __post_init__(self) -> None:
+        self.name, self.is_decoupled = self.config.name, is_decoupled(self.config)
+        self.check = RequestCheck(self.config)
 
     @property
     def is_ready(self) -> bool:
@@ -73,7 +73,7 @@ class _CountedRun:
         tally = Tally([self._model.statistics])
         wanted = {output.name for output in request.outputs}
         try:
-            check_request(self._model.config, request)
+            self._model.check.check(request)
             async with aclosing(self._run.infer(request)) as responses:
                 async for response in responses:
                     tally.responded(response.is_last)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hanbit.server.errors import invalid
+from hanbit.server.errors import RequestError, invalid
 
 _NUMPY = {
     "BOOL": np.bool_,
@@ -31,6 +31,10 @@ _NUMPY = {
     "BYTES": np.object_,
 }
 DATATYPES = tuple(_NUMPY)
+# those whose bytes are their elements
+_PLAIN = {
+    name: np.dtype(kind).newbyteorder("<") for name, kind in _NUMPY.items() if name not in ("BOOL", "BF16", "BYTES")
+}
 _MOST_DIMS = 16
 _LARGEST_DIM = 2**31 - 1
 
@@ -72,26 +76,33 @@ def num_elements(name: str, shape: Sequence[Any]) -> int:
     if len(shape) > _MOST_DIMS:
         raise invalid(f"tensor {name!r:.80} has {len(shape)} dims, at most {_MOST_DIMS} are read")
     for dim in shape:
-        if not isinstance(dim, int) or isinstance(dim, bool) or not 0 <= dim <= _LARGEST_DIM:
+        if type(dim) is not int or not 0 <= dim <= _LARGEST_DIM:
             raise invalid(f"tensor {name!r:.80} has dim {dim!r:.40}; dims are whole numbers from 0 to {_LARGEST_DIM}")
     return math.prod(shape)
 
 
 def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Tensor:
     count = num_elements(name, shape)
-    dtype = dtype_of(datatype)
+    if datatype in _PLAIN:
+        dtype = _PLAIN[datatype]
+        if len(raw) != count * dtype.itemsize:
+            raise _wrong_size(name, datatype, shape, count * dtype.itemsize, len(raw))
+        return Tensor(name, datatype, tuple(shape), np.frombuffer(raw, dtype).reshape(shape))
+    dtype_of(datatype)
     if datatype == "BYTES":
         return Tensor(name, datatype, tuple(shape), _as_objects(_split(name, raw, count), shape))
     size = count * item_bytes(datatype)
     if len(raw) != size:
-        raise invalid(f"tensor {name!r:.80} {datatype} {list(shape)} takes {size} bytes, not {len(raw)}")
+        raise _wrong_size(name, datatype, shape, size, len(raw))
     if datatype == "BF16":
         data = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view(np.float32)
-    elif datatype == "BOOL":
+    else:  # BOOL
         data = np.frombuffer(raw, np.uint8) != 0
-    else:
-        data = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))
     return Tensor(name, datatype, tuple(shape), data.reshape(shape))
+
+
+def _wrong_size(name: str, datatype: str, shape: Sequence[int], expected: int, size: int) -> RequestError:
+    return invalid(f"tensor {name!r:.80} {datatype} {list(shape)} takes {expected} bytes, not {size}")
 
 
 def to_raw(tensor: Tensor) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from hanbit.repository.config import wire_datatype
-from hanbit.server.check import shape_of
+from hanbit.server.check import fits, shape_of
 from hanbit.server.errors import RequestError
 from hanbit.server.request import InferRequest
 from hanbit.server.tensors import Tensor
@@ -35,7 +35,7 @@ class Outputs:
             if tensor.datatype != known.datatype:
                 raise self._wrong(f"gave {tensor.datatype} for output {name!r}, which is {known.datatype}")
             shape = tensor.shape
-            if shape != known.shape and not _fits(shape, known.shape):
+            if shape != known.shape and not fits(shape, known.shape):
                 raise self._wrong(f"gave shape {list(shape)} for output {name!r}, which is {list(known.shape)}")
         for one in request.outputs if is_whole else ():
             if one.name not in outputs:
@@ -43,7 +43,3 @@ class Outputs:
 
     def _wrong(self, what: str) -> RequestError:
         return RequestError("internal", f"model {self._model!r} {what}")
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    return len(shape) == len(expected) and all(dim in (-1, size) for dim, size in zip(expected, shape, strict=True))
