@@ -6,13 +6,14 @@ takes is not computed, and closing the iterator ends the work of every step.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from hanbit.server.model import ServedModel, single
+from hanbit.server.model import CountedRun, ServedModel, single
 from hanbit.server.request import InferRequest, InferResponse, Run
 from hanbit.server.tensors import Tensor
 
@@ -34,7 +35,7 @@ class _Step:
     """`reads`: the model's input -> tensor of the ensemble; `writes`: the model's output -> tensor of the ensemble."""
 
     model: ServedModel
-    run: Run
+    run: CountedRun
     is_decoupled: bool
     reads: Mapping[str, str]
     writes: Mapping[str, str]
@@ -84,17 +85,25 @@ class _EnsembleRun:
         self._steps = steps
         self._indices = range(len(steps))
 
+    async def one(self, request: InferRequest) -> InferResponse:
+        """One wave, unless a step answers in pieces."""
+        if any(step.is_decoupled for step in self._steps):
+            return await single(self.infer(request))
+        wave = _Wave(request.inputs, frozenset(), request.is_last)
+        while ready := self._ready(wave):
+            wave = await self._run_together(request, ready, wave)
+        return self._response(wave)
+
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         first = _Wave(request.inputs, frozenset(), request.is_last)
         async with aclosing(self._flow(request, first)) as waves:
             async for wave in waves:
-                outputs = {name: wave.tensors[name] for name in self._outputs if name in wave.tensors}
-                yield InferResponse(outputs, wave.is_last)
+                yield self._response(wave)
 
     async def _flow(self, request: InferRequest, wave: _Wave) -> AsyncGenerator[_Wave]:
         """Waves in which every step that can run has run."""
         while True:
-            ready = [index for index in self._indices if self._is_ready(index, wave)]
+            ready = self._ready(wave)
             at_once = [index for index in ready if not self._steps[index].is_decoupled]
             if not at_once:
                 break
@@ -107,24 +116,28 @@ class _EnsembleRun:
                 yield one
 
     async def _run_together(self, request: InferRequest, indices: list[int], wave: _Wave) -> _Wave:
-        runs = (single(self._responses(request, index, wave)) for index in indices)
         if len(indices) == 1:  # the usual chain; no task, no turn of the loop
-            responses = [await next(runs)]
+            responses = [await self._one(request, indices[0], wave)]
         else:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(run) for run in runs]
-            responses = [task.result() for task in tasks]
+            responses = await self._together([self._one(request, index, wave) for index in indices])
         for index, response in zip(indices, responses, strict=True):
             wave = self._after(index, response, wave, wave.is_last)
         return wave
 
     async def _run_in_pieces(self, request: InferRequest, index: int, wave: _Wave) -> AsyncGenerator[_Wave]:
-        async with aclosing(self._responses(request, index, wave)) as responses:
+        asked = self._asked(request, index, wave)
+        async with aclosing(self._steps[index].run.infer(asked)) as responses:
             async for response in responses:
                 after = self._after(index, response, wave, wave.is_last and response.is_last)
                 async with aclosing(self._flow(request, after)) as flow:
                     async for one in flow:
                         yield one
+
+    def _response(self, wave: _Wave) -> InferResponse:
+        return InferResponse({name: wave.tensors[name] for name in self._outputs if name in wave.tensors}, wave.is_last)
+
+    def _ready(self, wave: _Wave) -> list[int]:
+        return [index for index in self._indices if self._is_ready(index, wave)]
 
     def _is_ready(self, index: int, wave: _Wave) -> bool:
         """An ensemble's input that was not given is optional and will not come."""
@@ -132,15 +145,25 @@ class _EnsembleRun:
             return False
         return all(name in wave.tensors or name in self._inputs for name in self._steps[index].reads.values())
 
-    def _responses(self, request: InferRequest, index: int, wave: _Wave) -> AsyncGenerator[InferResponse]:
+    async def _together(self, works: list[Coroutine[Any, Any, InferResponse]]) -> list[InferResponse]:
+        """The first that fails ends the others, and its error is the ensemble's."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work) for work in works]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, request: InferRequest, index: int, wave: _Wave) -> InferResponse:
+        return await self._steps[index].run.one(self._asked(request, index, wave))
+
+    def _asked(self, request: InferRequest, index: int, wave: _Wave) -> InferRequest:
         step = self._steps[index]
         inputs = {
             name: wave.tensors[source].renamed(name) for name, source in step.reads.items() if source in wave.tensors
         }
         parameters = request.parameters
-        return step.run.infer(
-            InferRequest(step.model.name, inputs, step.model.version, request.id, (), parameters, wave.is_last)
-        )
+        return InferRequest(step.model.name, inputs, step.model.version, request.id, (), parameters, wave.is_last)
 
     def _after(self, index: int, response: InferResponse, wave: _Wave, is_last: bool) -> _Wave:
         writes = self._steps[index].writes

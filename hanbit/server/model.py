@@ -37,13 +37,17 @@ class ServedModel:
         """False while it is away for a moment: a process of it has died and is started again."""
         return bool(getattr(self.backend, "is_ready", True))
 
-    def start(self) -> Run:
+    def start(self) -> "CountedRun":
         """For one request, whose input may come in pieces."""
-        return _CountedRun(self, self.backend.start())
+        return CountedRun(self, self.backend.start())
 
     def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         """A request whose input is whole. Close the iterator to end the work."""
         return self.start().infer(request)
+
+    async def one(self, request: InferRequest) -> InferResponse:
+        """The one response of a request that must not have several. Cancel it to end the work."""
+        return await self.start().one(request)
 
     def metadata(self) -> dict[str, Any]:
         """Of the v2 protocol."""
@@ -64,7 +68,9 @@ class ServedModel:
         }
 
 
-class _CountedRun:
+class CountedRun:
+    """A run whose requests are checked and counted."""
+
     def __init__(self, model: ServedModel, run: Run) -> None:
         self._model = model
         self._run = run
@@ -84,6 +90,24 @@ class _CountedRun:
         except BaseException:  # cancelled, or nobody reads on
             tally.left()
             raise
+
+    async def one(self, request: InferRequest) -> InferResponse:
+        """The one response of a request that must not have several."""
+        one = getattr(self._run, "one", None)
+        if one is None or self._model.is_decoupled:
+            return await single(self.infer(request))
+        tally = Tally([self._model.statistics])
+        try:
+            self._model.check.check(request)
+            response: InferResponse = await one(request)
+        except Exception:
+            tally.failed()
+            raise
+        except BaseException:
+            tally.left()
+            raise
+        tally.responded(True)
+        return _only(response, {output.name for output in request.outputs}) if request.outputs else response
 
 
 def _only(response: InferResponse, wanted: set[str]) -> InferResponse:

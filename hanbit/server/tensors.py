@@ -39,7 +39,7 @@ _MOST_DIMS = 16
 _LARGEST_DIM = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Tensor:
     """`data` has the shape `shape` and the numpy dtype that stands for `datatype` (`dtype_of`)."""
 
@@ -47,6 +47,9 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     data: np.ndarray
+
+    def __init__(self, name: str, datatype: str, shape: tuple[int, ...], data: np.ndarray) -> None:
+        vars(self).update(name=name, datatype=datatype, shape=shape, data=data)  # at once: see request.py
 
     def renamed(self, name: str) -> "Tensor":
         return Tensor(name, self.datatype, self.shape, self.data)

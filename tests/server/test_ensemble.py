@@ -199,3 +199,25 @@ def test_a_step_that_fails_fails_the_request_and_is_counted() -> None:
     with pytest.raises(RequestError, match="no such number"):
         ask(asked, n=1)
     assert asked.statistics.fail.count == 1
+
+
+def test_the_error_of_one_of_several_steps_is_the_ensembles() -> None:
+    async def fail(tensors: Mapping[str, Tensor], memory: list[Any]) -> AsyncGenerator[InferResponse]:
+        raise RequestError("not_found", "nothing here")
+        yield
+
+    ended: list[str] = []
+
+    async def wait(tensors: Mapping[str, Tensor], memory: list[Any]) -> AsyncGenerator[InferResponse]:
+        try:
+            await asyncio.sleep(60)
+            yield InferResponse({})
+        finally:
+            ended.append("waiting")
+
+    one = model("one", "x", "y", wait)
+    other = model("other", "x", "y", fail)
+    both = ensemble("x", "a b", [(one, {"x": "x"}, {"y": "a"}), (other, {"x": "x"}, {"y": "b"})])
+    with pytest.raises(RequestError, match="nothing here"):
+        asyncio.run(both.one(InferRequest("all", {"x": number("x", 1)})))
+    assert ended == ["waiting"]

@@ -63,6 +63,23 @@ class Scheduler(Generic[Kind]):
     def start(self) -> "Scheduler[Kind]":
         return self
 
+    async def one(self, request: InferRequest) -> InferResponse:
+        """Of a model that is not decoupled: its response, which may come with its end or before it."""
+        job = self._job(request)
+        timer = self._deadline(job)
+        try:
+            self._submit(job)
+            response = await job.next()
+            while not response.is_last:
+                following = await job.next()
+                response = InferResponse(response.outputs or following.outputs, following.is_last, response.parameters)
+            return response
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not job.is_over:
+                self._leave(job)
+
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         job = self._job(request)
         timer = self._deadline(job)
@@ -188,7 +205,12 @@ class Scheduler(Generic[Kind]):
             self._queue.take(job)
             self._instance_of[job] = instance
         self._running[instance] = jobs
-        instance.execute(jobs, lambda: self._done(instance))
+        try:
+            instance.execute(jobs, lambda: self._done(instance))
+        except Exception as problem:  # a mistake of ours; whoever waits is told so
+            for job in jobs:
+                job.fail(problem)
+            self._done(instance)
 
     def _done(self, instance: Instance) -> None:
         for job in self._running.pop(instance, ()):

@@ -16,7 +16,7 @@ from hanbit.repository.config import wire_datatype
 from hanbit.server.errors import as_request_error, invalid
 from hanbit.server.frontends.http_tensors import id_of, parameters_of
 from hanbit.server.frontends.listening import EventStream, unless_gone
-from hanbit.server.model import ServedModel, single
+from hanbit.server.model import ServedModel
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.tensors import Tensor, from_list, to_list
 
@@ -25,7 +25,7 @@ _STREAM = "stream"
 
 async def generate(model: ServedModel, body: Mapping[str, Any]) -> dict[str, Any]:
     request = _request(model, body)
-    return _as_json(model, request, await single(model.infer(request)))
+    return _as_json(model, request, await model.one(request))
 
 
 async def generate_stream(model: ServedModel, body: Mapping[str, Any], receive: Receive) -> Response:

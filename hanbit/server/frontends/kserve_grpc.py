@@ -16,7 +16,6 @@ from tritonclient.grpc import service_pb2_grpc as services
 from hanbit.server.describe import model_statistics, repository_index, server_metadata
 from hanbit.server.errors import RequestError, as_request_error
 from hanbit.server.frontends.grpc_tensors import WANTS_EMPTY_FINAL, as_message, as_request, as_stream_message
-from hanbit.server.model import single
 from hanbit.server.models import Catalogue
 
 Call = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -95,7 +94,7 @@ class InferenceService(services.GRPCInferenceServiceServicer):
         with self._catalogue.admission.one():
             model = self._catalogue.find(request.model_name, request.model_version)
             asked = as_request(model, request)
-            return as_message(model, asked, await single(model.infer(asked)))
+            return as_message(model, asked, await model.one(asked))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> None:
         """Requests of a stream are worked on together; their responses are told apart by their ids. A stream that is

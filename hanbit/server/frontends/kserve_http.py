@@ -17,7 +17,7 @@ from hanbit.server.frontends.generate import generate, generate_stream
 from hanbit.server.frontends.http_tensors import HEADER_LENGTH, parameters_of, parse_request, response_body
 from hanbit.server.frontends.listening import ClientGone, unless_gone
 from hanbit.server.frontends.strict_json import parse_object
-from hanbit.server.model import ServedModel, single
+from hanbit.server.model import ServedModel
 from hanbit.server.models import Catalogue
 
 Handler = Callable[[Catalogue, Request], Awaitable[Response]]
@@ -28,7 +28,14 @@ _NOT_OFFERED = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
 def routes(catalogue: Catalogue) -> list[Route]:
     """The last one catches all of /v2, so that a wrong path is answered in the protocol's shape."""
     model = "/v2/models/{model}"
-    found = [
+    found = []
+    for path in (model, f"{model}/versions/{{version}}"):  # first what is asked most: routes are tried in their order
+        found += [
+            Route(f"{path}/infer", _answer(catalogue, _infer), methods=["POST"]),
+            Route(f"{path}/generate", _answer(catalogue, _generate), methods=["POST"]),
+            Route(f"{path}/generate_stream", _answer(catalogue, _generate_stream), methods=["POST"]),
+        ]
+    found += [
         Route("/v2", _answer(catalogue, _server)),
         Route("/v2/health/live", _answer(catalogue, _live)),
         Route("/v2/health/ready", _answer(catalogue, _ready)),
@@ -43,9 +50,6 @@ def routes(catalogue: Catalogue) -> list[Route]:
             Route(f"{path}/ready", _answer(catalogue, _model_ready)),
             Route(f"{path}/config", _answer(catalogue, _config)),
             Route(f"{path}/stats", _answer(catalogue, _statistics)),
-            Route(f"{path}/infer", _answer(catalogue, _infer), methods=["POST"]),
-            Route(f"{path}/generate", _answer(catalogue, _generate), methods=["POST"]),
-            Route(f"{path}/generate_stream", _answer(catalogue, _generate_stream), methods=["POST"]),
         ]
     return [*found, Route("/v2/{path:path}", _answer(catalogue, _unknown), methods=["GET", "POST"])]
 
@@ -131,7 +135,7 @@ async def _unload(catalogue: Catalogue, request: Request) -> Response:
 async def _infer(catalogue: Catalogue, request: Request) -> Response:
     model = _model(catalogue, request)
     asked = parse_request(model, await read_body(request), request.headers.get(HEADER_LENGTH))
-    response = await unless_gone(request.receive, single(model.infer(asked)))
+    response = await unless_gone(request.receive, model.one(asked))
     body, headers = response_body(model, asked, response)
     return Response(body, headers=headers)
 

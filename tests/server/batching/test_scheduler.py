@@ -379,6 +379,24 @@ def test_who_waits_for_a_model_that_goes_away_is_told_so_at_once() -> None:
     run(scenario)
 
 
+def test_an_instance_that_raises_fails_its_batch_and_takes_the_next() -> None:
+    class Raises(Made):
+        def execute(self, jobs: Sequence[Job], done: Callable[[], None]) -> None:
+            if not self.batches:
+                self.batches.append(list(jobs))
+                raise ValueError("nobody thought of this")
+            super().execute(jobs, done)
+
+    async def scenario() -> None:
+        model = scheduler([Raises(at_once=True)])
+        with pytest.raises(ValueError, match="nobody thought"):
+            await ask(model, "a")
+        await ask(model, "b")
+        assert (await model.one(request("c"))).outputs["x"].shape == (1, 1)
+
+    run(scenario)
+
+
 def test_inputs_of_different_numbers_of_rows_are_refused() -> None:
     async def scenario() -> None:
         model = scheduler([Made()])
