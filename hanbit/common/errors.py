@@ -57,6 +57,10 @@ class EngineBusy(GenerationError):
     """As many prompts wait for the engine as may; come again later."""
 
 
+class EngineClosed(GenerationError):
+    """The engine has ended, and no prompt is at fault."""
+
+
 class DeadlinePassed(GenerationError):
     """The time that an answer was given is up."""
 

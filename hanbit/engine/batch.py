@@ -4,6 +4,7 @@ Anyone joins or leaves between steps. What goes wrong in a step ends the sequenc
 go on.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from hanbit.engine.runner import Runner
 from hanbit.engine.sampling import adjusted, choose, logprob_of, logprobs_of
 from hanbit.engine.scheduler import Scheduler
 from hanbit.engine.sequence import Sequence
+
+log = logging.getLogger(__name__)
 
 Event = tuple[Sequence, Piece | GenerationError]  # the error is the sequence's last event
 
@@ -42,10 +45,19 @@ class Batch:
     guesses what follows, if anybody does."""
 
     def __init__(self, runner: Runner, limits: Limits, shares: bool = True, drafts: Drafts | None = None) -> None:
-        self._runner, self._drafts = runner, drafts
+        self._runner, self._drafts, self._limits, self._shares = runner, drafts, limits, shares
         cache = runner.cache
         self._searches: dict[Sequence, Beams] = {}  # by each of their beams
         self._scheduler: Scheduler[Sequence] = Scheduler(Blocks(cache.num_blocks, cache.block_size), limits, shares)
+
+    def anew(self) -> "Batch":
+        """An empty one on the same model, whose cache is cleared: for when this one cannot be relied on any more."""
+        for sequence in self._scheduler.requests:
+            self._runner.forget(sequence)
+            if self._drafts is not None:
+                self._drafts.forget(sequence)
+        self._runner.cache.clear(range(self._runner.cache.num_blocks))
+        return Batch(self._runner, self._limits, self._shares, self._drafts)
 
     @property
     def num_running(self) -> int:
@@ -91,7 +103,7 @@ class Batch:
 
     def step(self) -> list[Event]:
         """One more token of every answer, or several where they were guessed, and parts of prompts; what came of it."""
-        late: list[Event] = [(sequence, _late(sequence)) for sequence in self._heads(self._scheduler.late())]
+        late: list[Event] = [(one, _late(one, self._length(one))) for one in self._heads(self._scheduler.late())]
         for sequence, _ in late:
             self.remove(sequence)
         parts = self._with_drafts(self._scheduler.plan())
@@ -152,6 +164,13 @@ class Batch:
         heads = (self._searches[one].head if one in self._searches else one for one in sequences)
         return list(dict.fromkeys(heads))
 
+    def _length(self, sequence: Sequence) -> int:
+        """Tokens of its answer so far."""
+        search = self._searches.get(sequence)
+        if search is None:
+            search = next((one for one in self._searches.values() if one.head is sequence), None)
+        return max(len(one.answer) for one in ((sequence,) if search is None else search.beams))
+
     def _ready(self) -> list[Beams]:
         return [search for search in dict.fromkeys(self._searches.values()) if search.is_ready]
 
@@ -159,8 +178,8 @@ class Batch:
         """Its next beams in the places of the last ones; its result when it is over."""
         try:
             step = search.advance()
-        except GenerationError as problem:
-            return problem
+        except Exception as problem:
+            return problem if isinstance(problem, GenerationError) else _failure(problem)
         if step is None:
             return search.result()
         for beam in set(step.before) - set(step.parents):
@@ -187,12 +206,19 @@ class Batch:
             return [event for part in parts for event in self._fed([part])]
         events: list[Event] = []
         for part, rows in zip(parts, logits, strict=True):
+            head = self._heads([part.request])[0]
+            events += [(head, event) for event in self._followed(part, rows)]
+        return events
+
+    def _followed(self, part: Part[Sequence], rows: torch.Tensor | None) -> list[Piece | GenerationError]:
+        """What comes of a part that has been fed. What goes wrong with it ends its answer, and no other."""
+        try:
             taken = [] if rows is None else self._taken(part, rows)
             if not (taken and isinstance(taken[-1], GenerationError)):
                 self._scheduler.fed(part, self._judged(part, rows))
-            head = self._heads([part.request])[0]
-            events += [(head, event) for event in taken]
-        return events
+        except Exception as problem:
+            return [_failure(problem)]
+        return taken
 
     def _judged(self, part: Part[Sequence], rows: torch.Tensor | None) -> int:
         """How many tokens of its draft became the sequence's own."""
@@ -281,13 +307,14 @@ def _chosen(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError
 
 
 def _failure(problem: Exception) -> GenerationError:
+    log.error("an answer failed: %s", problem, exc_info=problem)
     error = GenerationError(f"the engine failed in this answer's step: {type(problem).__name__}: {problem}")
     error.__cause__ = problem
     return error
 
 
-def _late(sequence: Sequence) -> DeadlinePassed:
+def _late(sequence: Sequence, length: int) -> DeadlinePassed:
     return DeadlinePassed(
-        f"the time for this answer is up after {len(sequence.answer)} of at most {sequence.max_tokens} tokens. "
+        f"the time for this answer is up after {length} of at most {sequence.max_tokens} tokens. "
         "Give it more, or come again when fewer ask"
     )

@@ -56,6 +56,7 @@ class Defaults:
     sampling: dict[str, Any]
     not_used: dict[str, Any]
     num_answers: int = 1
+    start_id: int | None = None  # what an answer begins behind, where a prompt is read apart
 
     def over(self, drawing: Mapping[str, Any]) -> dict[str, Any]:
         """Keywords; `drawing` says how to draw where the makers say nothing of it."""
@@ -77,16 +78,20 @@ def read_defaults(folder: Path, tokenizer_end_id: int | None, vocabulary: int | 
     """Raises ModelError with file, key and value; of tokens outside `vocabulary` too."""
     end_ids: set[int] = set() if tokenizer_end_id is None else {tokenizer_end_id}
     values: dict[str, Any] = {}
+    start_id = None
     for name in _FILES:
         if (folder / name).is_file():
             values = _read(folder / name)
-            end_ids |= set(_ids(folder / name, values.get("eos_token_id")))
+            for key in ("eos_token_id", "decoder_start_token_id"):
+                _check_ids(folder / name, key, _ids(folder / name, key, values.get(key)), vocabulary)
+            end_ids |= set(_ids(folder / name, "eos_token_id", values.get("eos_token_id")))
+            start_id = values.get("decoder_start_token_id", start_id)
     found = _keywords(values, end_ids)
     _check(folder / _FILES[-1], found, vocabulary)
     used = {_THEIR_NAMES.get(name, name) for name in found}
     not_used = {key: value for key, value in _others(values).items() if key not in used}
     num_answers = found.pop("n", 1)
-    return Defaults(frozenset(end_ids), found, not_used, num_answers)
+    return Defaults(frozenset(end_ids), found, not_used, num_answers, start_id)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -99,13 +104,23 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _ids(path: Path, value: Any) -> list[int]:
-    """Files name one end token, several, or none."""
+def _ids(path: Path, key: str, value: Any) -> list[int]:
+    """Files name one token, several, or none."""
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for id in ids:
         if not isinstance(id, int) or isinstance(id, bool):
-            raise ModelError(f"{path}: eos_token_id={value!r} must be a token id or a list of them")
+            raise ModelError(f"{path}: {key}={value!r:.80} must be a token id or a list of them")
     return ids
+
+
+def _check_ids(path: Path, key: str, ids: list[int], vocabulary: int | None) -> None:
+    for id in ids:
+        if id < 0 or (vocabulary is not None and id >= vocabulary):
+            size = "" if vocabulary is None else f" of {vocabulary}"
+            raise ModelError(
+                f"{path}: {key} has token {id}, outside the model's vocabulary{size}. It is of another model: copy the "
+                "files again from the same place"
+            )
 
 
 def _keywords(values: dict[str, Any], end_ids: set[int]) -> dict[str, Any]:

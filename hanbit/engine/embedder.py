@@ -68,8 +68,8 @@ class Embedder:
         A text longer than `truncate_prompt_tokens` is cut there; without it, one longer than `context` is refused.
         Every text is checked before the first is computed. Raises GenerationError.
         """
-        if isinstance(texts, str):
-            raise GenerationError("embed takes a list of texts. Write embed([text])")
+        if isinstance(texts, str) or any(not isinstance(text, str | Items) for text in texts):
+            raise GenerationError("embed takes a list of texts, or of lists of token ids. Write embed([text])")
         names = ["the text"] if len(texts) == 1 else [f"text {index}" for index in range(len(texts))]
         tokens = [self.encode(text, name, truncate_prompt_tokens) for name, text in zip(names, texts, strict=True)]
         return self.finished(self.vectors(tokens), normalize)
@@ -79,7 +79,8 @@ class Embedder:
         if most is not None and not 1 <= most <= self.context:
             raise GenerationError(f"truncate_prompt_tokens={most} must be from 1 to the model's {self.context}")
         if isinstance(text, str):
-            whole = self.settings.prompt + (text.lower() if self.settings.lower_case else text)
+            whole = self.settings.prompt + text
+            whole = whole.lower() if self.settings.lower_case else whole
             ids = self.tokenizer.encode(whole) if most is None else self.tokenizer.encode_at_most(whole, most)
         else:
             ids = list(text)[:most]

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.common.errors import EngineBusy, EngineClosed
 from hanbit.engine.embedder import Embedder
 from hanbit.engine.service import Counts
 
@@ -55,7 +55,7 @@ class EmbeddingService:
         request = _Request(texts, asyncio.get_running_loop())
         with self._changed:
             if self._is_closed:
-                raise GenerationError(_CLOSED)
+                raise EngineClosed(_CLOSED)
             if self._open > self.max_waiting:
                 raise EngineBusy(f"{self._open} requests wait for the engine already. Come again later")
             self._open += 1
@@ -98,7 +98,7 @@ class EmbeddingService:
         with self._changed:
             left = list(self._requests)
         for request in left:
-            request.fail(GenerationError(_CLOSED))
+            request.fail(EngineClosed(_CLOSED))
 
     def _compute(self, taken: "_Taken") -> None:
         """All at once; if that fails, each alone, for the others are not at fault."""

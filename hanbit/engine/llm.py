@@ -187,6 +187,11 @@ class LLM:
         """A batch on this model with a cache of its own. `patience`: tokens of prompts that are read at most in a step
         in which answers grow. Raises GenerationError if the machine has not the memory."""
         sequences, tokens = max_sequences or self.max_sequences, self.max_num_batched_tokens
+        if (width := self.defaults.sampling.get("num_beams", 1)) > sequences:
+            raise ModelError(
+                f"generation_config.json asks for num_beams={width}, and {sequences} are followed at the same time. "
+                "Raise max_sequences, or take num_beams out of the file"
+            )
         limits = Limits(sequences, tokens, min(patience or tokens, tokens))
         num_blocks = self.blocks_for(sequences)
         runner: Runner
@@ -245,6 +250,8 @@ class LLM:
         """
         if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
+        if any(not isinstance(prompt, str | Items) for prompt in prompts):
+            raise GenerationError("each prompt must be a text or a list of token ids")
         params = self._prompts.params(sampling, len(prompts), self.defaults.num_answers)
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]
         made = [

@@ -51,7 +51,8 @@ class Prompts:
         self._check_ids(name, tokens, params)
         apart = None
         if isinstance(llm.config, T5Config):
-            apart, tokens = self._encoder_prompt(tokens, params, name), [llm.config.start_token]
+            start = llm.config.start_token if llm.defaults.start_id is None else llm.defaults.start_id
+            apart, tokens = self._encoder_prompt(tokens, params, name), [start]
         seats = seats or llm.max_sequences
         num_blocks = llm.blocks_for(seats if params.num_beams > 1 else 1)
         max_tokens = self._most_tokens(len(tokens), params, name, num_blocks)

@@ -89,10 +89,12 @@ def candidates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and probabilities (float32, summing to about 1) of the tokens that pass every filter, logits [vocabulary].
 
-    The largest logit is taken off before the division: a temperature near 0 would overflow otherwise.
+    The largest logit is taken off before the division: a temperature near 0 would overflow otherwise. One below what
+    float32 holds is as the smallest that it does: nothing but the largest is left.
     """
+    temperature = max(params.temperature, torch.finfo(torch.float32).tiny)
     top_p = params.top_p if top_p is None else top_p
-    probabilities = ((logits - logits.max()) / params.temperature).softmax(0)
+    probabilities = ((logits - logits.max()) / temperature).softmax(0)
     ids = torch.arange(len(logits))
     mass = float(probabilities.sum(dtype=torch.float64))  # near 1; what top-p leaves out may be as small as its error
     if params.top_k > 0 or top_p < 1:

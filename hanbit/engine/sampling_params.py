@@ -97,8 +97,8 @@ class SamplingParams:
         right = self.max_tokens is None or is_whole(self.max_tokens, least)
         check("max_tokens", self.max_tokens, right, f"a whole number from {least}")
         check("min_tokens", self.min_tokens, is_whole(self.min_tokens, 0), "a whole number from 0")
-        right = _is_finite(self.repetition_penalty) and self.repetition_penalty > 0
-        check("repetition_penalty", self.repetition_penalty, right, "above 0; 1 changes nothing")
+        right = _is_finite(self.repetition_penalty) and 1e-3 <= self.repetition_penalty <= 1e3
+        check("repetition_penalty", self.repetition_penalty, right, "from 0.001 to 1000; 1 changes nothing")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             check(name, value, _is_finite(value) and -2 <= value <= 2, "from -2 to 2")
@@ -175,9 +175,10 @@ def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
-    """A single text is meant as a list of one."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    """A single text is meant as a list of one, and None is vLLM's word for none."""
+    stops = () if stop is None else (stop,) if isinstance(stop, str) else stop
+    check("stop", stops, isinstance(stops, Sequence), "a text or a list of texts")
     for text in stops:
         if not isinstance(text, str) or not text:
             raise GenerationError(f"stop={text!r} must be a text of at least one character, or a list of such")
-    return stops
+    return tuple(stops)

@@ -41,6 +41,11 @@ class Scheduler(Generic[R]):
         self._room: Room[R] = Room(blocks, shares)
 
     @property
+    def requests(self) -> list[R]:
+        """All that are here, those that are held left out."""
+        return list(self._tickets)
+
+    @property
     def num_running(self) -> int:
         return len(self._running)
 

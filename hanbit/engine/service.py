@@ -6,13 +6,14 @@ loop; what callers want of the thread (join, leave, end) crosses back under one 
 
 import asyncio
 import atexit
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.common.errors import EngineBusy, EngineClosed, GenerationError
 from hanbit.engine.batch import CacheCounts, Event
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM
@@ -22,10 +23,13 @@ from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.sessions import Name, Sessions
 
+log = logging.getLogger(__name__)
+
 # Tokens of a prompt read between two steps of running answers: what they wait is near a step of their own, and the
 # matrices are still read for enough tokens to be worth it.
 _PATIENCE = 128
 _MOST_COMPILING = 16  # forms of answers, the one that is being compiled included
+_CLOSED = "the engine has been closed"
 _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 
 
@@ -117,7 +121,7 @@ class Service:
     def _let_in(self, sequence: Sequence, caller: "_Caller") -> None:
         with self._changed:
             if self._is_closed:
-                raise GenerationError("the engine has been closed")
+                raise EngineClosed(_CLOSED)
             if len(self._callers) >= self.max_sequences + self.max_waiting:
                 raise EngineBusy(f"{self.waiting} prompts wait for the engine already. Come again later")
             self._callers[sequence] = caller
@@ -197,13 +201,28 @@ class Service:
 
     def _run(self) -> None:
         try:
-            while self._has_work():
-                self._deliver(self._batch.step())
+            while True:
+                try:
+                    if not self._has_work():
+                        return
+                    self._deliver(self._batch.step())
+                except Exception as problem:
+                    self._begin_anew(problem)
         finally:
             with self._changed:
                 self._is_closed = True
                 sequences = list(self._callers)
-            self._deliver([(sequence, GenerationError("the engine has been closed")) for sequence in sequences])
+            self._deliver([(sequence, EngineClosed(_CLOSED)) for sequence in sequences])
+
+    def _begin_anew(self, problem: Exception) -> None:
+        """What nobody foresaw, between the answers of a step: nobody knows where they are now, so all of them fail and
+        later ones find a batch that is empty."""
+        log.error("the engine failed and begins anew: %s", problem, exc_info=problem)
+        with self._changed:
+            sequences, self._arrived, self._left = list(self._callers), [], []
+        failed = f"the engine failed between the answers of a step: {type(problem).__name__}: {problem}"
+        self._deliver([(sequence, GenerationError(failed)) for sequence in sequences])
+        self._batch = self._batch.anew()
 
     def _has_work(self) -> bool:
         """Sleep until there is something to do; False once closed. Lets those join and leave who asked for it."""

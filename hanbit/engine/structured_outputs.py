@@ -83,7 +83,13 @@ def _choices(choices: Any) -> tuple[str, ...]:
 def _check_text(name: str, text: Any) -> None:
     if text is not None and not isinstance(text, str):
         raise GrammarError(f"structured_outputs.{name}={text!r:.60} must be a text")
-    if text is not None and not 0 < len(text) <= LONGEST:
+    if text is None:
+        return
+    if not 0 < len(text) <= LONGEST:
         raise GrammarError(
             f"structured_outputs.{name} has {len(text)} characters; from 1 to {LONGEST} are taken. Give a smaller one"
         )
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise GrammarError(f"structured_outputs.{name} has half a surrogate pair, which is no text. Take it out")
+    if name == "regex" and (len(text) - len(text.rstrip("\\"))) % 2:
+        raise GrammarError("structured_outputs.regex ends with a backslash that nothing follows. Write \\\\ for one")

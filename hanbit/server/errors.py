@@ -9,7 +9,7 @@ from typing import Literal
 
 import grpc
 
-from hanbit.common.errors import DeadlinePassed, EngineBusy, HanbitError
+from hanbit.common.errors import DeadlinePassed, EngineBusy, EngineClosed, HanbitError
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ def as_request_error(problem: Exception) -> RequestError:
         return problem
     if isinstance(problem, EngineBusy):
         return RequestError("busy", str(problem))
+    if isinstance(problem, EngineClosed):
+        return RequestError("unavailable", str(problem))
     if isinstance(problem, DeadlinePassed):
         return RequestError("late", str(problem))
     if isinstance(problem, HanbitError):

@@ -77,13 +77,14 @@ def test_a_stream_has_the_same_answer_as_one_piece_and_only_one_of_several(
     assert "searched with num_beams=4: they come whole, streams too" in caplog.text
     (piece,) = llm.stream(PROMPTS[0])
     assert piece.token_ids == llm.generate(PROMPTS[:1])[0].token_ids
+    assert len(piece.token_ids) > 1
     assert not piece.others
 
 
 def test_a_talk_goes_on_in_one_way(folder: Path, tmp_path: Path) -> None:
     llm = LLM(write(tmp_path / "model", folder, **BEAMS, bad_words_ids=WORDS), device="cpu")
     with llm.session() as talk:
-        assert len(list(talk.stream(PROMPTS[0]))) > 1
+        assert all(len(piece.token_ids) == 1 for piece in talk.stream(PROMPTS[0]))  # a search's answer comes whole
         with pytest.raises(GenerationError, match="num_beams=2: a session goes on in one way"):
             talk.generate(PROMPTS[1], SamplingParams(num_beams=2))
 
@@ -115,6 +116,10 @@ def test_what_transformers_writes_of_its_own_asks_for_nothing(folder: Path, tmp_
         ({"num_beams": "4"}, r"num_beams='4' must be a whole number from 1 to 32"),
         ({"num_beams": 2, "num_return_sequences": 3}, r"num_return_sequences=3 must be at most num_beams=2"),
         ({"bad_words_ids": [5, 6]}, r"bad_words_ids=5 must be a list"),
+        ({"eos_token_id": VOCABULARY}, rf"eos_token_id has token {VOCABULARY}, outside the model's vocabulary"),
+        ({"eos_token_id": [2, -1]}, "eos_token_id has token -1, outside"),
+        ({"eos_token_id": "2"}, "eos_token_id='2' must be a token id"),
+        ({"decoder_start_token_id": 9999}, "decoder_start_token_id has token 9999, outside"),
         ({"bad_words_ids": ["fox"]}, r"bad_words_ids has 'fox': lists of token ids are meant"),
         (
             {"bad_words_ids": [[1, VOCABULARY]]},
@@ -147,3 +152,9 @@ def test_a_request_that_wants_it_otherwise_is_not_searched(given: dict[str, Any]
     assert found == {**(makers if is_searched else {"bad_words": [[5]]}), **given}
     assert merged(makers, {"num_beams": 2, **given}) == {**makers, "num_beams": 2, **given}
     assert "num_beams" not in merged(makers, given, in_one_way=True)
+
+
+def test_a_search_wider_than_the_engine_is_refused_at_once(folder: Path, tmp_path: Path) -> None:
+    llm = LLM(write(tmp_path / "model", folder, num_beams=4), device="cpu", max_sequences=3)
+    with pytest.raises(ModelError, match="num_beams=4, and 3 are followed at the same time"):
+        llm.batch()

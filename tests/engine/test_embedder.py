@@ -72,6 +72,7 @@ def test_long_texts_are_refused_or_cut_where_they_are_told_to(tmp_path: Path) ->
     ("texts", "words"),
     [
         ("one", "embed takes a list of texts"),
+        ([1, 2, 3], "embed takes a list of texts"),
         ([[1, 57]], "the text has token 57 at place 1, outside the model's vocabulary of 57"),
         (["a", []], "text 1 has 0 tokens"),
         ([[5] * (CONTEXT + 1)], "has 65 tokens, and the model reads from 1 to 64"),
@@ -86,7 +87,7 @@ def test_texts_that_have_no_vector_are_refused(texts: Any, words: str, tmp_path:
 def test_prompt_and_lower_case_of_a_folder_are_used(tmp_path: Path) -> None:
     folder = write_bert_folder(tmp_path, do_lower_case=True)
     (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {"query": "q ", "other": "o "}, "default_prompt_name": "query"})
+        json.dumps({"prompts": {"query": "Q ", "other": "o "}, "default_prompt_name": "query"})
     )
     embedder = Embedder(folder, device="cpu")
     assert embedder.encode("AB") == [2, *AutoTokenizer.from_pretrained(folder)("q ab")["input_ids"][1:]]

@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,38 @@ def test_what_is_not_built_for_it_is_refused_by_name(llm: LLM, folder: Path, tmp
         list(talk.stream("a"))
     with pytest.raises(ModelError, match="adapters are built for models of the next token"):
         llm.add_adapter("mine", tmp_path)
+
+
+def edited(folder: Path, made: Path, file: str, **values: Any) -> Path:
+    shutil.copytree(folder, made)
+    path = made / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return made
+
+
+def test_an_answer_begins_behind_the_token_that_generation_config_names(folder: Path, tmp_path: Path) -> None:
+    made = edited(folder, tmp_path / "model", "generation_config.json", decoder_start_token_id=7)
+    model, params = theirs_of(made), replace(GREEDY, repetition_penalty=1.0, max_tokens=8)
+    found = LLM(made, device="cpu").generate(PROMPTS[:2], params)
+    for prompt, one in zip(PROMPTS, found, strict=False):
+        assert model.generation_config.decoder_start_token_id == 7
+        expected = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None)
+        assert one.token_ids == tuple(expected[0, 1:].tolist())
+        assert one.token_ids != LLM(folder, device="cpu").generate([prompt], params)[0].token_ids
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"decoder_start_token_id": 9999}, "decoder_start_token_id has token 9999, outside"),
+        ({"dense_act_fn": "silu"}, "dense_act_fn='silu' is not built"),
+    ],
+)
+def test_what_would_change_its_answers_is_refused(
+    values: dict[str, Any], says: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=says):
+        LLM(edited(folder, tmp_path / "model", "config.json", **values), device="cpu")
 
 
 def test_a_service_counts_the_prompts_tokens_and_ends_clean(llm: LLM) -> None:

@@ -1,5 +1,6 @@
 """The engine's answers against transformers' `generate`, in batches and alone; and what it refuses."""
 
+import contextlib
 import gc
 import random
 import shutil
@@ -431,3 +432,43 @@ def test_the_cache_is_as_large_as_said_and_else_as_the_context_asks_for(folder: 
 def test_bfloat16_answers_too(folder: Path) -> None:
     output = LLM(folder, dtype="bfloat16", device="cpu").generate(prompts_of(4, 9), GREEDY)
     assert [len(one.token_ids) for one in output] == [12, 12]
+
+
+EXTREMES: dict[str, tuple[Any, ...]] = {
+    "temperature": (0.0, 5e-324, 1e-46, 1e-38, 1.0, 1e38, 1e300),
+    "min_p": (1e-300, 0.5, 1.0),
+    "top_p": (1e-320, 1e-10, 0.5),
+    "top_k": (1, 5, 10**9, 2**70),
+    "top_p_decay": (1e-320, 0.5),
+    "repetition_penalty": (1e-3, 1e3),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "logit_bias": ({5: 100.0, 6: -100.0}, dict.fromkeys(range(VOCABULARY), -100.0)),
+    "bad_words": ([[id] for id in range(VOCABULARY)], ["a", [5]]),
+    "min_tokens": (3, 2**70),
+    "seed": (1, 2**70),
+    "logprobs": (0, 20),
+    "num_beams": (2, 3),
+    "max_tokens": (1, 12),
+}
+
+
+@pytest.mark.parametrize("speculation", ["none", "prompt_lookup"])
+def test_whatever_is_asked_is_answered_or_refused_and_harms_nobody(folder_of: Folder, speculation: str) -> None:
+    """Beside each of them an ordinary answer goes on as if it were alone."""
+    draw = random.Random(11)
+    llm = LLM(folder_of("llama"), device="cpu", block_size=4, speculation=speculation)
+    prompt, ordinary = prompts_of(9)[0], SamplingParams(seed=3, max_tokens=12, ignore_eos=True)
+    expected = llm.generate([prompt], ordinary)[0]
+    batch = llm.batch()
+    for _ in range(50):
+        often = {"temperature": 0.8, "min_p": 0.5}
+        asked = {name: draw.choice(all) for name, all in EXTREMES.items() if draw.random() < often.get(name, 0.25)}
+        beside = llm.sequence(prompt, ordinary)
+        batch.add(beside)
+        with contextlib.suppress(GenerationError):
+            batch.add(llm.sequence(draw.choice([[5, 6, 7, 5, 6], [9], [5] * 30]), SamplingParams(**asked)))
+        while not batch.is_empty:
+            assert not any("the engine failed" in str(event) for _, event in batch.step()), asked
+        assert beside.output() == expected, asked
+        assert batch.cache_counts.blocks_used == 0, asked

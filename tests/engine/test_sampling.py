@@ -116,9 +116,12 @@ def test_temperature_0_takes_the_likeliest_whatever_else_is_set() -> None:
     assert {choose(logits, params, uniform) for uniform in (0.0, 0.5, 0.999)} == {int(logits.argmax())}
 
 
-def test_a_temperature_near_0_does_not_overflow() -> None:
+@pytest.mark.parametrize("temperature", [1e-30, 1e-44, 1e-46, 1e-300, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"min_p": 0.1}, {"top_p": 0.5}, {"top_k": 3}])
+def test_a_temperature_near_0_takes_the_likeliest(temperature: float, filters: dict[str, Any]) -> None:
     logits = 100 * logits_of(100)
-    assert choose(logits, SamplingParams(temperature=1e-30), 0.999) == int(logits.argmax())
+    params = SamplingParams(temperature=temperature, **filters)
+    assert {choose(logits, params, uniform) for uniform in (0.0, 0.5, 0.999)} == {int(logits.argmax())}
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])

@@ -35,6 +35,8 @@ from hanbit.engine.sampling_params import SamplingParams
         ("max_tokens", 0),
         ("max_tokens", "9"),
         ("repetition_penalty", 0),
+        ("repetition_penalty", 1e-40),
+        ("repetition_penalty", 1e40),
         ("repetition_penalty", math.inf),
         ("presence_penalty", 2.5),
         ("frequency_penalty", math.nan),
@@ -61,6 +63,7 @@ from hanbit.engine.sampling_params import SamplingParams
         ("logprobs", True),
         ("stop", [""]),
         ("stop", [1]),
+        ("stop", 5),
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(name: str, value: Any) -> None:
@@ -98,3 +101,7 @@ def test_no_tokens_may_be_asked_for_only_with_the_prompts_logprobs() -> None:
     assert SamplingParams(max_tokens=0, prompt_logprobs=0).max_tokens == 0
     with pytest.raises(GenerationError, match="max_tokens=0 must be a whole number from 1"):
         SamplingParams(max_tokens=0)
+
+
+def test_no_stop_texts_may_be_written_as_none() -> None:
+    assert SamplingParams(stop=None) == SamplingParams()  # type: ignore[arg-type]

@@ -9,15 +9,18 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hanbit.common.errors import EngineBusy, GenerationError
+from hanbit.common.errors import EngineBusy, EngineClosed, GenerationError
+from hanbit.engine.batch import Batch
 from hanbit.engine.llm import LLM
 from hanbit.engine.output import Piece, Usage
 from hanbit.engine.parts import Part
 from hanbit.engine.runner import Runner
 from hanbit.engine.sampling_params import SamplingParams
+from hanbit.engine.scheduler import Scheduler
 from hanbit.engine.sequence import Sequence
 from hanbit.engine.service import Answer, Service
 from tests.engine.test_llm import prompts_of
@@ -187,6 +190,79 @@ def test_a_step_that_fails_ends_its_answers_alone(service: Service, monkeypatch:
             await pieces_of(service.stream(prompts_of(9)[0], LONG))
         assert await good == list(service.llm.stream("The", LONG))
         assert service.counts().failed == 1
+
+    run(work)
+
+
+def test_what_goes_wrong_in_choosing_a_token_ends_that_answer_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Sequence.accept
+
+    def fails_on_nine(self: Sequence, *token: Any) -> Piece:
+        if len(self.prompt) == 9 and len(self.answer) == 3:
+            raise RuntimeError("out of luck")
+        return accept(self, *token)
+
+    first, unlucky, last = prompts_of(5, 9, 7)
+    expected = [list(service.llm.stream(prompt, LONG)) for prompt in (first, last)]
+    monkeypatch.setattr(Sequence, "accept", fails_on_nine)
+
+    async def work() -> None:
+        good = [asyncio.create_task(pieces_of(service.stream(first, LONG)))]
+        bad = asyncio.create_task(pieces_of(service.stream(unlucky, LONG)))
+        good.append(asyncio.create_task(pieces_of(service.stream(last, LONG))))
+        with pytest.raises(GenerationError, match="RuntimeError: out of luck"):
+            await bad
+        assert [await one for one in good] == expected
+        assert service.counts().failed == 1
+
+    run(work)
+    assert service.cache_counts.blocks_used == 0
+
+
+def test_a_failure_between_answers_fails_those_that_are_there_and_no_later_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(service.llm.stream("The", LONG))
+    plan, calls = Scheduler.plan, []
+
+    def fails_once(self: Scheduler[Sequence]) -> list[Part[Sequence]]:
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("lost")
+        return plan(self)
+
+    monkeypatch.setattr(Scheduler, "plan", fails_once)
+
+    async def work() -> None:
+        answers = [asyncio.create_task(pieces_of(service.stream(text, LONG))) for text in ("The", "quick", "fox", "a")]
+        for answer in answers:
+            with pytest.raises(GenerationError, match="RuntimeError: lost"):
+                await answer
+        assert not service.is_closed
+        assert await pieces_of(service.stream("The", LONG)) == expected
+
+    run(work)
+    assert service.cache_counts.blocks_used == 0
+
+
+def test_an_engine_that_cannot_begin_anew_says_that_it_is_closed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("lost")
+
+    monkeypatch.setattr(Scheduler, "plan", fails)
+    monkeypatch.setattr(Batch, "anew", fails)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    async def work() -> None:
+        with pytest.raises(GenerationError, match="lost"):
+            await pieces_of(service.stream("The", LONG))
+        await until(lambda: service.is_closed)
+        with pytest.raises(EngineClosed, match="closed"):
+            service.stream("The", LONG)
 
     run(work)
 

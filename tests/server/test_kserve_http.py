@@ -164,6 +164,14 @@ def test_a_form_that_cannot_be_kept_is_a_400_with_the_reason(http: Http) -> None
         assert words in found.json()["error"]
 
 
+def test_a_form_with_half_a_character_is_a_400_too(http: Http) -> None:
+    """As a parameter, which is a text of JSON's and no tensor."""
+    body = {"text_input": PROMPT, "guided_decoding_guide_type": "regex", "guided_decoding_guide": "\ud800"}
+    found = http.ask("/v2/models/small/infer", _as_parameters(body))
+    assert found.status == 400
+    assert "half a surrogate pair" in found.json()["error"]
+
+
 def test_beams_go_by_our_names_and_by_fastertransformers(http: Http, llm: LLM) -> None:
     wanted = whole(llm, SamplingParams(num_beams=3, length_penalty=0.5, max_tokens=9))
     body = {"text_input": PROMPT, "max_tokens": 9}

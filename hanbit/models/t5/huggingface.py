@@ -26,6 +26,8 @@ def config_from(config: dict[str, Any]) -> T5Config:
     is_mt5 = config["model_type"] == "mt5"
     kinds = (_GATED, _UNGATED) if is_mt5 else (_UNGATED, _GATED)
     refuse_unless(config, "feed_forward_proj", kinds)
+    kind = config.get("feed_forward_proj", kinds[0])
+    refuse_unless(config, "dense_act_fn", ("gelu_new" if kind == _GATED else "relu",))  # would win over it
     layers = wanted(config, "num_layers", int, 8 if is_mt5 else 6)
     decoder_layers = wanted(config, "num_decoder_layers", int, None)
     tied = wanted(config, "tie_word_embeddings", bool, True)
@@ -41,7 +43,7 @@ def config_from(config: dict[str, Any]) -> T5Config:
         context=wanted(config, "n_positions", int, 512),
         norm_epsilon=number(config, "layer_norm_epsilon", 1e-6),
         tied=tied,
-        gated=config.get("feed_forward_proj", kinds[0]) == _GATED,
+        gated=kind == _GATED,
         scaled_output=not is_mt5 and wanted(config, "scale_decoder_outputs", bool, tied),
         position_buckets=wanted(config, "relative_attention_num_buckets", int, 32),
         position_distance=wanted(config, "relative_attention_max_distance", int, 128),

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from hanbit.common.errors import GenerationError
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.output import Piece
 from hanbit.engine.sampling_params import SamplingParams
 from hanbit.engine.service import Turn
 from hanbit.repository.config import parameter, required_parameter
 from hanbit.server.engines import Engines
-from hanbit.server.errors import RequestError, invalid
+from hanbit.server.errors import invalid
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.requested import timeout_seconds_of
 from hanbit.server.sampling import priority_of, sampling_of, turn_of, wants_stream
@@ -87,22 +86,21 @@ class Backend:
         return _response([id for piece in best for id in piece.token_ids], best[-1].finish_reason)
 
     async def _pieces(self, prompt: list[int], params: SamplingParams, order: "_Order") -> AsyncGenerator[Piece]:
-        try:
-            stream = self.service.stream(
-                prompt,
-                params,
-                adapter=self.adapter,
-                priority=order.priority,
-                timeout_seconds=order.timeout_seconds,
-                turn=order.turn,
-            )
-            async with aclosing(stream) as answer:
-                async for piece in answer:
-                    yield piece
-        except GenerationError as problem:
-            if self.service.is_closed:  # the model is being unloaded: no fault of the request
-                raise RequestError("unavailable", str(problem)) from problem
-            raise
+        stream = self.service.stream(
+            prompt,
+            params,
+            adapter=self.adapter,
+            priority=order.priority,
+            timeout_seconds=order.timeout_seconds,
+            turn=order.turn,
+        )
+        async with aclosing(stream) as answer:
+            async for piece in answer:
+                yield piece
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.service.is_closed
 
     def close(self) -> None:
         self._engines.give_back(self.service)

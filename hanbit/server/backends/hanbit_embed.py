@@ -44,6 +44,10 @@ class Backend:
             raise DeadlinePassed(f"the time for these {len(given)} texts is up. Give it more, or send fewer") from None
         yield InferResponse({"embedding": tensor("embedding", "FP32", made.vectors.numpy())})
 
+    @property
+    def is_ready(self) -> bool:
+        return not self.service.is_closed
+
     def close(self) -> None:
         self._engines.give_back(self.service)
 

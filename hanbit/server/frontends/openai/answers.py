@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hanbit.common.errors import EngineBusy, GenerationError, GrammarError
+from hanbit.common.errors import EngineBusy, EngineClosed, GenerationError, GrammarError
 from hanbit.engine.choices import chosen, each
 from hanbit.engine.defaults import merged
 from hanbit.engine.llm import LLM
@@ -181,7 +181,7 @@ async def begin(
         for prompt in prompts:
             for one in made:
                 answers.add(model.stream(prompt, one, asked.priority, turn))
-    except EngineBusy:
+    except (EngineBusy, EngineClosed):
         await answers.close()
         raise
     except GenerationError as problem:

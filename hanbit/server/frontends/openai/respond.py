@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hanbit.common.errors import GenerationError
+from hanbit.common.errors import EngineClosed, GenerationError
 from hanbit.engine.output import Piece
 from hanbit.server.errors import RequestError
 from hanbit.server.frontends.listening import EventStream, unless_gone
@@ -42,6 +42,8 @@ async def respond(request: Request, asked: Answering, answers: Answers, shape: S
         return EventStream(chunks)
     try:
         pieces = await unless_gone(request.receive, answers.given())
+    except EngineClosed:
+        raise
     except GenerationError as problem:
         raise RequestError("internal", str(problem)) from None
     finally:
@@ -65,6 +67,8 @@ async def _chunks(asked: Answering, answers: Answers, shape: Shape, head: dict[s
                 yield _event({**head, "choices": [step]})
         if with_usage:
             yield _event({**head, "choices": [], "usage": answers.usage()})
+    except EngineClosed as problem:
+        yield _event(as_refusal(problem).body())
     except GenerationError as problem:
         yield _event(as_refusal(RequestError("internal", str(problem))).body())
     except Exception as problem:
