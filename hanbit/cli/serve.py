@@ -53,8 +53,13 @@ def command(
         float, typer.Option(help="When told to end, how long answers being made may take.")
     ] = 30.0,
     model_control_mode: Annotated[
-        str, typer.Option(help="none: all models, for good; explicit: clients load and unload.")
+        str,
+        typer.Option(
+            help="none: all models, for good; explicit: clients load and unload; poll: the folder is watched."
+        ),
     ] = "none",
+    repository_poll_secs: Annotated[float, typer.Option(help="With poll: how often.")] = 15.0,
+    model_load_thread_count: Annotated[int, typer.Option(help="Models that are loaded at once.")] = 4,
     load_model: Annotated[
         list[str] | None, typer.Option(help="With explicit: load this at the start; * is all.")
     ] = None,
@@ -112,9 +117,9 @@ def command(
         models = {name: Path(folder), **models}
     elif served_model_name is not None:
         raise ConfigError("--served-model-name names FOLDER, and there is none. With --model write NAME=FOLDER")
-    if model_control_mode not in ("none", "explicit"):
-        raise ConfigError(f"--model-control-mode {model_control_mode!r} must be none or explicit")
-    if load_model and model_control_mode == "none":
+    if model_control_mode not in ("none", "explicit", "poll"):
+        raise ConfigError(f"--model-control-mode {model_control_mode!r} must be none, explicit or poll")
+    if load_model and model_control_mode != "explicit":
         raise ConfigError("--load-model goes with --model-control-mode explicit; without it all models are loaded")
     guessed_by = guessing(
         speculation,
@@ -136,6 +141,8 @@ def command(
         exit_timeout_seconds=exit_timeout_secs,
         load=_chosen(load_model, model_control_mode),
         clients_change_models=model_control_mode == "explicit",
+        poll_seconds=repository_poll_secs if model_control_mode == "poll" else None,
+        load_threads=model_load_thread_count,
         completes_configs=not disable_auto_complete_config,
         fail_if_a_model_fails=exit_on_error,
         api_key=api_key,
@@ -190,6 +197,6 @@ def pairs(flag: str, values: list[str] | None) -> dict[str, Path]:
 
 def _chosen(load_model: list[str] | None, mode: str) -> tuple[str, ...] | None:
     """Which models to load at the start; None is all."""
-    if mode == "none" or (load_model and "*" in load_model):
+    if mode != "explicit" or (load_model and "*" in load_model):
         return None
     return tuple(load_model or ())

@@ -123,7 +123,7 @@ def _check_tensors(kind: str, tensors: object, source: str) -> None:
         if not tensor.name or tensor.name in names:
             raise RepositoryError(f"{where} must have a name, and one that no other {kind} has")
         names.add(tensor.name)
-        if tensor.data_type == DataType.TYPE_INVALID:
+        if tensor.data_type == DataType.TYPE_INVALID or tensor.data_type not in DataType.values():
             raise RepositoryError(f"{where} must have a data_type, such as TYPE_FP32")
         if any(dim < 1 and dim != -1 for dim in tensor.dims) or math.prod(tensor.dims) > 2**40:
             raise RepositoryError(f"{where} has dims {list(tensor.dims)}; each is -1 (any) or from 1")

@@ -1,5 +1,6 @@
 """One version of a model that is loaded: it checks what comes in, keeps count, and gives only what was asked for."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -23,6 +24,8 @@ class ServedModel:
     backend: Backend
     statistics: Statistics = field(default_factory=Statistics)
     created: int = field(default_factory=lambda: int(time.time()))
+    successor: "ServedModel | None" = None  # what is served instead since the model was loaded again
+    num_running: int = 0
 
     name: str = field(init=False)
     is_decoupled: bool = field(init=False)
@@ -40,6 +43,17 @@ class ServedModel:
     def start(self) -> "CountedRun":
         """For one request, whose input may come in pieces."""
         return CountedRun(self, self.backend.start())
+
+    @property
+    def newest(self) -> "ServedModel":
+        """Itself, or what has taken its place: who found it before asks the other."""
+        return self if self.successor is None else self.successor.newest
+
+    async def until_idle(self, patience_seconds: float) -> None:
+        """Until every request that has begun is answered, or the patience ends."""
+        deadline = time.monotonic() + patience_seconds
+        while self.num_running and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
 
     def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         """A request whose input is whole. Close the iterator to end the work."""
@@ -74,12 +88,14 @@ class CountedRun:
     def __init__(self, model: ServedModel, run: Run) -> None:
         self._model = model
         self._run = run
+        self._has_begun = False
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
-        tally = Tally([self._model.statistics])
+        model = self._begin()
+        tally = Tally([model.statistics])
         wanted = {output.name for output in request.outputs}
         try:
-            self._model.check.check(request)
+            model.check.check(request)
             async with aclosing(self._run.infer(request)) as responses:
                 async for response in responses:
                     tally.responded(response.is_last)
@@ -90,15 +106,19 @@ class CountedRun:
         except BaseException:  # cancelled, or nobody reads on
             tally.left()
             raise
+        finally:
+            model.num_running -= 1
 
     async def one(self, request: InferRequest) -> InferResponse:
         """The one response of a request that must not have several."""
+        self._hand_over()
         one = getattr(self._run, "one", None)
         if one is None or self._model.is_decoupled:
             return await single(self.infer(request))
-        tally = Tally([self._model.statistics])
+        model = self._begin()
+        tally = Tally([model.statistics])
         try:
-            self._model.check.check(request)
+            model.check.check(request)
             response: InferResponse = await one(request)
         except Exception:
             tally.failed()
@@ -106,8 +126,23 @@ class CountedRun:
         except BaseException:
             tally.left()
             raise
+        finally:
+            model.num_running -= 1
         tally.responded(True)
         return _only(response, {output.name for output in request.outputs}) if request.outputs else response
+
+    def _begin(self) -> ServedModel:
+        """Its model, which is not closed before the request has ended."""
+        self._hand_over()
+        self._has_begun = True
+        self._model.num_running += 1
+        return self._model
+
+    def _hand_over(self) -> None:
+        """Whoever found a model that has been loaded again since, and has not begun yet, asks the new one."""
+        if self._model.successor is not None and not self._has_begun:
+            self._model = self._model.newest
+            self._run = self._model.backend.start()
 
 
 def _only(response: InferResponse, wanted: set[str]) -> InferResponse:

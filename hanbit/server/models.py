@@ -6,9 +6,10 @@ again serves its former self until the new one is whole, and keeps it if that fa
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -26,6 +27,7 @@ from hanbit.server.errors import RequestError, as_request_error, invalid
 from hanbit.server.language_model import LanguageModel
 from hanbit.server.model import ServedModel
 from hanbit.server.python_models.ask import Server
+from hanbit.server.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +56,25 @@ class _Entry:
 
 class Catalogue:
     """`can_change`: clients may load and unload models (`--model-control-mode explicit`). `completes`: what
-    configurations leave open is completed from the models."""
+    configurations leave open is completed from the models. `load_threads`: models that are loaded at once."""
 
     def __init__(
-        self, repositories: Sequence[Path], engines: Engines, can_change: bool = False, completes: bool = True
+        self,
+        repositories: Sequence[Path],
+        engines: Engines,
+        can_change: bool = False,
+        completes: bool = True,
+        load_threads: int = 4,
     ) -> None:
         self.repositories = tuple(repositories)
         self.engines = engines
         self.can_change = can_change
         self._completes = completes
+        self._load_threads = load_threads
+        self._works: set[asyncio.Task[None]] = set()  # loading and closing go on if nobody waits for them any more
         self.admission = Admission()
         self._server = Server(self.find, self.is_ready, self._change_by_model, lambda: self.admission.is_draining)
+        self._patience = 30.0  # seconds for requests that run when their model is taken away
         self._has_started = False
         self._entries: dict[str, _Entry] = {}
 
@@ -80,19 +90,24 @@ class Catalogue:
 
     async def load_all(self, names: Iterable[str] | None = None) -> None:
         """Every model, or those named; a model that fails keeps the others from nothing (see `index`)."""
-        for name in self.names() if names is None else names:
-            if self._entry(name).state == "":
+        slots = asyncio.Semaphore(self._load_threads)
+
+        async def loaded(name: str) -> None:
+            async with slots:
                 try:
-                    await self.load(name)
+                    if self._entry(name).state == "":
+                        await self.load(name)
                 except RequestError as problem:
                     log.error("%s", problem)
+
+        await asyncio.gather(*(loaded(name) for name in (self.names() if names is None else names)))
         self._has_started = True
 
     async def load(self, name: str) -> None:
         """Load, or load again what has changed; an ensemble brings the members that are not there. RequestError."""
         if name not in self.names():
             raise RequestError("not_found", f"no model {name!r:.80} in the repository")
-        await self._load(name, ())
+        await self._going_on(self._load(name, ()))
 
     async def unload(self, name: str, with_members: bool = False) -> None:
         """Requests that run go on to their end. `with_members`: an ensemble takes its members along."""
@@ -102,11 +117,17 @@ class Catalogue:
         async with entry.lock:
             former, entry.versions = entry.versions, {}
             entry.state, entry.reason = "UNAVAILABLE", _UNLOADED
-        await _close(former)
+        await self._going_on(_close(former, self._patience))
         members = {step.model_name for model in former.values() for step in model.config.ensemble_scheduling.step}
         for member in sorted(members) if with_members else ():
             if self._entry(member).versions:
                 await self.unload(member)
+
+    async def forget(self, name: str) -> None:
+        """A model that is no longer in any repository."""
+        if self._entry(name).versions:
+            await self.unload(name)
+        self._entries.pop(name, None)
 
     async def load_by_client(self, name: str) -> None:
         """RequestError where clients may not."""
@@ -182,9 +203,22 @@ class Catalogue:
         }
 
     async def close(self) -> None:
+        for work in list(self._works):
+            work.cancel()
+        await asyncio.gather(*self._works, return_exceptions=True)
         for entry in self._entries.values():
             former, entry.versions = entry.versions, {}
-            await _close(former)
+            await _close(former, 0)
+
+    async def _going_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """What has begun comes to its end, even if the one who asked for it does not wait for that."""
+        await asyncio.shield(self._in_background(work))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        return task
 
     def _check_can_change(self) -> None:
         if not self.can_change:
@@ -203,19 +237,51 @@ class Catalogue:
 
     async def _load(self, name: str, above: tuple[str, ...]) -> None:
         entry = self._entry(name)
+        try:
+            self._check_order(name, above, set())
+        except RepositoryError as problem:
+            raise self._failed(name, entry, problem) from None
         async with entry.lock:
+            if above and entry.versions:  # another ensemble has brought it
+                return
             entry.state, entry.reason = "LOADING", ""
             try:
                 model = self._read(name)
                 await self._load_members(model.config, (*above, name))
                 versions = await self._made(model)
             except Exception as problem:
-                entry.state = "READY" if entry.versions else "UNAVAILABLE"
-                entry.reason = str(as_request_error(problem))
-                raise RequestError("invalid", f"model {name!r} cannot be loaded: {entry.reason}") from problem
+                raise self._failed(name, entry, problem) from problem
+            except BaseException as problem:  # the server is ending
+                self._failed(
+                    name, entry, RequestError("unavailable", f"the load was cut off: {type(problem).__name__}")
+                )
+                raise
             former, entry.versions = entry.versions, versions
+            for version, one in former.items():
+                one.successor = versions.get(version, next(reversed(versions.values())))
             entry.state = "READY"
-        await _close(former)
+        if former:
+            self._in_background(_close(former, self._patience))
+
+    def _failed(self, name: str, entry: _Entry, problem: Exception) -> RequestError:
+        """What is served stays so."""
+        entry.state = "READY" if entry.versions else "UNAVAILABLE"
+        entry.reason = str(as_request_error(problem))
+        return RequestError("invalid", f"model {name!r} cannot be loaded: {entry.reason}")
+
+    def _check_order(self, name: str, above: tuple[str, ...], seen: set[str]) -> None:
+        """Before a lock is held: two ensembles that are parts of each other would wait for one another."""
+        if name in above:
+            raise RepositoryError(f"ensemble {name!r} is a part of itself: {' -> '.join([*above, name])}")
+        if name in seen:
+            return
+        seen.add(name)
+        try:
+            steps = self._read(name).config.ensemble_scheduling.step
+        except HanbitError:  # said where it is loaded
+            return
+        for step in steps:
+            self._check_order(step.model_name, (*above, name), seen)
 
     def _read(self, name: str) -> RepositoryModel:
         for repository in self.repositories:
@@ -225,8 +291,6 @@ class Catalogue:
 
     async def _load_members(self, config: ModelConfig, above: tuple[str, ...]) -> None:
         for step in config.ensemble_scheduling.step:
-            if step.model_name in above:
-                raise RepositoryError(f"ensemble {config.name!r} is a part of itself: {' -> '.join(above)}")
             if step.model_name not in self.names():
                 raise RepositoryError(f"ensemble {config.name!r} needs {step.model_name!r:.80}, which is not there")
             if not self._entry(step.model_name).versions:
@@ -239,8 +303,9 @@ class Catalogue:
             for version in versions:
                 loaded = await self._loaded(model, version)
                 made[version] = ServedModel(loaded.config, version, versions, loaded.backend)
+                await warm_up(loaded.config, version, loaded.backend, model.folder)
         except BaseException:
-            await _close(made)
+            await _close(made, 0)
             raise
         return made
 
@@ -260,9 +325,13 @@ def _language_model(asked: ServedModel, engine: ServedModel) -> LanguageModel:
     return LanguageModel(asked.name, engine.backend.service, engine.backend.adapter, asked.created, statistics)
 
 
-async def _close(versions: dict[str, ServedModel]) -> None:
-    for model in versions.values():
-        try:
-            await asyncio.to_thread(model.backend.close)
-        except HanbitError as problem:
-            log.warning("model %s did not close: %s", model.name, problem)
+async def _close(versions: dict[str, ServedModel], patience_seconds: float) -> None:
+    """Requests that have begun are waited for, so long; cancelled, it closes without waiting."""
+    try:
+        await asyncio.gather(*(model.until_idle(patience_seconds) for model in versions.values()))
+    finally:
+        for model in versions.values():
+            try:
+                await asyncio.to_thread(model.backend.close)
+            except HanbitError as problem:
+                log.warning("model %s did not close: %s", model.name, problem)

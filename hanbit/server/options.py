@@ -43,6 +43,8 @@ class ServeOptions:
     exit_timeout_seconds: how long a server that is to end waits for answers being made.
     load: of the repositories' models these only; None is all, unless clients may change them.
     clients_change_models: clients may load and unload (`--model-control-mode explicit`).
+    poll_seconds: how often the repositories are looked at for changes (`--model-control-mode poll`), None is never.
+    load_threads: models that are loaded at once.
     completes_configs: what a config.pbtxt leaves open is completed from the model.
     fail_if_a_model_fails: else the server comes up with the models that could be loaded.
     api_key: what clients must send as `Authorization: Bearer KEY`; api_keys: a file of keys with roles (access.py);
@@ -62,6 +64,8 @@ class ServeOptions:
     exit_timeout_seconds: float = 30.0
     load: tuple[str, ...] | None = None
     clients_change_models: bool = False
+    poll_seconds: float | None = None
+    load_threads: int = 4
     completes_configs: bool = True
     fail_if_a_model_fails: bool = True
     api_key: str | None = None
@@ -80,6 +84,10 @@ class ServeOptions:
         self._check_ports()
         if self.exit_timeout_seconds < 0:
             raise ConfigError(f"--exit-timeout-secs {self.exit_timeout_seconds:g} must be 0 or more")
+        if self.poll_seconds is not None and not 0 < self.poll_seconds <= 86_400:
+            raise ConfigError(f"--repository-poll-secs {self.poll_seconds:g} must be more than 0, at most a day")
+        if not 1 <= self.load_threads <= 64:
+            raise ConfigError(f"--model-load-thread-count {self.load_threads} must be from 1 to 64")
         if self.api_key == "":
             raise ConfigError("--api-key is empty: give one, or leave it out")
         self.tls.check()

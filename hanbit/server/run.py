@@ -28,6 +28,7 @@ from hanbit.server.grpc_server import GrpcServer
 from hanbit.server.models import Catalogue
 from hanbit.server.names import served_name
 from hanbit.server.options import ServeOptions
+from hanbit.server.polling import Watch, look_at, poll
 from hanbit.server.ports import check_free, listen
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,13 @@ class Server:
     ) -> None:
         self._options = options
         self.catalogue = Catalogue(
-            repositories, Engines(options.engines), options.clients_change_models, options.completes_configs
+            repositories,
+            Engines(options.engines),
+            options.clients_change_models,
+            options.completes_configs,
+            options.load_threads,
         )
+        self._watch = Watch()
         self._socket = http
         self._keys = options.keys()
         self._log = None if options.access_log is None else AccessLog(options.access_log, self._keys)
@@ -99,7 +105,9 @@ class Server:
         serving = asyncio.create_task(self._serve())
         try:
             await self._until_ended(self._load(grpc, announce), serving)
+            polling = asyncio.create_task(self._poll())
             await self._until_ended(self._is_to_end.wait(), serving)
+            polling.cancel()
             await grpc.set_ready(False)
             await self._drain()
         finally:
@@ -119,8 +127,16 @@ class Server:
         places += [] if self._metrics_socket is None else [(self._metrics, self._metrics_socket)]
         await asyncio.gather(*(server.serve([place]) for server, place in places))
 
+    async def _poll(self) -> None:
+        """Models that were given as folders do not change."""
+        if self._options.poll_seconds is not None:
+            places, seconds = self._options.repositories, self._options.poll_seconds
+            await poll(places, seconds, self._watch, self.catalogue.load, self.catalogue.forget)
+
     async def _load(self, grpc: GrpcServer, announce: Callable[[str], None]) -> None:
         options = self._options
+        if options.poll_seconds is not None:
+            self._watch.begin(await asyncio.to_thread(look_at, options.repositories))
         nothing_yet = () if options.clients_change_models and not options.models else None
         await self.catalogue.load_all(nothing_yet if options.load is None else options.load)
         failed = [line for line in self.catalogue.index() if line.state == "UNAVAILABLE"]

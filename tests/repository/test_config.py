@@ -87,3 +87,8 @@ def test_a_file_lends_the_folders_name_and_may_not_contradict_it(tmp_path: Path)
     path.unlink()
     with pytest.raises(RepositoryError, match="is missing"):
         read_config(tmp_path)
+
+
+def test_a_datatype_that_there_is_not_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="must have a data_type"):
+        parse_config('backend: "x" input { name: "X" data_type: 99 dims: [ 1 ] }', "config")

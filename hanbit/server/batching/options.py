@@ -102,6 +102,10 @@ def instance_places(config: ModelConfig, gpus: tuple[int, ...]) -> list[Instance
 
 
 def _kind(config: ModelConfig, group: ModelInstanceGroup, gpus: tuple[int, ...]) -> str:
+    if group.kind not in ModelInstanceGroup.Kind.values():
+        raise _wrong(
+            config, f"instance_group has kind {group.kind}; there are {', '.join(ModelInstanceGroup.Kind.keys())}"
+        )
     kind = ModelInstanceGroup.Kind.Name(group.kind)
     if kind == "KIND_GPU" and not gpus:
         raise _wrong(config, "instance_group asks for KIND_GPU, and this machine has none. Use KIND_CPU or KIND_AUTO")

@@ -1,8 +1,9 @@
 """One instance of a model that computes tensors: a thread of its own, so that the event loop goes on."""
 
 import asyncio
-import concurrent.futures
 import logging
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -35,7 +36,9 @@ class TensorInstance:
         self.num_batches = 0
         self._model, self._joining = model, joining
         self._loop = asyncio.get_running_loop()
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "model")
+        self._works: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon: a computation that does not end keeps no server from ending.
+        threading.Thread(target=_do, args=(self._works,), name="model", daemon=True).start()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """It is there from its loading to its end."""
@@ -48,7 +51,7 @@ class TensorInstance:
             except RuntimeError:
                 log.debug("a model answered behind the server's end")
 
-        self._thread.submit(in_thread)
+        self._works.put(in_thread)
 
     def cancel(self, job: Job) -> None:
         """A computation has no way to be told."""
@@ -58,7 +61,7 @@ class TensorInstance:
 
     async def close(self) -> None:
         self.is_ready = False
-        self._thread.shutdown(wait=False)
+        self._works.put(None)
 
     def _answers(self, jobs: Sequence[Job]) -> list[Answer]:
         try:
@@ -73,6 +76,12 @@ class TensorInstance:
         requests = [job.request for job in jobs]
         outputs = self._model.run(self._joining.joined(requests), self._joining.wanted(requests))
         return self._joining.shared(outputs, [job.rows for job in jobs])
+
+
+def _do(works: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
+    while (work := works.get()) is not None:
+        work()
+        del work
 
 
 def _deliver(jobs: Sequence[Job], answers: Sequence[Answer], done: Callable[[], None]) -> None:

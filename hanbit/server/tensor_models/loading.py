@@ -12,6 +12,7 @@ from hanbit.repository.known_backends import usual_file
 from hanbit.server.backends.find import Loaded, Surroundings
 from hanbit.server.batching.options import InstancePlace, batch_options, instance_places
 from hanbit.server.batching.scheduler import Scheduler
+from hanbit.server.python_models.ask import Server
 from hanbit.server.tensor_models.instance import Computing, TensorInstance
 from hanbit.server.tensor_models.joining import Joining
 from hanbit.server.tensor_models.signature import Signature, check_signature, completed
@@ -43,7 +44,20 @@ async def load_tensor_model(
         raise RepositoryError(f"model {config.name!r}: config.pbtxt must say what its inputs and outputs are")
     batch_options(config)
     joining = Joining(config)
-    return Loaded(config, Scheduler(config, [TensorInstance(model, joining) for model in models]))
+    return Loaded(config, TensorModel(config, [TensorInstance(model, joining) for model in models], around.server))
+
+
+class TensorModel(Scheduler[TensorInstance]):
+    """`server`: tells whether it is ending, when nobody waits for what still runs."""
+
+    def __init__(self, config: ModelConfig, instances: list[TensorInstance], server: Server) -> None:
+        super().__init__(config, instances)
+        self._server = server
+
+    async def _close(self) -> None:
+        if self._server.is_ending():
+            self.patience_seconds = 0
+        await super()._close()
 
 
 def _is_same(place: InstancePlace, other: InstancePlace) -> bool:

@@ -6,6 +6,7 @@ a list before it is read (exported_archive.py). Other pickles are refused.
 
 import logging
 import re
+import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from hanbit.server.tensor_models.signature import Signature, TensorSpec
 
 log = logging.getLogger(__name__)
 
+_ONE_AT_A_TIME = threading.Lock()  # torch.export keeps what it is reading in a global
 _BY_INDEX = re.compile(r".+__(\d{1,4})")
 _DATATYPES = {
     torch.bool: "BOOL",
@@ -51,7 +53,8 @@ def load(config: ModelConfig, path: Path, place: InstancePlace) -> tuple["TorchM
     device = torch.device("cuda", place.device) if place.kind == "KIND_GPU" else torch.device("cpu")
     try:
         if is_exported(path):
-            return _exported(config, path, device)
+            with _ONE_AT_A_TIME:
+                return _exported(config, path, device)
         return _scripted(config, path, device), None
     except FormatError as problem:
         raise RepositoryError(f"model {config.name!r}: {problem}") from None

@@ -19,6 +19,7 @@ from tests.server.served import Served, serving
 from tests.server.tensor_models.onnx_files import (
     FLOAT,
     INT64,
+    ONE_THREAD,
     STRING,
     WEIGHTS,
     gather,
@@ -31,7 +32,6 @@ from tests.server.tensor_models.onnx_files import (
     write,
 )
 
-ONE_THREAD = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
 FIXED = f"""
 platform: "onnxruntime_onnx"
 max_batch_size: 8
