@@ -53,9 +53,10 @@ class InferenceResponse:
         parameters: Mapping[str, bool | int | float | str] | None = None,
     ) -> None:
         self._output_tensors = list(output_tensors)
-        if not all(isinstance(one, Tensor) for one in self._output_tensors):
-            raise TritonModelException("output_tensors of an InferenceResponse are pb_utils.Tensor")
-        if not isinstance(error, TritonError | None):
+        for one in self._output_tensors:
+            if not isinstance(one, Tensor):
+                raise TritonModelException("output_tensors of an InferenceResponse are pb_utils.Tensor")
+        if error is not None and not isinstance(error, TritonError):
             raise TritonModelException("error of an InferenceResponse is a pb_utils.TritonError")
         self._error, self._parameters = error, _scalars(parameters)
 
@@ -242,7 +243,9 @@ def _single(responses: list[InferenceResponse]) -> InferenceResponse:
 
 
 def _scalars(parameters: Mapping[str, Any] | None) -> dict[str, bool | int | float | str]:
-    found = dict(parameters or {})
+    if not parameters:
+        return {}
+    found = dict(parameters)
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, bool | int | float | str):
             raise TritonModelException(f"parameter {name!r:.80} must be a truth value, a whole number or a text")

@@ -12,9 +12,9 @@ from typing import Any
 
 from hanbit.server.python_models.api_errors import TritonError, TritonModelException
 from hanbit.server.python_models.api_requests import InferenceRequest, InferenceResponse, asked_of
-from hanbit.server.python_models.api_tensor import Tensor, datatype_of, raw_of_tensor
-from hanbit.server.python_models.datatypes import array_of
-from hanbit.server.python_models.frames import Frame, Incoming, Outgoing, send_whole
+from hanbit.server.python_models.api_tensor import Tensor, raw_of_tensor
+from hanbit.server.python_models.datatypes import BYTES, array_of
+from hanbit.server.python_models.frames import LEAST_SHARED, Frame, Incoming, Outgoing, send_whole
 from hanbit.server.python_models.shared import Arena, Region
 
 _WORK = 0  # the box of what the server sends unasked
@@ -177,16 +177,19 @@ class Connection:
 
 
 def _described(outgoing: Outgoing, tensor: Tensor) -> list[Any]:
-    return outgoing.tensor(tensor.name(), datatype_of(tensor), tensor.shape(), raw_of_tensor(tensor))
+    array = tensor._array
+    if tensor._of_torch is None and array.nbytes < LEAST_SHARED and tensor._type != BYTES:  # the usual one, at once
+        return outgoing.tensor(tensor._name, tensor._type, array.shape, array.tobytes())
+    return outgoing.tensor(tensor._name, tensor._type, tensor.shape(), raw_of_tensor(tensor))
 
 
 def _told(outgoing: Outgoing, number: int, response: InferenceResponse | None, is_final: bool) -> list[Any]:
     if response is None:
         return [number, is_final, None, None, None]
-    error = response.error()
+    error = response._error
     if error is not None:
         return [number, is_final, [], [error.code(), error.message()], None]
-    tensors = [_described(outgoing, one) for one in response.output_tensors()]
+    tensors = [_described(outgoing, one) for one in response._output_tensors]
     return [number, is_final, tensors, None, response._parameters or None]
 
 

@@ -19,6 +19,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from json import encoder
 from typing import Any
 
 from hanbit.server.python_models.shared import Arena, Region
@@ -29,12 +30,19 @@ _MOST_JSON = 64 * 2**20
 _MOST_DATA = 2**40
 _CHUNK = 64 * 1024  # of a read; a new buffer of 256 KiB for each costs 25 microseconds
 _MOST_AT_ONCE = 4 * 2**20
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
-# `decode` looks for white space around, too, in as much time again
+_plain = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False)
+# What `encode` makes anew for every value, made once; `decode` looks for white space around, too: as much time again.
+_make: Any = getattr(encoder, "c_make_encoder", None)
+_parts = _make and _make(None, _plain.default, encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 Raw = bytes | memoryview
 Described = tuple[str, str, Sequence[int], Raw]  # name, datatype, shape, bytes
+
+
+def _encode(value: Sequence[Any]) -> bytes:
+    text = "".join(_parts(value, 0)) if _parts is not None else _plain.encode(value)
+    return text.encode("ascii")
 
 
 class Outgoing:
@@ -47,7 +55,7 @@ class Outgoing:
         self.placed: list[int] = []
 
     def tensor(self, name: str, datatype: str, shape: Sequence[int], raw: Raw) -> list[Any]:
-        size = raw.nbytes if isinstance(raw, memoryview) else len(raw)
+        size = len(raw)
         if size >= LEAST_SHARED and self._arena is not None:
             start = self._arena.put(memoryview(raw))
             if start is not None:
@@ -63,7 +71,7 @@ class Outgoing:
 
     def bytes(self, value: Sequence[Any]) -> "list[Raw]":
         """The whole frame, in parts."""
-        text = _encode(value).encode("utf-8", "surrogatepass")
+        text = _encode(value)
         return [_SIZES.pack(len(text), self._size) + text, *self._raw]
 
 
@@ -132,7 +140,7 @@ class Incoming:
             if end > len(data):
                 self._missing = end - len(data)
                 break  # the rest comes later
-            value = _scan(str(view[start : start + num_json], "utf-8", "surrogatepass"), 0)[0]
+            value = _scan(str(view[start : start + num_json], "ascii"), 0)[0]
             frames.append(Frame(value, view[start + num_json : end]))
             place = end
         else:

@@ -95,6 +95,23 @@ class InsideHost:
             asyncio.run_coroutine_threadsafe(responses.aclose(), self._loop)
 
 
+class InsideOutlet(RequestOutlet):
+    __slots__ = ("_instance", "_job")
+
+    def __init__(self, instance: "InsideInstance", job: Job, is_decoupled: bool) -> None:
+        super().__init__(is_decoupled)
+        self._instance, self._job = instance, job
+
+    def is_cancelled(self) -> bool:
+        return self._job.is_left
+
+    def deliver(self, response: InferenceResponse | None, is_final: bool) -> None:
+        self._instance.on_loop(self._instance.respond, self._job, response, is_final)
+
+    def forget(self, response: InferenceResponse) -> None:
+        self.deliver(response, True)
+
+
 class InsideInstance:
     """See batching/instance.py; `settings.place` says whether in a thread or inline."""
 
@@ -187,15 +204,12 @@ class InsideInstance:
         return Runner(self._class, arguments, is_decoupled(self._config))
 
     def _request(self, job: Job, decoupled: bool) -> InferenceRequest:
-        def deliver(response: InferenceResponse | None, is_final: bool) -> None:
-            self._on_loop(self._respond, job, response, is_final)
-
-        outlet = RequestOutlet(deliver, lambda response: deliver(response, True), lambda: job.is_left, decoupled)
+        outlet = InsideOutlet(self, job, decoupled)
         id, correlation_id, flags, timeout, outputs, parameters = told_of(job.request, self._outputs.names)
         inputs = [_model_tensor(one) for one in job.request.inputs.values()]
         return InferenceRequest._incoming(id, correlation_id, inputs, outputs, flags, timeout, parameters, outlet)
 
-    def _on_loop(self, call: Callable[..., None], *given: Any) -> None:
+    def on_loop(self, call: Callable[..., None], *given: Any) -> None:
         if threading.get_ident() == self._loop_thread:
             call(*given)
         else:
@@ -216,7 +230,7 @@ class InsideInstance:
                 call(*given)
             done()
 
-        self._on_loop(deliver)
+        self.on_loop(deliver)
 
     def _run(
         self, runner: Runner, jobs: Sequence[Job], requests: list[InferenceRequest], tell: Callable[..., None]
@@ -225,8 +239,8 @@ class InsideInstance:
 
         def executed(responses: Sequence[InferenceResponse | None]) -> None:
             for job, response, request in zip(jobs, responses, requests, strict=False):
-                request._outlet.close()  # type: ignore[union-attr]
-                tell(self._respond, job, response, True)
+                request._outlet.is_closed = True  # type: ignore[union-attr]
+                tell(self.respond, job, response, True)
 
         try:
             runner.execute(requests, executed)
@@ -242,8 +256,8 @@ class InsideInstance:
         try:
             responses = await runner.execute_here(requests)
             for job, response, request in zip(jobs, responses, requests, strict=False):
-                request._outlet.close()  # type: ignore[union-attr]
-                self._respond(job, response, True)
+                request._outlet.is_closed = True  # type: ignore[union-attr]
+                self.respond(job, response, True)
         except ModelFault as problem:
             fail_all(requests, problem)
         finally:
@@ -251,7 +265,7 @@ class InsideInstance:
             if not runner.is_decoupled:
                 done()
 
-    def _respond(self, job: Job, response: InferenceResponse | None, is_final: bool) -> None:
+    def respond(self, job: Job, response: InferenceResponse | None, is_final: bool) -> None:
         if response is None:
             job.send(InferResponse({}, is_final))
             return

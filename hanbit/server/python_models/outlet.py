@@ -2,27 +2,22 @@
 decoupled, and a request that its model forgets ends with an error instead of never."""
 
 import threading
-from collections.abc import Callable
 
 from hanbit.server.python_models.api_errors import TritonError, TritonModelException
 from hanbit.server.python_models.api_requests import InferenceResponse
-
-Deliver = Callable[[InferenceResponse | None, bool], None]
-Forget = Callable[[InferenceResponse], None]
 
 _FORGOTTEN = "the model let the request go without a response that has the flag TRITONSERVER_RESPONSE_COMPLETE_FINAL"
 
 
 class RequestOutlet:
-    """`deliver`: called in the model's thread, one at a time; `forget`: with the last response of a request that the
-    model let go, called by the garbage collector. `is_closed`: the last response has gone; `is_used`: some
-    response went this way."""
+    """Its children say how a response is delivered. `is_closed`: the last one has gone; `is_used`: some response went
+    this way. One lock is enough for all: there is one way out of a process."""
 
-    __slots__ = ("_cancelled", "_deliver", "_forget", "_is_decoupled", "_lock", "is_closed", "is_used")
+    __slots__ = ("_is_decoupled", "is_closed", "is_used")
+    _lock = threading.Lock()
 
-    def __init__(self, deliver: Deliver, forget: Forget, cancelled: Callable[[], bool], is_decoupled: bool) -> None:
-        self._deliver, self._forget, self._cancelled, self._is_decoupled = deliver, forget, cancelled, is_decoupled
-        self._lock = threading.Lock()
+    def __init__(self, is_decoupled: bool) -> None:
+        self._is_decoupled = is_decoupled
         self.is_closed = self.is_used = False
 
     def send(self, response: InferenceResponse | None, is_final: bool) -> None:
@@ -32,16 +27,20 @@ class RequestOutlet:
             if not self._is_decoupled and response is not None and self.is_used:
                 raise TritonModelException("a model that is not decoupled sends one response to a request")
             self.is_used, self.is_closed = True, is_final
-            self._deliver(response, is_final)
+            self.deliver(response, is_final)
 
     def is_cancelled(self) -> bool:
-        return self._cancelled()
+        raise NotImplementedError
 
-    def close(self) -> None:
-        """Its responses came otherwise."""
-        self.is_closed = True
+    def deliver(self, response: InferenceResponse | None, is_final: bool) -> None:
+        """In the model's thread, one at a time."""
+        raise NotImplementedError
+
+    def forget(self, response: InferenceResponse) -> None:
+        """The last response of a request that the model let go. Called by the garbage collector."""
+        raise NotImplementedError
 
     def __del__(self) -> None:
-        if not getattr(self, "is_closed", True):
+        if not self.is_closed:
             self.is_closed = True
-            self._forget(InferenceResponse(error=TritonError(_FORGOTTEN)))
+            self.forget(InferenceResponse(error=TritonError(_FORGOTTEN)))

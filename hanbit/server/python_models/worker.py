@@ -99,7 +99,7 @@ def _run(connection: Connection, runner: Runner, frame: Frame) -> None:
     def executed(responses: Sequence[InferenceResponse | None]) -> None:
         connection.responses([(*pair, True) for pair in zip(numbers, responses, strict=False)], True)
         for request in requests if responses else ():
-            request._outlet.close()  # type: ignore[union-attr]
+            request._outlet.is_closed = True  # type: ignore[union-attr]
 
     try:
         runner.execute(requests, executed)
@@ -111,25 +111,33 @@ def _run(connection: Connection, runner: Runner, frame: Frame) -> None:
         connection.cancelled.difference_update(numbers)
 
 
+class WorkerOutlet(RequestOutlet):
+    __slots__ = ("_connection", "_number")
+
+    def __init__(self, connection: Connection, number: int, is_decoupled: bool) -> None:
+        super().__init__(is_decoupled)
+        self._connection, self._number = connection, number
+
+    def is_cancelled(self) -> bool:
+        cancelled = self._connection.cancelled
+        if self._number not in cancelled:
+            self._connection.poll()
+        return self._number in cancelled
+
+    def deliver(self, response: InferenceResponse | None, is_final: bool) -> None:
+        self._connection.responses([(self._number, response, is_final)], False)
+        if is_final:
+            self._connection.cancelled.discard(self._number)
+
+    def forget(self, response: InferenceResponse) -> None:
+        self._connection.forget(self._number, response)
+
+
 def _request(
     connection: Connection, runner: Runner, frame: Frame, row: list[Any], region_size: int
 ) -> InferenceRequest:
     number, id, correlation_id, flags, timeout, outputs, parameters, tensors = row
-
-    def deliver(response: InferenceResponse | None, is_final: bool) -> None:
-        connection.responses([(number, response, is_final)], False)
-        if is_final:
-            connection.cancelled.discard(number)
-
-    def forget(response: InferenceResponse) -> None:
-        connection.forget(number, response)
-
-    def is_cancelled() -> bool:
-        if number not in connection.cancelled:
-            connection.poll()
-        return number in connection.cancelled
-
-    outlet = RequestOutlet(deliver, forget, is_cancelled, runner.is_decoupled)
+    outlet = WorkerOutlet(connection, number, runner.is_decoupled)
     inputs = connection.request_tensors(frame, tensors, region_size)
     return InferenceRequest._incoming(id, correlation_id, inputs, outputs, flags, timeout, parameters, outlet)
 
