@@ -35,6 +35,8 @@ DATATYPES = tuple(_NUMPY)
 _PLAIN = {
     name: np.dtype(kind).newbyteorder("<") for name, kind in _NUMPY.items() if name not in ("BOOL", "BF16", "BYTES")
 }
+Raw = bytes | memoryview
+_SMALL_BYTES = 64 * 1024
 _MOST_DIMS = 16
 _LARGEST_DIM = 2**31 - 1
 
@@ -108,12 +110,27 @@ def _wrong_size(name: str, datatype: str, shape: Sequence[int], expected: int, s
     return invalid(f"tensor {name!r:.80} {datatype} {list(shape)} takes {expected} bytes, not {size}")
 
 
-def to_raw(tensor: Tensor) -> bytes:
+def to_raw(tensor: Tensor) -> Raw:
+    """Of large tensors a view of what there is: a fresh buffer of megabytes costs more than filling it."""
     if tensor.datatype == "BYTES":
         return b"".join(struct.pack("<I", len(item)) + item for item in tensor.data.flat)
     if tensor.datatype == "BF16":
         return _bfloat16(np.ascontiguousarray(tensor.data, np.float32)).tobytes()
-    return np.ascontiguousarray(tensor.data, np.dtype(dtype_of(tensor.datatype)).newbyteorder("<")).tobytes()
+    data = np.ascontiguousarray(tensor.data, _PLAIN.get(tensor.datatype, np.bool_))
+    if data.nbytes <= _SMALL_BYTES:
+        return data.tobytes()
+    return data.reshape(-1).view(np.uint8).data
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """The same as an object of its own: the one that the tensor was read from, if it is there."""
+    raw = to_raw(tensor)
+    if isinstance(raw, bytes):
+        return raw
+    base = tensor.data
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return base if isinstance(base, bytes) and len(base) == len(raw) else bytes(raw)
 
 
 def from_list(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Tensor:

@@ -15,15 +15,16 @@ _WINDOWS = {"gzip": 31, "deflate": 15}
 async def read_body(request: Request) -> bytes:
     """Raises RequestError as soon as too much has come, packed or unpacked."""
     unpack = _unpacker(request.headers.get("content-encoding", "").strip().lower())
-    body = bytearray()
-    received = chunks = 0
+    parts: list[bytes] = []
+    received = chunks = size = 0
     async for chunk in request.stream():
         received, chunks = received + len(chunk), chunks + 1
         if received > MOST_BYTES or chunks > _MOST_CHUNKS:
             raise _too_large()
-        body += unpack(chunk, MOST_BYTES - len(body))
-    body += unpack(b"", MOST_BYTES - len(body))
-    return bytes(body)
+        parts.append(unpack(chunk, MOST_BYTES - size))
+        size += len(parts[-1])
+    parts.append(unpack(b"", MOST_BYTES - size))
+    return b"".join(parts)
 
 
 Unpack = Callable[[bytes, int], bytes]

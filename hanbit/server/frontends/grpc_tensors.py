@@ -8,7 +8,7 @@ from tritonclient.grpc import service_pb2 as messages
 from hanbit.server.errors import RequestError, invalid
 from hanbit.server.model import ServedModel
 from hanbit.server.request import InferRequest, InferResponse, RequestedOutput, Value
-from hanbit.server.tensors import Tensor, from_list, from_raw, to_raw
+from hanbit.server.tensors import Tensor, from_list, from_raw, to_bytes
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -47,7 +47,7 @@ def as_message(model: ServedModel, request: InferRequest, response: InferRespons
     message = messages.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     for name, tensor in response.outputs.items():
         message.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
-        message.raw_output_contents.append(to_raw(tensor))
+        message.raw_output_contents.append(to_bytes(tensor))
     return message
 
 

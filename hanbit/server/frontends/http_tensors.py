@@ -17,7 +17,7 @@ from hanbit.server.errors import RequestError, invalid
 from hanbit.server.frontends.strict_json import parse_object
 from hanbit.server.model import ServedModel
 from hanbit.server.request import InferRequest, InferResponse, RequestedOutput, Value
-from hanbit.server.tensors import Tensor, from_list, from_raw, item_bytes, num_elements, to_list, to_raw
+from hanbit.server.tensors import Raw, Tensor, from_list, from_raw, item_bytes, num_elements, to_list, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_TENSORS = 1024
@@ -39,8 +39,10 @@ def parse_request(model: ServedModel, body: bytes, header_length: str | None) ->
     return _from_json(model, body[:size], memoryview(body)[size:])
 
 
-def response_body(model: ServedModel, request: InferRequest, response: InferResponse) -> tuple[bytes, dict[str, str]]:
-    """The body and its headers."""
+def response_body(
+    model: ServedModel, request: InferRequest, response: InferResponse
+) -> tuple[list[Raw], dict[str, str]]:
+    """The parts of the body, and its headers."""
     wishes = {output.name: output.parameters for output in request.outputs}
     all_binary = request.parameters.get("binary_data_output") is True
     described, raw = [], []
@@ -57,9 +59,9 @@ def response_body(model: ServedModel, request: InferRequest, response: InferResp
         found["id"] = request.id
     text = json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
     if not raw:
-        return text, {"Content-Type": "application/json"}
+        return [text], {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
-    return b"".join([text, *raw]), headers
+    return [text, *raw], headers
 
 
 def id_of(body: Mapping[str, Any]) -> str:

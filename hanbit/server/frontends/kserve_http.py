@@ -15,7 +15,7 @@ from hanbit.server.errors import RequestError, as_request_error
 from hanbit.server.frontends.body import read_body
 from hanbit.server.frontends.generate import generate, generate_stream
 from hanbit.server.frontends.http_tensors import HEADER_LENGTH, parameters_of, parse_request, response_body
-from hanbit.server.frontends.listening import ClientGone, unless_gone
+from hanbit.server.frontends.listening import ClientGone, PartsResponse, unless_gone
 from hanbit.server.frontends.strict_json import parse_object
 from hanbit.server.model import ServedModel
 from hanbit.server.models import Catalogue
@@ -136,8 +136,8 @@ async def _infer(catalogue: Catalogue, request: Request) -> Response:
     model = _model(catalogue, request)
     asked = parse_request(model, await read_body(request), request.headers.get(HEADER_LENGTH))
     response = await unless_gone(request.receive, model.one(asked))
-    body, headers = response_body(model, asked, response)
-    return Response(body, headers=headers)
+    parts, headers = response_body(model, asked, response)
+    return PartsResponse(parts, headers) if len(parts) > 1 else Response(parts[0], headers=headers)
 
 
 async def _generate(catalogue: Catalogue, request: Request) -> Response:
