@@ -34,6 +34,7 @@ class ServedModel:
     def __post_init__(self) -> None:
         self.name, self.is_decoupled = self.config.name, is_decoupled(self.config)
         self.check = RequestCheck(self.config)
+        self.statistics.executions = getattr(self.backend, "executions", None)
 
     @property
     def is_ready(self) -> bool:

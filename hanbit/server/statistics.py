@@ -20,8 +20,37 @@ class Duration:
 
 
 @dataclass
+class Executions:
+    """Of a model that takes batches: how long requests waited, and what was executed of how many rows."""
+
+    waited: Duration = field(default_factory=Duration)
+    rows: int = 0
+    batches: dict[int, Duration] = field(default_factory=dict)  # by their rows
+
+    def executed(self, rows: int, nanoseconds: int) -> None:
+        self.rows += rows
+        self.batches.setdefault(rows, Duration()).add(nanoseconds)
+
+    @property
+    def count(self) -> int:
+        return sum(one.count for one in self.batches.values())
+
+    def batches_as_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "batch_size": rows,
+                "compute_input": {"count": one.count, "ns": 0},
+                "compute_infer": one.as_json(),
+                "compute_output": {"count": one.count, "ns": 0},
+            }
+            for rows, one in sorted(self.batches.items())
+        ]
+
+
+@dataclass
 class Statistics:
-    """Of one model version since it was loaded. Changed on the event loop only."""
+    """Of one model version since it was loaded. Changed on the event loop only. `executions`: of a back end that takes
+    batches; without them each request is one execution, at once."""
 
     last_inference_ms: int = 0
     success: Duration = field(default_factory=Duration)
@@ -29,6 +58,7 @@ class Statistics:
     cancel: Duration = field(default_factory=Duration)
     infer: Duration = field(default_factory=Duration)
     responses: dict[int, Duration] = field(default_factory=dict)
+    executions: Executions | None = None
 
     def succeeded(self, nanoseconds: int) -> None:
         self.last_inference_ms = time.time_ns() // 1_000_000
@@ -42,23 +72,26 @@ class Statistics:
     def as_json(self, name: str, version: str, is_decoupled: bool) -> dict[str, Any]:
         """Field names of the extension, which are those of the message `ModelStatistics` too."""
         nothing = Duration().as_json()
+        executions = self.executions
+        waited = executions.waited if executions is not None else Duration(self.success.count)
+        infer = Duration(self.infer.count, max(0, self.infer.ns - waited.ns))
         found: dict[str, Any] = {
             "name": name,
             "version": version,
             "last_inference": self.last_inference_ms,
-            "inference_count": self.success.count,
-            "execution_count": self.success.count,
+            "inference_count": self.success.count if executions is None else executions.rows,
+            "execution_count": self.success.count if executions is None else executions.count,
             "inference_stats": {
                 "success": self.success.as_json(),
                 "fail": self.fail.as_json(),
-                "queue": {"count": self.success.count, "ns": 0},
+                "queue": waited.as_json(),
                 "compute_input": {"count": self.success.count, "ns": 0},
-                "compute_infer": self.infer.as_json(),
+                "compute_infer": infer.as_json(),
                 "compute_output": {"count": self.success.count, "ns": 0},
                 "cache_hit": nothing,
                 "cache_miss": nothing,
             },
-            "batch_stats": [],
+            "batch_stats": [] if executions is None else executions.batches_as_json(),
             "memory_usage": [],
         }
         if is_decoupled:

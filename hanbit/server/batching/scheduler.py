@@ -21,6 +21,7 @@ from hanbit.server.batching.queue import QueueFull, WaitingQueue
 from hanbit.server.errors import RequestError
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.requested import priority_level_of, timeout_seconds_of
+from hanbit.server.statistics import Executions
 
 Kind = TypeVar("Kind", bound=Instance)
 Clock = Callable[[], int]
@@ -33,12 +34,13 @@ class Scheduler(Generic[Kind]):
         self.instances = tuple(instances)
         self.options = batch_options(config)
         self.patience_seconds = 30.0
+        self.executions = Executions()
         self._name = config.name
         self._takes_batches = config.max_batch_size > 0
         self._clock = clock
         self._queue = WaitingQueue(self.options.levels)
         self._order = Order() if self.options.preserve_ordering else None
-        self._running: dict[Instance, Sequence[Job]] = {}
+        self._running: dict[Instance, tuple[Sequence[Job], int]] = {}  # and since when
         self._instance_of: dict[Job, Instance] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
@@ -201,10 +203,11 @@ class Scheduler(Generic[Kind]):
         return None
 
     def _execute(self, instance: Kind, jobs: list[Job]) -> None:
+        now = self._clock()
         for job in jobs:
-            self._queue.take(job)
+            self.executions.waited.add(now - job.since if self._queue.take(job) else 0)
             self._instance_of[job] = instance
-        self._running[instance] = jobs
+        self._running[instance] = jobs, now
         try:
             instance.execute(jobs, lambda: self._done(instance))
         except Exception as problem:  # a mistake of ours; whoever waits is told so
@@ -213,7 +216,11 @@ class Scheduler(Generic[Kind]):
             self._done(instance)
 
     def _done(self, instance: Instance) -> None:
-        for job in self._running.pop(instance, ()):
+        jobs, began = self._running.pop(instance, ((), 0))
+        rows = sum(job.rows for job in jobs if not job.has_failed)
+        if rows:
+            self.executions.executed(rows, self._clock() - began)
+        for job in jobs:
             if job.is_over:
                 self._instance_of.pop(job, None)
             else:
@@ -238,7 +245,8 @@ class Scheduler(Generic[Kind]):
             return
         job.is_left = True
         instance.cancel(job)
-        if all(one.is_over or one.is_left for one in self._running.get(instance, [job])):
+        jobs, _ = self._running.get(instance, ([job], 0))
+        if all(one.is_over or one.is_left for one in jobs):
             instance.nobody_waits()
 
     def _instance_changed(self) -> None:

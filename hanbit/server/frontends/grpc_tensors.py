@@ -48,6 +48,8 @@ def as_message(model: ServedModel, request: InferRequest, response: InferRespons
     for name, tensor in response.outputs.items():
         message.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
         message.raw_output_contents.append(to_bytes(tensor))
+    for name, value in response.parameters.items():
+        setattr(message.parameters[name], _field_of(value), value)
     return message
 
 
@@ -58,6 +60,15 @@ def as_stream_message(
     message = as_message(model, request, response)
     message.parameters[_FINAL].bool_param = response.is_last
     return messages.ModelStreamInferResponse(infer_response=message)
+
+
+def _field_of(value: Value) -> str:
+    """Of the message InferParameter."""
+    if isinstance(value, bool):
+        return "bool_param"
+    if isinstance(value, int):
+        return "int64_param" if value < 2**63 else "uint64_param"
+    return "double_param" if isinstance(value, float) else "string_param"
 
 
 def _tensor(entry: Any, raw: bytes | None) -> Tensor:

@@ -57,6 +57,8 @@ def response_body(
     found: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": described}
     if request.id:
         found["id"] = request.id
+    if response.parameters:
+        found["parameters"] = dict(response.parameters)
     text = json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
     if not raw:
         return [text], {"Content-Type": "application/json"}

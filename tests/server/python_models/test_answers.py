@@ -83,6 +83,12 @@ def execute(self, requests):
         found.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x * 0 + len(requests))]))
     return found
 """
+WITH_PARAMETERS = """
+def execute(self, requests):
+    y = pb_utils.Tensor("Y", np.zeros(1, np.int32))
+    said = {"count": 3, "is_so": True, "text": "한글"}
+    return [pb_utils.InferenceResponse([y], parameters=said) for _ in requests]
+"""
 OWN_SENDER = """
 def execute(self, requests):
     for request in requests:
@@ -107,6 +113,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     write_model(folder, "later", LATER, DECOUPLED, place=place)
     write_model(folder, "async", ASYNC, DECOUPLED, place=place)
     write_model(folder, "batches", BATCHES, f"{NUMBERS} {BATCHING}", place=place)
+    write_model(folder, "with_parameters", WITH_PARAMETERS, place=place)
     write_model(folder, "own_sender", OWN_SENDER, place=place)
     with serving(folder) as found:
         yield found
@@ -259,7 +266,15 @@ def test_requests_that_wait_are_executed_as_one_batch(served: Served) -> None:
         values = numbers(1).reshape(1, 1)
         asked = [client.async_infer("batches", [tensor(http_client, "X", values)]) for _ in range(8)]
         sizes = [int(one.get_result().as_numpy("Y")[0, 0]) for one in asked]
-    assert max(sizes) == 4
+        assert max(sizes) == 4
+        (found,) = client.get_inference_statistics("batches")["model_stats"]
+    assert found["inference_count"] == found["inference_stats"]["success"]["count"] == 8
+    batches = {one["batch_size"]: one["compute_infer"]["count"] for one in found["batch_stats"]}
+    assert sum(size * count for size, count in batches.items()) == 8
+    assert found["execution_count"] == sum(batches.values()) < 8
+    queue = found["inference_stats"]["queue"]
+    assert queue["count"] == 8
+    assert queue["ns"] + found["inference_stats"]["compute_infer"]["ns"] == found["inference_stats"]["success"]["ns"]
 
 
 def test_instances_are_as_many_as_the_file_says(served: Served) -> None:
@@ -267,6 +282,16 @@ def test_instances_are_as_many_as_the_file_says(served: Served) -> None:
     with http_client.InferenceServerClient(served.http, concurrency=8) as client:
         asked = [client.async_infer("two", [tensor(http_client, "X", numbers(n))]) for n in range(40)]
         assert [one.get_result().as_numpy("Y")[0] for one in asked] == list(range(1, 41))
+
+
+def test_parameters_of_a_response_reach_the_client(served: Served) -> None:
+    said = {"count": 3, "is_so": True, "text": "한글"}
+    with http_client.InferenceServerClient(served.http) as http, grpc_client.InferenceServerClient(served.grpc) as grpc:
+        found = http.infer("with_parameters", [tensor(http_client, "X", numbers(1))]).get_response()
+        assert found["parameters"] == said
+        message = grpc.infer("with_parameters", [tensor(grpc_client, "X", numbers(1))]).get_response()
+        values = {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in message.parameters.items()}
+        assert values == said
 
 
 def test_a_model_that_is_not_decoupled_may_answer_through_its_sender(served: Served) -> None:
