@@ -26,7 +26,7 @@ DATA_ROOMS = {"recipes"}  # no Python inside
 KEPT_TO_ROOMS = {  # third parties that stay where they are known
     "transformers": {"convert"},
     "torch.distributed.tensor": {"parallel"},
-    "grpc": {"server", "studio"},
+    "grpc": {"server", "studio", "bench"},  # bench asks servers of all kinds, as their clients do
 }
 
 

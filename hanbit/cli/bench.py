@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hanbit.cli import conformance
+
 if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
     from hanbit.bench.llama_cpp import LlamaCpp
 
 Facts = dict[str, Any]  # of a row
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app.command("conformance")(conformance.command)
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""A conformance suite for the KServe v2 protocol and Triton's extensions: checks that ask any server."""
