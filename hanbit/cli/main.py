@@ -26,7 +26,7 @@ from hanbit.launch.parent import end_with_parent, is_rank_of_torchrun
 
 logger = logging.getLogger(__name__)
 
-NOT_VERBS = {"__init__", "guessing", "main", "words"}
+NOT_VERBS = {"__init__", "conformance", "guessing", "main", "words"}
 INTERRUPTED = 130
 DEBUG = "HANBIT_DEBUG"
 _LISTENING_SECONDS = 2.0

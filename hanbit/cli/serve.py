@@ -66,6 +66,29 @@ def command(
     disable_auto_complete_config: Annotated[
         bool, typer.Option("--disable-auto-complete-config", help="Every config.pbtxt must say all of its model.")
     ] = False,
+    allow_client_shm: Annotated[
+        str, typer.Option(metavar="true|false", help="Clients may register memory of this machine.")
+    ] = "false",
+    allow_client_files: Annotated[
+        str, typer.Option(metavar="true|false", help="A client's load may bring files, programs too.")
+    ] = "false",
+    trace_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SETTING", help="level=L, rate=N, count=N; triton,file=PATH, triton,log-frequency=N."),
+    ] = None,
+    log_verbose: Annotated[int, typer.Option(help="From 1 on also lines for those who look for a fault.")] = 0,
+    log_info: Annotated[str, typer.Option(metavar="true|false", help="Lines of what goes on.")] = "true",
+    log_warning: Annotated[str, typer.Option(metavar="true|false", help="Lines of what looks wrong.")] = "true",
+    log_error: Annotated[str, typer.Option(metavar="true|false", help="Lines of what went wrong.")] = "true",
+    log_format: Annotated[str, typer.Option(help="default, or ISO8601.")] = "default",
+    log_file: Annotated[Path | None, typer.Option(help="Where lines go.", show_default="standard error")] = None,
+    http_restricted_api: Annotated[
+        list[str] | None, typer.Option(metavar="API,API:HEADER=VALUE", help="Parts that want a header.")
+    ] = None,
+    grpc_restricted_protocol: Annotated[
+        list[str] | None, typer.Option(metavar="API,API:HEADER=VALUE", help="The same of gRPC.")
+    ] = None,
+    http_max_input_size: Annotated[int, typer.Option(help="Bytes of a body or a message, at most.")] = 64 * 2**20,
     exit_on_error: Annotated[bool, typer.Option(help="End if a model cannot be loaded.")] = True,
     max_sequences: Annotated[
         int, typer.Option("--max-sequences", "--max-num-seqs", help="Prompts answered at the same time, per engine.")
@@ -105,8 +128,11 @@ def command(
 ) -> None:
     """Serve models: KServe v2 by HTTP and gRPC, OpenAI's chat, completions and embeddings, a page, from one process."""
     from hanbit.common.errors import ConfigError
+    from hanbit.server.extensions.log_settings import LogOptions
+    from hanbit.server.extensions.trace_settings import parse_trace_config
     from hanbit.server.names import served_name
     from hanbit.server.options import EngineOptions, ServeOptions
+    from hanbit.server.restrictions import parse_restrictions
     from hanbit.server.tls import Tls
 
     models = pairs("--model", model)
@@ -150,6 +176,20 @@ def command(
         insecure=insecure,
         access_log=access_log,
         tls=Tls(ssl_certfile, ssl_keyfile, ssl_ca_certs),
+        client_shared_memory=_switch("--allow-client-shm", allow_client_shm),
+        client_files=_switch("--allow-client-files", allow_client_files),
+        trace=parse_trace_config(trace_config or []),
+        log=LogOptions(
+            _switch("--log-info", log_info),
+            _switch("--log-warning", log_warning),
+            _switch("--log-error", log_error),
+            log_verbose,
+            log_format,
+            log_file,
+        ),
+        max_input_bytes=http_max_input_size,
+        http_restrictions=parse_restrictions("--http-restricted-api", http_restricted_api or []),
+        grpc_restrictions=parse_restrictions("--grpc-restricted-protocol", grpc_restricted_protocol or []),
         engines=EngineOptions(
             dtype,
             device,
@@ -195,8 +235,18 @@ def pairs(flag: str, values: list[str] | None) -> dict[str, Path]:
     return found
 
 
+def _switch(flag: str, value: str) -> bool:
+    """As Triton takes them: true and false, 1 and 0. Raises ConfigError."""
+    from hanbit.common.errors import ConfigError
+
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if value.lower() not in known:
+        raise ConfigError(f"{flag} {value!r:.40} must be true or false")
+    return known[value.lower()]
+
+
 def _chosen(load_model: list[str] | None, mode: str) -> tuple[str, ...] | None:
-    """Which models to load at the start; None is all."""
-    if mode != "explicit" or (load_model and "*" in load_model):
+    """Which models to load at the start; None is all of a server whose models clients do not change."""
+    if mode != "explicit":
         return None
     return tuple(load_model or ())

@@ -11,7 +11,7 @@ from pathlib import Path
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from hanbit.common.errors import RepositoryError
-from hanbit.repository.config import MODEL_NAME, read_config
+from hanbit.repository.config import MODEL_NAME, is_ensemble, read_config
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -46,7 +46,15 @@ def read_model(repository: Path, name: str, completes: bool = True) -> Repositor
     if not MODEL_NAME.fullmatch(name) or not (repository / name).is_dir():
         raise RepositoryError(f"{repository} has no model {name!r:.80}")
     folder = repository / name
-    config = read_config(folder, completes)
+    return with_config(folder, read_config(folder, completes))
+
+
+def with_config(folder: Path, config: ModelConfig) -> RepositoryModel:
+    """The versions of `folder` by a configuration, which is completed as Triton does. Raises RepositoryError."""
+    if config.version_policy.WhichOneof("policy_choice") is None:
+        config.version_policy.latest.num_versions = 1
+    if not config.instance_group and not is_ensemble(config):
+        config.instance_group.add(name=f"{config.name}_0", count=1)
     present = sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and _VERSION.fullmatch(path.name))
     if not present:
         raise RepositoryError(f"{folder} has no version. Make a folder {folder / '1'}; for an ensemble it stays empty")

@@ -5,19 +5,9 @@ from typing import Any
 import hanbit
 from hanbit.server.models import Catalogue
 
-EXTENSIONS = (
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-    "generate",
-)
 
-
-def server_metadata() -> dict[str, Any]:
-    return {"name": "hanbit", "version": hanbit.__version__, "extensions": list(EXTENSIONS)}
+def server_metadata(catalogue: Catalogue) -> dict[str, Any]:
+    return {"name": "hanbit", "version": hanbit.__version__, "extensions": catalogue.extensions.names()}
 
 
 def model_statistics(catalogue: Catalogue, name: str = "", version: str = "") -> dict[str, Any]:

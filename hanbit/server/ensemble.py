@@ -162,8 +162,9 @@ class _EnsembleRun:
         inputs = {
             name: wave.tensors[source].renamed(name) for name, source in step.reads.items() if source in wave.tensors
         }
-        parameters = request.parameters
-        return InferRequest(step.model.name, inputs, step.model.version, request.id, (), parameters, wave.is_last)
+        trace = None if request.trace is None else request.trace.child()
+        model, parameters = step.model, request.parameters
+        return InferRequest(model.name, inputs, model.version, request.id, (), parameters, wave.is_last, trace)
 
     def _after(self, index: int, response: InferResponse, wave: _Wave, is_last: bool) -> _Wave:
         writes = self._steps[index].writes

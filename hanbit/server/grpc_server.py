@@ -1,6 +1,6 @@
 """The gRPC server around its services: limits, the key, the standard health check."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -10,16 +10,15 @@ from tritonclient.grpc import service_pb2_grpc as services
 from hanbit.server.access import Keys, roles_of_grpc
 from hanbit.server.access_log import AccessLog, GrpcLog
 from hanbit.server.errors import RequestError
-from hanbit.server.frontends.body import MOST_BYTES
 from hanbit.server.frontends.kserve_grpc import InferenceService
 from hanbit.server.models import Catalogue
+from hanbit.server.options import MOST_INPUT_BYTES
 from hanbit.server.ports import in_use
+from hanbit.server.restrictions import Restrictions, api_of_method
 
 _SERVICE = "inference.GRPCInferenceService"
 _OPEN = (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", "/grpc.health.v1.Health/")
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MOST_BYTES),
-    ("grpc.max_send_message_length", MOST_BYTES),
     ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the requests
     ("grpc.keepalive_time_ms", 60_000),  # a half-open connection is noticed
 )
@@ -35,10 +34,14 @@ class GrpcServer:
         keys: Keys,
         credentials: grpc.ServerCredentials | None = None,
         log: AccessLog | None = None,
+        restrictions: Restrictions | None = None,
+        max_input_bytes: int = MOST_INPUT_BYTES,
     ) -> None:
+        restrictions = restrictions or Restrictions()
         interceptors: list[grpc.aio.ServerInterceptor] = [] if log is None else [GrpcLog(log)]
-        interceptors += [_Gate(keys)] if keys else []
-        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        interceptors += [_Gate(keys, restrictions)] if keys or restrictions.headers else []
+        limits = [(f"grpc.max_{way}_message_length", max_input_bytes) for way in ("receive", "send")]
+        self._server = grpc.aio.server(interceptors=interceptors, options=[*_OPTIONS, *limits])
         self._health = health.aio.HealthServicer()
         services.add_GRPCInferenceServiceServicer_to_server(InferenceService(catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -66,20 +69,28 @@ class GrpcServer:
 
 
 class _Gate(grpc.aio.ServerInterceptor):
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+    def __init__(self, keys: Keys, restrictions: Restrictions) -> None:
+        self._keys, self._restrictions = keys, restrictions
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
-        if details.method.startswith(_OPEN):
-            return await continuation(details)
         try:
             metadata = dict(details.invocation_metadata or ())
-            self._keys.check(metadata.get("authorization"), roles_of_grpc(details.method))
+            if not details.method.startswith(_OPEN):
+                self._keys.check(metadata.get("authorization"), roles_of_grpc(details.method))
+            self._restrictions.check(api_of_method(details.method), lambda name: _text(metadata, name))
         except RequestError as problem:
             return _refusal(await continuation(details), problem)
         return await continuation(details)
+
+
+def _text(metadata: Mapping[str, str | bytes], name: str) -> str | None:
+    """A header's value; Triton's clients send what opens a part as `triton-grpc-protocol-NAME`."""
+    for key in (name, f"triton-grpc-protocol-{name}"):
+        if (found := metadata.get(key)) is not None:
+            return found.decode(errors="replace") if isinstance(found, bytes) else found
+    return None
 
 
 def _refusal(handler: Any, problem: RequestError) -> Any:

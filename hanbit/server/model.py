@@ -1,8 +1,9 @@
 """One version of a model that is loaded: it checks what comes in, keeps count, and gives only what was asked for."""
 
 import asyncio
+import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from hanbit.repository.config import ENSEMBLE, is_decoupled, is_ensemble, wire_datatype
 from hanbit.server.check import RequestCheck, shape_of
 from hanbit.server.errors import invalid
-from hanbit.server.request import Backend, InferRequest, InferResponse, Run
+from hanbit.server.request import Backend, InferRequest, InferResponse, Run, Trace
 from hanbit.server.statistics import Statistics, Tally
 
 
@@ -23,6 +24,8 @@ class ServedModel:
     versions: tuple[str, ...]  # all that are served of this model
     backend: Backend
     statistics: Statistics = field(default_factory=Statistics)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of classes, by output
+    scratch: "tempfile.TemporaryDirectory[str] | None" = None  # of the files that a client brought for it
     created: int = field(default_factory=lambda: int(time.time()))
     successor: "ServedModel | None" = None  # what is served instead since the model was loaded again
     num_running: int = 0
@@ -34,7 +37,6 @@ class ServedModel:
     def __post_init__(self) -> None:
         self.name, self.is_decoupled = self.config.name, is_decoupled(self.config)
         self.check = RequestCheck(self.config)
-        self.statistics.executions = getattr(self.backend, "executions", None)
 
     @property
     def is_ready(self) -> bool:
@@ -64,12 +66,22 @@ class ServedModel:
         """The one response of a request that must not have several. Cancel it to end the work."""
         return await self.start().one(request)
 
-    def metadata(self) -> dict[str, Any]:
-        """Of the v2 protocol."""
+    def rows(self, request: InferRequest) -> int:
+        """Of its batch; nothing has been checked yet."""
+        if self.config.max_batch_size <= 0:
+            return 1
+        return next((one.shape[0] for one in request.inputs.values() if one.shape), 1)
+
+    def begin_trace(self, trace: Trace, request: InferRequest) -> None:
+        trace.describe(self.name, self.version, request.id)
+        trace.inputs(request.inputs.values())
+
+    def metadata(self, version: str = "") -> dict[str, Any]:
+        """Of the v2 protocol; of all versions, or of the one that was asked for."""
         platform = ENSEMBLE if is_ensemble(self.config) else self.config.platform or self.config.backend
         return {
             "name": self.name,
-            "versions": list(self.versions),
+            "versions": [version] if version else list(self.versions),
             "platform": platform,
             "inputs": [self._tensor_metadata(one) for one in self.config.input],
             "outputs": [self._tensor_metadata(one) for one in self.config.output],
@@ -93,13 +105,17 @@ class CountedRun:
 
     async def infer(self, request: InferRequest) -> AsyncGenerator[InferResponse]:
         model = self._begin()
-        tally = Tally([model.statistics])
+        tally = Tally([model.statistics], request.moments, model.rows(request))
         wanted = {output.name for output in request.outputs}
         try:
             model.check.check(request)
+            if request.trace is not None:
+                model.begin_trace(request.trace, request)
             async with aclosing(self._run.infer(request)) as responses:
                 async for response in responses:
-                    tally.responded(response.is_last)
+                    tally.responded(response.is_last, not response.outputs)
+                    if request.trace is not None:
+                        request.trace.outputs(response.outputs.values())
                     yield _only(response, wanted) if wanted else response
         except Exception:
             tally.failed()
@@ -109,6 +125,8 @@ class CountedRun:
             raise
         finally:
             model.num_running -= 1
+            if request.trace is not None:
+                request.trace.computed(request.moments, time.monotonic_ns())
 
     async def one(self, request: InferRequest) -> InferResponse:
         """The one response of a request that must not have several."""
@@ -117,9 +135,11 @@ class CountedRun:
         if one is None or self._model.is_decoupled:
             return await single(self.infer(request))
         model = self._begin()
-        tally = Tally([model.statistics])
+        tally = Tally([model.statistics], request.moments, model.rows(request))
         try:
             model.check.check(request)
+            if request.trace is not None:
+                model.begin_trace(request.trace, request)
             response: InferResponse = await one(request)
         except Exception:
             tally.failed()
@@ -130,6 +150,9 @@ class CountedRun:
         finally:
             model.num_running -= 1
         tally.responded(True)
+        if request.trace is not None:
+            request.trace.outputs(response.outputs.values())
+            request.trace.computed(request.moments, time.monotonic_ns())
         return _only(response, {output.name for output in request.outputs}) if request.outputs else response
 
     def _begin(self) -> ServedModel:

@@ -6,7 +6,8 @@ again serves its former self until the new one is whole, and keeps it if that fa
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+import tempfile
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from hanbit.server.embedding_model import EmbeddingModel
 from hanbit.server.engines import Engines
 from hanbit.server.ensemble import Ensemble
 from hanbit.server.errors import RequestError, as_request_error, invalid
+from hanbit.server.extensions.classification import read_labels
+from hanbit.server.extensions.offered import Extensions
+from hanbit.server.extensions.overrides import Override, new_scratch, override_of
 from hanbit.server.language_model import LanguageModel
 from hanbit.server.model import ServedModel
 from hanbit.server.python_models.ask import Server
@@ -32,6 +36,7 @@ from hanbit.server.warmup import warm_up
 log = logging.getLogger(__name__)
 
 _UNLOADED = "unloaded"
+Scratch = tempfile.TemporaryDirectory[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Catalogue:
         can_change: bool = False,
         completes: bool = True,
         load_threads: int = 4,
+        extensions: Extensions | None = None,
     ) -> None:
+        self.extensions = extensions or Extensions()
         self.repositories = tuple(repositories)
         self.engines = engines
         self.can_change = can_change
@@ -103,17 +110,20 @@ class Catalogue:
         await asyncio.gather(*(loaded(name) for name in (self.names() if names is None else names)))
         self._has_started = True
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, override: Override | None = None) -> None:
         """Load, or load again what has changed; an ensemble brings the members that are not there. RequestError."""
         if name not in self.names():
             raise RequestError("not_found", f"no model {name!r:.80} in the repository")
-        await self._going_on(self._load(name, ()))
+        await self._going_on(self._load(name, (), override))
 
     async def unload(self, name: str, with_members: bool = False) -> None:
-        """Requests that run go on to their end. `with_members`: an ensemble takes its members along."""
+        """Requests that run go on to their end. `with_members`: an ensemble takes its members along. One that is not
+        loaded stays so. RequestError for one that there is not."""
         entry = self._entries.get(name)
         if entry is None or not entry.versions:
-            raise RequestError("not_found", f"model {name!r:.80} is not loaded")
+            if name not in self.names():
+                raise RequestError("not_found", f"no model {name!r:.80} in the repository")
+            return
         async with entry.lock:
             former, entry.versions = entry.versions, {}
             entry.state, entry.reason = "UNAVAILABLE", _UNLOADED
@@ -129,10 +139,11 @@ class Catalogue:
             await self.unload(name)
         self._entries.pop(name, None)
 
-    async def load_by_client(self, name: str) -> None:
-        """RequestError where clients may not."""
+    async def load_by_client(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """`parameters`: of the protocol's load, a configuration and files. RequestError where clients may not."""
         self._check_can_change()
-        await self.load(name)
+        override = override_of(name, parameters or {}, self.extensions.may_bring_files)
+        await self.load(name, override)
 
     async def unload_by_client(self, name: str, with_members: bool) -> None:
         self._check_can_change()
@@ -235,7 +246,7 @@ class Catalogue:
         entry = self._entries.get(name)
         return entry is not None and bool(entry.versions) and all(one.is_ready for one in entry.versions.values())
 
-    async def _load(self, name: str, above: tuple[str, ...]) -> None:
+    async def _load(self, name: str, above: tuple[str, ...], override: Override | None = None) -> None:
         entry = self._entry(name)
         try:
             self._check_order(name, above, set())
@@ -245,11 +256,13 @@ class Catalogue:
             if above and entry.versions:  # another ensemble has brought it
                 return
             entry.state, entry.reason = "LOADING", ""
+            scratch = new_scratch() if override is not None and override.files else None
             try:
-                model = self._read(name)
+                model = self._read(name, override, scratch)
                 await self._load_members(model.config, (*above, name))
-                versions = await self._made(model)
+                versions = await self._made(model, scratch)
             except Exception as problem:
+                _clean(scratch)
                 raise self._failed(name, entry, problem) from problem
             except BaseException as problem:  # the server is ending
                 self._failed(
@@ -283,9 +296,11 @@ class Catalogue:
         for step in steps:
             self._check_order(step.model_name, (*above, name), seen)
 
-    def _read(self, name: str) -> RepositoryModel:
+    def _read(self, name: str, override: Override | None = None, scratch: Scratch | None = None) -> RepositoryModel:
         for repository in self.repositories:
             if (repository / name).is_dir():
+                if override is not None:
+                    return override.applied(name, repository / name, Path(scratch.name if scratch else ""))
                 return read_model(repository, name, self._completes)
         raise RepositoryError(f"no repository has a model {name!r:.80}")
 
@@ -296,13 +311,16 @@ class Catalogue:
             if not self._entry(step.model_name).versions:
                 await self._load(step.model_name, above)
 
-    async def _made(self, model: RepositoryModel) -> dict[str, ServedModel]:
+    async def _made(self, model: RepositoryModel, scratch: Scratch | None) -> dict[str, ServedModel]:
         versions = tuple(str(version) for version in model.versions)
+        labels = read_labels(model.config, model.folder)
         made: dict[str, ServedModel] = {}
         try:
             for version in versions:
                 loaded = await self._loaded(model, version)
-                made[version] = ServedModel(loaded.config, version, versions, loaded.backend)
+                made[version] = ServedModel(
+                    loaded.config, version, versions, loaded.backend, labels=labels, scratch=scratch
+                )
                 await warm_up(loaded.config, version, loaded.backend, model.folder)
         except BaseException:
             await _close(made, 0)
@@ -335,3 +353,10 @@ async def _close(versions: dict[str, ServedModel], patience_seconds: float) -> N
                 await asyncio.to_thread(model.backend.close)
             except HanbitError as problem:
                 log.warning("model %s did not close: %s", model.name, problem)
+            _clean(model.scratch)
+
+
+def _clean(scratch: Scratch | None) -> None:
+    """Of one load; all its versions know it."""
+    if scratch is not None:
+        scratch.cleanup()

@@ -9,7 +9,12 @@ from pathlib import Path
 from hanbit.common.errors import ConfigError
 from hanbit.engine.speculation import Speculation
 from hanbit.server.access import Keys, read_keys, the_key
+from hanbit.server.extensions.log_settings import LogOptions
+from hanbit.server.extensions.trace_settings import TraceOptions
+from hanbit.server.restrictions import Restrictions
 from hanbit.server.tls import Tls
+
+MOST_INPUT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class ServeOptions:
     http_port, grpc_port: 0 takes a free one. metrics_port: None is 8002 if nobody has it; has_metrics_port: else
     /metrics is on the HTTP port alone.
     exit_timeout_seconds: how long a server that is to end waits for answers being made.
-    load: of the repositories' models these only; None is all, unless clients may change them.
+    load: of the repositories' models these only; None is all, unless clients may change them; "*" is
+        all then.
     clients_change_models: clients may load and unload (`--model-control-mode explicit`).
     poll_seconds: how often the repositories are looked at for changes (`--model-control-mode poll`), None is never.
     load_threads: models that are loaded at once.
@@ -51,6 +57,11 @@ class ServeOptions:
     insecure: a public address without one.
     access_log: a file to which each request adds a line of JSON, "-" is standard error.
     tls: of HTTP, gRPC and the metrics' port.
+    client_shared_memory: clients may register memory of this machine (`--allow-client-shm`).
+    client_files: a client's load may bring files of the model, programs too (`--allow-client-files`).
+    trace, log: as clients find them, and may change them but for their files.
+    max_input_bytes: of a body over HTTP, packed or unpacked, and of a message over gRPC.
+    http_restrictions, grpc_restrictions: parts of the protocols that want a header.
     """
 
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -73,6 +84,13 @@ class ServeOptions:
     insecure: bool = False
     access_log: str | None = None
     tls: Tls = field(default_factory=Tls)
+    client_shared_memory: bool = False
+    client_files: bool = False
+    trace: TraceOptions = field(default_factory=TraceOptions)
+    log: LogOptions = field(default_factory=LogOptions)
+    max_input_bytes: int = MOST_INPUT_BYTES
+    http_restrictions: Restrictions = field(default_factory=Restrictions)
+    grpc_restrictions: Restrictions = field(default_factory=Restrictions)
     engines: EngineOptions = field(default_factory=EngineOptions)
 
     def check(self) -> None:
@@ -88,6 +106,9 @@ class ServeOptions:
             raise ConfigError(f"--repository-poll-secs {self.poll_seconds:g} must be more than 0, at most a day")
         if not 1 <= self.load_threads <= 64:
             raise ConfigError(f"--model-load-thread-count {self.load_threads} must be from 1 to 64")
+        if not 1 <= self.max_input_bytes < 2**31:
+            raise ConfigError(f"--http-max-input-size {self.max_input_bytes} must be bytes, from 1 to below 2^31")
+        self.log.check()
         if self.api_key == "":
             raise ConfigError("--api-key is empty: give one, or leave it out")
         self.tls.check()

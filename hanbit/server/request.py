@@ -1,9 +1,10 @@
 """One inference as the data plane sees it, whatever protocol brought it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hanbit.server.moments import Moments
 from hanbit.server.tensors import Tensor
 
 Value = bool | int | float | str
@@ -22,7 +23,8 @@ class RequestedOutput:
 
 @dataclass(frozen=True, init=False)
 class InferRequest:
-    """`outputs`: the wanted ones, none named means all. `is_last`: no further piece of a streamed input follows."""
+    """`outputs`: the wanted ones, none named means all. `is_last`: no further piece of a streamed input follows.
+    `trace`: where it is told what became of it, if it is traced."""
 
     model: str
     inputs: Mapping[str, Tensor]
@@ -31,6 +33,8 @@ class InferRequest:
     outputs: tuple[RequestedOutput, ...] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)
     is_last: bool = True
+    trace: "Trace | None" = None
+    moments: Moments = field(default_factory=Moments, compare=False)
 
     def __init__(
         self,
@@ -41,6 +45,8 @@ class InferRequest:
         outputs: tuple[RequestedOutput, ...] = (),
         parameters: Mapping[str, Value] = NOTHING,
         is_last: bool = True,
+        trace: "Trace | None" = None,
+        moments: Moments | None = None,
     ) -> None:
         vars(self).update(
             model=model,
@@ -50,6 +56,8 @@ class InferRequest:
             outputs=outputs,
             parameters=parameters,
             is_last=is_last,
+            trace=trace,
+            moments=Moments() if moments is None else moments,
         )
 
 
@@ -65,6 +73,22 @@ class InferResponse:
         self, outputs: Mapping[str, Tensor], is_last: bool = True, parameters: Mapping[str, Value] = NOTHING
     ) -> None:
         vars(self).update(outputs=outputs, is_last=is_last, parameters=parameters)
+
+
+class Trace(Protocol):
+    """See extensions/trace.py."""
+
+    def child(self) -> "Trace": ...
+
+    def mark(self, name: str, nanoseconds: int | None = None) -> None: ...
+
+    def describe(self, model: str, version: str, request_id: str) -> None: ...
+
+    def inputs(self, tensors: Iterable[Tensor]) -> None: ...
+
+    def outputs(self, tensors: Iterable[Tensor]) -> None: ...
+
+    def computed(self, moments: Moments, end: int) -> None: ...
 
 
 class Run(Protocol):

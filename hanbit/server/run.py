@@ -24,6 +24,10 @@ from hanbit.repository.deploy import deploy
 from hanbit.server.access_log import AccessLog, HttpLog
 from hanbit.server.app import build_app, build_metrics_app
 from hanbit.server.engines import Engines
+from hanbit.server.extensions.log_settings import LogSettings
+from hanbit.server.extensions.offered import Extensions
+from hanbit.server.extensions.shared_memory import SharedMemory
+from hanbit.server.extensions.trace import Tracing
 from hanbit.server.grpc_server import GrpcServer
 from hanbit.server.models import Catalogue
 from hanbit.server.names import served_name
@@ -72,18 +76,21 @@ class Server:
         metrics: socket.socket | None = None,
     ) -> None:
         self._options = options
+        self._extensions = _extensions(options)
         self.catalogue = Catalogue(
             repositories,
             Engines(options.engines),
             options.clients_change_models,
             options.completes_configs,
             options.load_threads,
+            self._extensions,
         )
         self._watch = Watch()
         self._socket = http
         self._keys = options.keys()
         self._log = None if options.access_log is None else AccessLog(options.access_log, self._keys)
-        self._http = self._answering(build_app(self.catalogue, self._keys))
+        app = build_app(self.catalogue, self._keys, options.http_restrictions, options.max_input_bytes)
+        self._http = self._answering(app)
         self._metrics = self._answering(build_metrics_app(self.catalogue, self._keys))
         self._metrics_socket = metrics
         self._is_to_end = asyncio.Event()
@@ -98,7 +105,15 @@ class Server:
     async def run(self, announce: Callable[[str], None]) -> None:
         self.catalogue.names()  # a repository that is none is said before ports are opened
         options = self._options
-        grpc = GrpcServer(self.catalogue, _address(options), self._keys, options.tls.of_grpc(), self._log)
+        grpc = GrpcServer(
+            self.catalogue,
+            _address(options),
+            self._keys,
+            options.tls.of_grpc(),
+            self._log,
+            options.grpc_restrictions,
+            options.max_input_bytes,
+        )
         self.grpc_port = grpc.port
         await grpc.start()
         self._listen_to_signals()
@@ -115,6 +130,7 @@ class Server:
             self._http.should_exit = self._metrics.should_exit = True
             await grpc.stop()
             await serving
+            self._extensions.close()
             if self._log is not None:
                 self._log.close()
 
@@ -138,7 +154,8 @@ class Server:
         if options.poll_seconds is not None:
             self._watch.begin(await asyncio.to_thread(look_at, options.repositories))
         nothing_yet = () if options.clients_change_models and not options.models else None
-        await self.catalogue.load_all(nothing_yet if options.load is None else options.load)
+        chosen = nothing_yet if options.load is None else options.load
+        await self.catalogue.load_all(None if chosen is not None and "*" in chosen else chosen)
         failed = [line for line in self.catalogue.index() if line.state == "UNAVAILABLE"]
         if failed and options.fail_if_a_model_fails:
             reasons = "\n".join(f"  {line.name}: {line.reason}" for line in failed)
@@ -191,6 +208,15 @@ class Server:
         for one in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: its owner ends us
                 loop.add_signal_handler(one, self.end)
+
+
+def _extensions(options: ServeOptions) -> Extensions:
+    return Extensions(
+        SharedMemory(options.client_shared_memory),
+        Tracing(options.trace),
+        LogSettings(options.log),
+        options.client_files,
+    )
 
 
 class _Uvicorn(uvicorn.Server):

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hanbit.server.moments import Batch, Moments
+
+_MOST_INDICES = 63
+_MOST_BATCHES = 1024  # sizes that are told apart
+
 
 @dataclass
 class Duration:
@@ -20,114 +25,126 @@ class Duration:
 
 
 @dataclass
-class Executions:
-    """Of a model that takes batches: how long requests waited, and what was executed of how many rows."""
+class Compute:
+    """The parts of a computation: the model's input, the model itself, its output."""
 
-    waited: Duration = field(default_factory=Duration)
-    rows: int = 0
-    batches: dict[int, Duration] = field(default_factory=dict)  # by their rows
+    input: Duration = field(default_factory=Duration)
+    infer: Duration = field(default_factory=Duration)
+    output: Duration = field(default_factory=Duration)
 
-    def executed(self, rows: int, nanoseconds: int) -> None:
-        self.rows += rows
-        self.batches.setdefault(rows, Duration()).add(nanoseconds)
+    def add(self, input: int, infer: int, output: int) -> None:
+        self.input.add(input)
+        self.infer.add(infer)
+        self.output.add(output)
 
-    @property
-    def count(self) -> int:
-        return sum(one.count for one in self.batches.values())
+    def as_json(self) -> dict[str, dict[str, int]]:
+        return {
+            "compute_input": self.input.as_json(),
+            "compute_infer": self.infer.as_json(),
+            "compute_output": self.output.as_json(),
+        }
 
-    def batches_as_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "batch_size": rows,
-                "compute_input": {"count": one.count, "ns": 0},
-                "compute_infer": one.as_json(),
-                "compute_output": {"count": one.count, "ns": 0},
-            }
-            for rows, one in sorted(self.batches.items())
-        ]
+
+@dataclass
+class Responses:
+    """At one place of their order: those with outputs, the empty last ones, and what came instead."""
+
+    success: Duration = field(default_factory=Duration)
+    empty: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    cancel: Duration = field(default_factory=Duration)
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        return {
+            "compute_infer": self.success.as_json(),
+            "compute_output": {"count": self.success.count, "ns": 0},
+            "success": self.success.as_json(),
+            "fail": self.fail.as_json(),
+            "empty_response": self.empty.as_json(),
+            "cancel": self.cancel.as_json(),
+        }
 
 
 @dataclass
 class Statistics:
-    """Of one model version since it was loaded. Changed on the event loop only. `executions`: of a back end that takes
-    batches; without them each request is one execution, at once."""
+    """Of one model version since it was loaded. Changed on the event loop only."""
 
     last_inference_ms: int = 0
+    inferences: int = 0
+    executions: int = 0
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     cancel: Duration = field(default_factory=Duration)
-    infer: Duration = field(default_factory=Duration)
-    responses: dict[int, Duration] = field(default_factory=dict)
-    executions: Executions | None = None
+    queue: Duration = field(default_factory=Duration)
+    compute: Compute = field(default_factory=Compute)
+    batches: dict[int, Compute] = field(default_factory=dict)
+    responses: dict[int, Responses] = field(default_factory=dict)
 
-    def succeeded(self, nanoseconds: int) -> None:
+    def succeeded(self, moments: Moments, end: int, rows: int) -> None:
+        """`rows`: of the request, each an inference."""
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self.success.add(nanoseconds)
-        self.infer.add(nanoseconds)
+        queue, input, infer, output = moments.parts(end)
+        self.success.add(end - moments.start)
+        self.queue.add(queue)
+        self.compute.add(input, infer, output)
+        self.inferences += rows
+        batch = moments.batch or Batch(rows)
+        if not batch.is_counted:
+            batch.is_counted = True
+            self.executions += 1
+            if batch.rows in self.batches or len(self.batches) < _MOST_BATCHES:
+                self.batches.setdefault(batch.rows, Compute()).add(input, infer, output)
 
-    def responded(self, index: int, nanoseconds: int) -> None:
-        """The time since the request began, or since the response before. Long answers are counted together."""
-        self.responses.setdefault(min(index, _MOST_INDICES), Duration()).add(nanoseconds)
+    def responses_at(self, index: int) -> Responses:
+        """Long answers are counted together."""
+        return self.responses.setdefault(min(index, _MOST_INDICES), Responses())
 
     def as_json(self, name: str, version: str, is_decoupled: bool) -> dict[str, Any]:
         """Field names of the extension, which are those of the message `ModelStatistics` too."""
         nothing = Duration().as_json()
-        executions = self.executions
-        waited = executions.waited if executions is not None else Duration(self.success.count)
-        infer = Duration(self.infer.count, max(0, self.infer.ns - waited.ns))
-        found: dict[str, Any] = {
+        told = sorted(self.responses.items()) if is_decoupled else ()
+        return {
             "name": name,
             "version": version,
             "last_inference": self.last_inference_ms,
-            "inference_count": self.success.count if executions is None else executions.rows,
-            "execution_count": self.success.count if executions is None else executions.count,
+            "inference_count": self.inferences,
+            "execution_count": self.executions,
             "inference_stats": {
                 "success": self.success.as_json(),
                 "fail": self.fail.as_json(),
-                "queue": waited.as_json(),
-                "compute_input": {"count": self.success.count, "ns": 0},
-                "compute_infer": infer.as_json(),
-                "compute_output": {"count": self.success.count, "ns": 0},
+                "queue": self.queue.as_json(),
+                **self.compute.as_json(),
                 "cache_hit": nothing,
                 "cache_miss": nothing,
             },
-            "batch_stats": [] if executions is None else executions.batches_as_json(),
+            "response_stats": {str(index): one.as_json() for index, one in told},
+            "batch_stats": [{"batch_size": size, **one.as_json()} for size, one in sorted(self.batches.items())],
             "memory_usage": [],
         }
-        if is_decoupled:
-            cancelled = self.cancel.as_json()
-            found["response_stats"] = {
-                str(index): {
-                    "compute_infer": duration.as_json(),
-                    "compute_output": {"count": duration.count, "ns": 0},
-                    "success": duration.as_json(),
-                    "fail": self.fail.as_json() if index == 0 else nothing,
-                    "empty_response": nothing,
-                    "cancel": cancelled if index == 0 else nothing,
-                }
-                for index, duration in sorted(self.responses.items())
-            }
-        return found
 
 
 class Tally:
-    """One request, in the statistics of every model that it counts for; its clock starts here.
+    """One request, in the statistics of every model that it counts for.
 
-    It succeeds with its last response; or it has `failed`, or was `left` by the one who asked.
+    It succeeds with its last response; or it has `failed`, or was `left` by the one who asked. `rows`: its batch.
     """
 
-    def __init__(self, statistics: Sequence[Statistics]) -> None:
+    def __init__(self, statistics: Sequence[Statistics], moments: Moments | None = None, rows: int = 1) -> None:
         self._statistics = statistics
-        self._began = self._before = time.monotonic_ns()
+        self._moments = moments if moments is not None else Moments()
+        self._before = self._moments.start
+        self._rows = rows
         self._responses = 0
         self._has_ended = False
 
-    def responded(self, is_last: bool) -> None:
+    def responded(self, is_last: bool, is_empty: bool = False) -> None:
+        """`is_empty`: it has no outputs and only tells the end."""
         now = time.monotonic_ns()
         for one in self._statistics:
-            one.responded(self._responses, now - self._before)
+            responses = one.responses_at(self._responses)
+            (responses.empty if is_empty else responses.success).add(now - self._before)
             if is_last:
-                one.succeeded(now - self._began)
+                one.succeeded(self._moments, now, self._rows)
         self._before, self._responses = now, self._responses + 1
         self._has_ended = is_last
 
@@ -141,8 +158,7 @@ class Tally:
 
     def _end(self, how: str) -> None:
         self._has_ended = True
+        now = time.monotonic_ns()
         for one in self._statistics:
-            getattr(one, how).add(time.monotonic_ns() - self._began)
-
-
-_MOST_INDICES = 63
+            getattr(one, how).add(now - self._moments.start)
+            getattr(one.responses_at(self._responses), how).add(now - self._before)

@@ -146,7 +146,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "parameter of no value": (lambda r: r.parameters["seed"], "INVALID_ARGUMENT", "'seed' has no value"),
     "shared memory": (
         lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "x"),
-        "INVALID_ARGUMENT", "shared memory is not offered",
+        "INVALID_ARGUMENT", "shared_memory_byte_size=None",
     ),
     "not Unicode": (
         lambda r: r.inputs[0].contents.bytes_contents.__setitem__(0, b"\xff"), "INVALID_ARGUMENT", "not UTF-8"
@@ -171,12 +171,6 @@ def test_wrong_requests_are_refused_with_the_reason(name: str, served: Served) -
     assert raised.value.code().name == status
     assert words in raised.value.details()
     served.wait_until_idle()
-
-
-def test_what_is_not_offered_is_unimplemented(triton: client.InferenceServerClient) -> None:
-    for call in (triton.get_system_shared_memory_status, triton.get_trace_settings, triton.get_log_settings):
-        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-            call()
 
 
 def test_clients_may_not_change_the_models_unless_told(triton: client.InferenceServerClient) -> None:

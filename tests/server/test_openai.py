@@ -572,7 +572,7 @@ def test_a_body_that_is_no_json_object_is_refused(address: str, body: bytes) -> 
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hanbit.server.frontends.body.MOST_BYTES", 1000)
+    monkeypatch.setattr("hanbit.server.frontends.body.MOST_INPUT_BYTES", 1000)
     with pytest.raises(openai.APIStatusError) as caught:
         client.completions.create(model="tiny", prompt="x" * 1001)
     assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")

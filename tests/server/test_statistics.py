@@ -37,8 +37,8 @@ def since(served: Served) -> Iterator[Counts]:
 
 
 def _counts(entry: dict[str, Any]) -> tuple[int, int, int]:
-    whole, first = entry["inference_stats"], entry.get("response_stats", {}).get("0", {})
-    return whole["success"]["count"], whole["fail"]["count"], first.get("cancel", {}).get("count", 0)
+    whole, places = entry["inference_stats"], entry["response_stats"].values()
+    return whole["success"]["count"], whole["fail"]["count"], sum(place["cancel"]["count"] for place in places)
 
 
 def test_every_answer_counts_for_the_name_that_was_asked_and_for_its_engines_model(

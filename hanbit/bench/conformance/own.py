@@ -18,6 +18,7 @@ def serving(repository: Path, *flags: str) -> Iterator[Addresses]:
         command = [
             sys.executable, "-m", "hanbit", "serve", f"--model-repository={repository}", f"--http-port={http}",
             f"--grpc-port={grpc}", "--model-control-mode=explicit", "--load-model=*", "--allow-client-shm=true",
+            "--allow-client-files=true",
             f"--trace-config=triton,file={folder}/trace.json", "--trace-config=rate=1", *flags,
         ]  # fmt: skip
         with running(command, os.environ, Path(folder) / "log", http, grpc) as addresses:

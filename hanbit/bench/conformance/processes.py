@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -39,7 +41,12 @@ def running(
     with open(log, "wb") as file:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=dict(surroundings)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=dict(surroundings),
+                start_new_session=True,
             )
         except OSError as problem:
             raise LaunchError(f"{command[0]} cannot be run: {problem.strerror}") from None
@@ -53,6 +60,8 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with contextlib.suppress(ProcessLookupError):  # a server that was ended by a check leaves its models' processes
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -1,6 +1,7 @@
 """The model repository that the suite asks: small Python models, the same files for every server."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from hanbit.common.errors import ConfigError
@@ -15,11 +16,15 @@ _LABELS = {
 }
 
 
-def write_repository(folder: Path) -> list[str]:
-    """The names of the models written into `folder`, which is made, or empty. Raises ConfigError."""
+SEQUENCES = ("sequence", "sequence_by_text")
+"""Models that need a sequence batcher."""
+
+
+def write_repository(folder: Path, without: Sequence[str] = ()) -> list[str]:
+    """The names of the models written into `folder`, which is made, or empty: all but `without`. Raises ConfigError."""
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty. Name a folder that is, or a new one")
-    return [_write(folder, config) for config in sorted(_SOURCES.glob("*.pbtxt"))]
+    return [_write(folder, config) for config in sorted(_SOURCES.glob("*.pbtxt")) if config.stem not in without]
 
 
 def model_source(name: str) -> str:

@@ -1,6 +1,7 @@
 """One request on its way through an instance, and the responses that wait for whoever asked. Used on the event loop."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 
@@ -16,7 +17,7 @@ class Job(Waiting):
     """`send` and `fail` are the instance's; `next` the asker's. After the last response, or `leave`, nothing that the
     instance sends matters. `is_held`: responses wait for those of an earlier job (see `order.py`)."""
 
-    __slots__ = ("_bytes", "_reader", "_responses", "has_failed", "is_held", "is_left", "is_over", "on_over", "request")
+    __slots__ = ("_bytes", "_reader", "_responses", "is_held", "is_left", "is_over", "on_over", "request")
 
     def __init__(
         self, request: InferRequest, rows: int = 1, shapes: Hashable = None, level: int = 0, may_wait_ns: int = 0
@@ -24,7 +25,6 @@ class Job(Waiting):
         super().__init__(rows, shapes, level, may_wait_ns)
         self.request = request
         self.is_over = False  # the instance has said its last
-        self.has_failed = False
         self.is_left = False  # nobody reads the responses
         self.is_held = False
         self.on_over: Callable[[Job], None] | None = None
@@ -36,6 +36,7 @@ class Job(Waiting):
         """The last one ends the job."""
         if self.is_over:
             return
+        self.request.moments.output_start = time.monotonic_ns()
         if not self.is_left:
             if len(self._responses) >= MOST_RESPONSES or self._bytes > MOST_BYTES:
                 self.fail(RequestError("busy", "the responses are read more slowly than the model makes them"))
@@ -50,7 +51,6 @@ class Job(Waiting):
         """The error is the last response."""
         if not self.is_over:
             self._responses.append(problem)
-            self.has_failed = True
             self._end()
             self._wake()
 

@@ -19,9 +19,9 @@ from hanbit.server.batching.order import Order
 from hanbit.server.batching.pick import choose
 from hanbit.server.batching.queue import QueueFull, WaitingQueue
 from hanbit.server.errors import RequestError
+from hanbit.server.moments import Batch
 from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.requested import priority_level_of, timeout_seconds_of
-from hanbit.server.statistics import Executions
 
 Kind = TypeVar("Kind", bound=Instance)
 Clock = Callable[[], int]
@@ -34,13 +34,12 @@ class Scheduler(Generic[Kind]):
         self.instances = tuple(instances)
         self.options = batch_options(config)
         self.patience_seconds = 30.0
-        self.executions = Executions()
         self._name = config.name
         self._takes_batches = config.max_batch_size > 0
         self._clock = clock
         self._queue = WaitingQueue(self.options.levels)
         self._order = Order() if self.options.preserve_ordering else None
-        self._running: dict[Instance, tuple[Sequence[Job], int]] = {}  # and since when
+        self._running: dict[Instance, Sequence[Job]] = {}
         self._instance_of: dict[Job, Instance] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
@@ -203,24 +202,27 @@ class Scheduler(Generic[Kind]):
         return None
 
     def _execute(self, instance: Kind, jobs: list[Job]) -> None:
-        now = self._clock()
         for job in jobs:
-            self.executions.waited.add(now - job.since if self._queue.take(job) else 0)
+            self._queue.take(job)
             self._instance_of[job] = instance
-        self._running[instance] = jobs, now
+        self._running[instance] = jobs
+        batch, now = Batch(sum(job.rows for job in jobs)), time.monotonic_ns()
+        for job in jobs:
+            moments = job.request.moments
+            moments.begin, moments.batch = now, batch
         try:
             instance.execute(jobs, lambda: self._done(instance))
         except Exception as problem:  # a mistake of ours; whoever waits is told so
             for job in jobs:
                 job.fail(problem)
             self._done(instance)
+        now = time.monotonic_ns()
+        for job in jobs:
+            if not job.is_over:  # an instance on this loop has computed meanwhile
+                job.request.moments.input_end = now
 
     def _done(self, instance: Instance) -> None:
-        jobs, began = self._running.pop(instance, ((), 0))
-        rows = sum(job.rows for job in jobs if not job.has_failed)
-        if rows:
-            self.executions.executed(rows, self._clock() - began)
-        for job in jobs:
+        for job in self._running.pop(instance, ()):
             if job.is_over:
                 self._instance_of.pop(job, None)
             else:
@@ -245,7 +247,7 @@ class Scheduler(Generic[Kind]):
             return
         job.is_left = True
         instance.cancel(job)
-        jobs, _ = self._running.get(instance, ([job], 0))
+        jobs = self._running.get(instance, [job])
         if all(one.is_over or one.is_left for one in jobs):
             instance.nobody_waits()
 

@@ -6,24 +6,29 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from hanbit.server.errors import RequestError, invalid
+from hanbit.server.options import MOST_INPUT_BYTES
 
-MOST_BYTES = 64 * 2**20
 _MOST_CHUNKS = 65_536
 _WINDOWS = {"gzip": 31, "deflate": 15}
 
 
 async def read_body(request: Request) -> bytes:
     """Raises RequestError as soon as too much has come, packed or unpacked."""
+    most: int = getattr(request.app.state, "max_input_bytes", MOST_INPUT_BYTES)
     unpack = _unpacker(request.headers.get("content-encoding", "").strip().lower())
     parts: list[bytes] = []
     received = chunks = size = 0
     async for chunk in request.stream():
         received, chunks = received + len(chunk), chunks + 1
-        if received > MOST_BYTES or chunks > _MOST_CHUNKS:
-            raise _too_large()
-        parts.append(unpack(chunk, MOST_BYTES - size))
+        if received > most or chunks > _MOST_CHUNKS:
+            raise _too_large(most)
+        parts.append(unpack(chunk, most - size))
         size += len(parts[-1])
-    parts.append(unpack(b"", MOST_BYTES - size))
+        if size > most:
+            raise _too_large(most)
+    parts.append(unpack(b"", most - size))
+    if size + len(parts[-1]) > most:
+        raise _too_large(most)
     return b"".join(parts)
 
 
@@ -31,7 +36,8 @@ Unpack = Callable[[bytes, int], bytes]
 
 
 def _unpacker(encoding: str) -> Unpack:
-    """A function of (chunk, room left); an empty chunk is the end."""
+    """A function of (chunk, room left), which gives one byte more than there is room for where there are more; an empty
+    chunk is the end."""
     if encoding in ("", "identity"):
         return lambda chunk, _: chunk
     if encoding not in _WINDOWS:
@@ -45,14 +51,14 @@ def _inflate(stream: "zlib._Decompress", encoding: str) -> Unpack:
             data = stream.decompress(chunk, room + 1)
         except zlib.error:
             raise invalid(f"the body is not {encoding}, as its Content-Encoding says") from None
-        if len(data) > room:
-            raise _too_large()
-        if not chunk and not stream.eof:
+        if not chunk and not stream.eof and len(data) <= room:
             raise invalid(f"the {encoding} body ends too early")
         return data
 
     return unpack
 
 
-def _too_large() -> RequestError:
-    return RequestError("too_large", f"a body may have {MOST_BYTES} bytes, unpacked, in {_MOST_CHUNKS} chunks")
+def _too_large(most: int) -> RequestError:
+    return RequestError(
+        "too_large", f"the body is larger than may be: {most} bytes, unpacked, in {_MOST_CHUNKS} chunks"
+    )

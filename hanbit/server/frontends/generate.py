@@ -5,7 +5,7 @@ A key that is an input of the model becomes that tensor, any other a parameter o
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -21,19 +21,23 @@ from hanbit.server.request import InferRequest, InferResponse
 from hanbit.server.tensors import Tensor, from_list, to_list
 
 _STREAM = "stream"
+Received = Callable[[InferRequest], InferRequest]
+"""What is done to a request that has been read: see `traced.py`."""
 
 
-async def generate(model: ServedModel, body: Mapping[str, Any]) -> dict[str, Any]:
-    request = _request(model, body)
+async def generate(model: ServedModel, body: Mapping[str, Any], received: Received) -> dict[str, Any]:
+    request = received(_request(model, body))
     return _as_json(model, request, await model.one(request))
 
 
-async def generate_stream(model: ServedModel, body: Mapping[str, Any], receive: Receive) -> Response:
+async def generate_stream(
+    model: ServedModel, body: Mapping[str, Any], receive: Receive, received: Received
+) -> Response:
     """A model with an input `stream` is asked to. What fails before the first piece is an ordinary error."""
     has_switch = any(one.name == _STREAM for one in model.config.input)
     nested = body.get("parameters")
     is_said = _STREAM in body or (isinstance(nested, dict) and _STREAM in nested)
-    request = _request(model, body if is_said or not has_switch else {**body, _STREAM: True})
+    request = received(_request(model, body if is_said or not has_switch else {**body, _STREAM: True}))
     responses = model.infer(request)
     try:
         first = await unless_gone(receive, _first(responses))
@@ -52,7 +56,8 @@ async def _events(
 ) -> AsyncGenerator[str]:
     async with aclosing(rest):
         try:
-            yield _event(_as_json(model, request, first))
+            if first.outputs:
+                yield _event(_as_json(model, request, first))
             async for response in rest:
                 if response.outputs:
                     yield _event(_as_json(model, request, response))

@@ -13,22 +13,25 @@ from typing import Any
 import numpy as np
 
 from hanbit.repository.config import wire_datatype
-from hanbit.server.errors import RequestError, invalid
-from hanbit.server.frontends.strict_json import parse_object
+from hanbit.server.errors import invalid
+from hanbit.server.extensions.classification import classes_wanted, classified
+from hanbit.server.extensions.shared_memory import SharedMemory, place_of
 from hanbit.server.model import ServedModel
 from hanbit.server.request import InferRequest, InferResponse, RequestedOutput, Value
+from hanbit.server.strict_json import parse_object
 from hanbit.server.tensors import Raw, Tensor, from_list, from_raw, item_bytes, num_elements, to_list, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_TENSORS = 1024
+_KEYS = {"id", "parameters", "inputs", "outputs"}
 _MOST_DIGITS = 20  # of a body's length: Python turns no text of thousands into a number
 _LEAST_NUMBER, _MOST_NUMBER = -(2**63), 2**64 - 1  # of the protocol's own integers, int64 and uint64
 
 
-def parse_request(model: ServedModel, body: bytes, header_length: str | None) -> InferRequest:
+def parse_request(model: ServedModel, body: bytes, header_length: str | None, memory: SharedMemory) -> InferRequest:
     """Names, datatypes and shapes are held against the model later, when it is asked."""
     if header_length is None:
-        return _from_json(model, body, memoryview(b""))
+        return _from_json(model, body, memoryview(b""), memory)
     is_number = header_length.isascii() and header_length.isdecimal() and len(header_length) <= _MOST_DIGITS
     if not is_number or int(header_length) > len(body):
         raise invalid(f"{HEADER_LENGTH}: {header_length!r:.40} must be a number up to the body's {len(body)} bytes")
@@ -36,19 +39,22 @@ def parse_request(model: ServedModel, body: bytes, header_length: str | None) ->
     if size == 0:
         tensor = _raw_input(model, body)
         return InferRequest(model.name, {tensor.name: tensor}, model.version, parameters={"binary_data_output": True})
-    return _from_json(model, body[:size], memoryview(body)[size:])
+    return _from_json(model, body[:size], memoryview(body)[size:], memory)
 
 
 def response_body(
-    model: ServedModel, request: InferRequest, response: InferResponse
+    model: ServedModel, request: InferRequest, response: InferResponse, memory: SharedMemory
 ) -> tuple[list[Raw], dict[str, str]]:
-    """The parts of the body, and its headers."""
+    """The parts of the body, and its headers. What lies in shared memory is written there, and only described."""
     wishes = {output.name: output.parameters for output in request.outputs}
     all_binary = request.parameters.get("binary_data_output") is True
     described, raw = [], []
-    for name, tensor in response.outputs.items():
+    for name, tensor in classified(model.config, model.labels, request, response).items():
         entry: dict[str, Any] = {"name": name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-        if wishes.get(name, {}).get("binary_data", all_binary) is True:
+        place = place_of(wishes.get(name, {}), name)
+        if place is not None:
+            memory.write(place, name, to_raw(tensor))
+        elif wishes.get(name, {}).get("binary_data", all_binary) is True:
             raw.append(to_raw(tensor))
             entry["parameters"] = {"binary_data_size": len(raw[-1])}
         else:
@@ -85,21 +91,24 @@ def parameters_of(value: Any, what: str) -> dict[str, Value]:
             raise invalid(f"{what}: parameter {name!r:.80} must be a truth value, a number or a text")
         if isinstance(one, int) and not _LEAST_NUMBER <= one <= _MOST_NUMBER:
             raise invalid(f"{what}: parameter {name!r:.80} must be from -2^63 to below 2^64")
-    if any(name.startswith("shared_memory") for name in value):
-        raise invalid(f"{what}: shared memory is not offered by this server; send the data")
+    reserved = next((name for name in value if name.startswith("triton_")), None)
+    if reserved is not None:
+        raise invalid(f"{what}: parameter {reserved!r:.80} begins as those that are kept for the server")
     return value
 
 
-def _from_json(model: ServedModel, text: bytes, raw: memoryview) -> InferRequest:
+def _from_json(model: ServedModel, text: bytes, raw: memoryview, memory: SharedMemory) -> InferRequest:
+    """Keys that are not the protocol's are nobody's: clients send some of their own."""
     value = parse_object(text, "the request")
-    unknown = set(value) - {"id", "parameters", "inputs", "outputs"}
-    if unknown:
-        raise invalid(f"the request has {min(unknown)!r:.80}; known are id, parameters, inputs, outputs")
-    inputs = _Inputs(raw)
+    if "inputs" not in value:
+        unknown = min(set(value) - _KEYS, default=None)
+        instead = "" if unknown is None else f", but {unknown!r:.80}; known are {', '.join(sorted(_KEYS))}"
+        raise invalid(f"the request has no inputs{instead}")
+    inputs = _Inputs(raw, memory)
     for entry in _entries(value, "inputs"):
         inputs.take(entry)
     inputs.check_end()
-    outputs = tuple(_output(entry) for entry in _entries(value, "outputs"))
+    outputs = tuple(_output(model, entry, memory) for entry in _entries(value, "outputs"))
     parameters = parameters_of(value.get("parameters"), "the request")
     return InferRequest(model.name, inputs.found, model.version, id_of(value), outputs, parameters)
 
@@ -109,6 +118,7 @@ class _Inputs:
     """Tensors in the order of the JSON; each takes its bytes from the front of what is left of `raw`."""
 
     raw: memoryview
+    memory: SharedMemory
 
     def __post_init__(self) -> None:
         self.found: dict[str, Tensor] = {}
@@ -121,9 +131,12 @@ class _Inputs:
         if not isinstance(datatype, str) or not isinstance(shape, list):
             raise invalid(f"{what} needs a datatype and a shape")
         parameters = parameters_of(entry.get("parameters"), what)
-        if "binary_data_size" in parameters:
-            if "data" in entry:
-                raise invalid(f"{what} has both data and binary_data_size")
+        place = place_of(parameters, what)
+        if ("binary_data_size" in parameters) + ("data" in entry) + (place is not None) > 1:
+            raise invalid(f"{what} has more than one of data, binary_data_size and shared_memory_region")
+        if place is not None:
+            self.found[name] = from_raw(name, datatype, shape, self.memory.read(place))
+        elif "binary_data_size" in parameters:
             self.found[name] = from_raw(name, datatype, shape, self._next(what, parameters["binary_data_size"]))
         elif isinstance(entry.get("data"), list):
             self.found[name] = from_list(name, datatype, shape, entry["data"])
@@ -151,10 +164,14 @@ def _entries(value: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
     return entries
 
 
-def _output(entry: Mapping[str, Any]) -> RequestedOutput:
-    parameters = parameters_of(entry.get("parameters"), f"output {entry['name']!r:.80}")
-    if parameters.get("classification"):
-        raise RequestError("unsupported", "the classification extension is not offered by this server")
+def _output(model: ServedModel, entry: Mapping[str, Any], memory: SharedMemory) -> RequestedOutput:
+    """What cannot be given is refused before the model is asked."""
+    what = f"output {entry['name']!r:.80}"
+    parameters = parameters_of(entry.get("parameters"), what)
+    classes_wanted(model.config, entry["name"], parameters)
+    place = place_of(parameters, what)
+    if place is not None:
+        memory.check(place)
     return RequestedOutput(entry["name"], parameters)
 
 

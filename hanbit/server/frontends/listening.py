@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -54,7 +55,7 @@ class PartsResponse(Response):
 
     def __init__(self, parts: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> None:
         self.status_code = 200
-        self.background = None
+        self.background: BackgroundTask | None = None
         large = sum(len(part) > _LARGE_BYTES for part in parts)
         self._parts = parts if large else [b"".join(parts)]
         self.init_headers({**headers, "Content-Length": str(sum(map(len, parts)))})
@@ -63,6 +64,8 @@ class PartsResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for number, part in enumerate(self._parts, 1):
             await send({"type": "http.response.body", "body": part, "more_body": number < len(self._parts)})
+        if self.background is not None:
+            await self.background()
 
 
 class EventStream(Response):
@@ -72,7 +75,7 @@ class EventStream(Response):
 
     def __init__(self, events: AsyncGenerator[str]) -> None:
         self.status_code = 200
-        self.background = None
+        self.background: BackgroundTask | None = None
         self._events = events
         # proxies would collect what should be seen at once
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -84,6 +87,8 @@ class EventStream(Response):
             pass
         finally:
             await self._events.aclose()
+            if self.background is not None:
+                await self.background()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -105,7 +105,7 @@ def _unsigned(server: Server) -> str:
 @GROUP.check("model-error", "an error that the model makes is 500 with the model's text")
 def _model_error(server: Server) -> None:
     reply = server.infer(_FAILING, [tensor("IN", "INT32", [1])])
-    equal((reply.status, reply.error), (500, "one is refused"), "the answer")
+    equal((reply.status, "one is refused" in str(reply.error)), (500, True), "status, and whether the text is there")
 
 
 @GROUP.check("model-exception", "an exception in a model is 500 with an error")
@@ -116,7 +116,8 @@ def _model_exception(server: Server) -> str:
 @GROUP.check("model-code", "an error with a code of its own has that code's status: not found is 404")
 def _model_code(server: Server) -> None:
     reply = server.infer(_FAILING, [tensor("IN", "INT32", [3])])
-    equal((reply.status, reply.error), (404, "three is not there"), "the answer")
+    seen = reply.status, "three is not there" in str(reply.error)
+    equal(seen, (404, True), "status, and whether the text is there")
 
 
 @GROUP.check("goes-on", "after all of these the models answer as before")

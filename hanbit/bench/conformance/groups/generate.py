@@ -85,7 +85,8 @@ def _no_event(server: Server) -> None:
 def _late(server: Server) -> None:
     reply = server.post(_path(REPEAT, "generate_stream"), {"IN": [4], "FAIL": True})
     events = reply.events()
-    equal((reply.status, events[0]["OUT"], events[-1]), (200, 4, {"error": "asked to fail"}), "status and events")
+    equal((reply.status, events[0]["OUT"], list(events[-1])), (200, 4, ["error"]), "status and events")
+    true("asked to fail" in events[-1]["error"], f"{events[-1]} has the model's text")
 
 
 @GROUP.check("stream-first-error", "an error before the first event has its own status")
@@ -108,7 +109,7 @@ def _two(server: Server) -> str:
 @GROUP.check("model-error", "an error that the model makes is an error with its text")
 def _model_error(server: Server) -> str:
     reply = server.post(_path(f"{PREFIX}failing"), {"IN": 1})
-    equal((reply.status >= 400, reply.error), (True, "one is refused"), "the answer")
+    true(reply.status >= 400 and "one is refused" in str(reply.error), f"it is an error with the text, not {reply}")
     return str(reply)
 
 

@@ -250,7 +250,7 @@ def _error(server: Server) -> str:
     ]
     found = {one.infer_response.id: one for one in _stream(server, requests)}
     true(found["a"].error_message, "the unknown model is an error")
-    equal(found["b"].error_message, "one is refused", "the model's error")
+    true("one is refused" in found["b"].error_message, f"{found['b'].error_message!r} has the model's text")
     equal(found["c"].error_message, "", "the error of the third")
     return found["a"].error_message
 
@@ -258,7 +258,8 @@ def _error(server: Server) -> str:
 @STREAM.check("late-error", "an error after some responses comes behind them")
 def _late(server: Server) -> None:
     found = _stream(server, [_repeat([4], fail=True)])
-    equal((_numbers(found), found[-1].error_message), ([4], "asked to fail"), "numbers and error")
+    equal(_numbers(found), [4], "numbers")
+    true("asked to fail" in found[-1].error_message, f"{found[-1].error_message!r} has the model's text")
 
 
 @STREAM.check("in-time", "responses come as they are made, not all at the end")
