@@ -15,7 +15,7 @@ from hanbit.common.errors import RepositoryError
 from hanbit.repository.config import check_config
 from hanbit.server.backends.find import Loaded, Surroundings
 from hanbit.server.batching.options import InstancePlace, batch_options, instance_places
-from hanbit.server.batching.scheduler import Scheduler
+from hanbit.server.batching.sequence_scheduler import scheduler_of
 from hanbit.server.python_models.ask import Server
 from hanbit.server.python_models.inside_instance import InsideInstance
 from hanbit.server.python_models.process_instance import ProcessInstance
@@ -24,19 +24,6 @@ from hanbit.server.python_models.settings import PythonSettings, python_settings
 # what auto_complete_config may say
 _COMPLETED = ("max_batch_size", "input", "output", "dynamic_batching", "model_transaction_policy")
 PythonInstance = ProcessInstance | InsideInstance
-
-
-class PythonModel(Scheduler[PythonInstance]):
-    """`server`: tells whether it is ending, when nobody waits for what still runs."""
-
-    def __init__(self, config: ModelConfig, instances: list[PythonInstance], server: Server) -> None:
-        super().__init__(config, instances)
-        self._server = server
-
-    async def _close(self) -> None:
-        if self._server.is_ending():
-            self.patience_seconds = 0
-        await super()._close()
 
 
 async def load_model(config: ModelConfig, around: Surroundings) -> Loaded:
@@ -48,13 +35,24 @@ async def load_model(config: ModelConfig, around: Surroundings) -> Loaded:
         said = await first.load()
         config = config if said is None or not around.completes else _completed(config, said)
         batch_options(config)
+        _check_states(config)
         for place in instance_places(config, _gpus())[1:]:
             instances.append(_instance(config, settings, place, around.server))
         await _together([_ready(one, config, one is first) for one in instances])
-        return Loaded(config, PythonModel(config, instances, around.server))
+        scheduler = scheduler_of(config, instances, around.folder)
+        scheduler.is_ending = around.server.is_ending
+        return Loaded(config, scheduler)
     except BaseException:
         await asyncio.gather(*(one.close() for one in instances), return_exceptions=True)
         raise
+
+
+def _check_states(config: ModelConfig) -> None:
+    if config.sequence_batching.state:
+        raise RepositoryError(
+            f"model {config.name!r}: sequence_batching has state, which is for models of tensors: a Python model keeps "
+            "what it wants to remember itself"
+        )
 
 
 async def _ready(instance: PythonInstance, config: ModelConfig, is_loaded: bool) -> None:

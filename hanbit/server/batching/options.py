@@ -57,8 +57,6 @@ class InstancePlace:
 
 
 def batch_options(config: ModelConfig) -> BatchOptions:
-    if config.HasField("sequence_batching"):
-        raise _wrong(config, "sequence_batching is not offered. Leave it out, or use dynamic_batching")
     rows = max(1, config.max_batch_size)
     ragged = frozenset(one.name for one in config.input if one.allow_ragged_batch)
     if not config.HasField("dynamic_batching"):

@@ -5,10 +5,11 @@ their shapes are equal and the batch has room: the largest preferred size that t
 there is waits for more, as long as the first of them may be delayed, unless nobody can join it any more.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hanbit.server.batching.options import BatchOptions
-from hanbit.server.batching.queue import Waiting, WaitingQueue
+from hanbit.server.batching.queue import Waiting
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Choice:
     again_at: int | None = None
 
 
-def choose(queue: WaitingQueue, options: BatchOptions, now: int) -> Choice:
+def choose(queue: Iterable[Waiting], options: BatchOptions, now: int) -> Choice:
     if not options.is_dynamic:
         return Choice(tuple(_first(queue)))
     fitting, can_grow = _fitting(queue, options.max_rows)
@@ -38,11 +39,11 @@ def choose(queue: WaitingQueue, options: BatchOptions, now: int) -> Choice:
     return Choice(tuple(fitting))
 
 
-def _first(queue: WaitingQueue) -> list[Waiting]:
+def _first(queue: Iterable[Waiting]) -> list[Waiting]:
     return [one for one, _ in zip(queue, range(1), strict=False)]
 
 
-def _fitting(queue: WaitingQueue, max_rows: int) -> tuple[list[Waiting], bool]:
+def _fitting(queue: Iterable[Waiting], max_rows: int) -> tuple[list[Waiting], bool]:
     """From the front, who can go together; and whether one more could."""
     found: list[Waiting] = []
     rows = 0

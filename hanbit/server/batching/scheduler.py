@@ -38,6 +38,7 @@ class Scheduler(Generic[Kind]):
         self._takes_batches = config.max_batch_size > 0
         self._clock = clock
         self._queue = WaitingQueue(self.options.levels)
+        self.is_ending: Callable[[], bool] = lambda: False  # of the server: then nobody waits for what still runs
         self._order = Order() if self.options.preserve_ordering else None
         self._running: dict[Instance, Sequence[Job]] = {}
         self._instance_of: dict[Job, Instance] = {}
@@ -103,8 +104,8 @@ class Scheduler(Generic[Kind]):
 
     async def _close(self) -> None:
         self._is_closed = True
-        deadline = self._loop.time() + self.patience_seconds
-        while (self._queue or self._instance_of) and self._loop.time() < deadline:
+        deadline = self._loop.time() + (0 if self.is_ending() else self.patience_seconds)
+        while (self.num_waiting or self._instance_of) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         self.refuse_all(self._away())
         await asyncio.gather(*(instance.close() for instance in self.instances))
@@ -145,7 +146,7 @@ class Scheduler(Generic[Kind]):
 
     def _is_late(self, job: Job) -> None:
         if not job.is_over:
-            if not self._queue.take(job):
+            if not self._withdraw(job):
                 self._tell_left(job)
             job.fail(DeadlinePassed(f"model {self._name!r} did not answer within the request's timeout"))
             self._ended(job)
@@ -203,7 +204,7 @@ class Scheduler(Generic[Kind]):
 
     def _execute(self, instance: Kind, jobs: list[Job]) -> None:
         for job in jobs:
-            self._queue.take(job)
+            self._take_out(job)
             self._instance_of[job] = instance
         self._running[instance] = jobs
         batch, now = Batch(sum(job.rows for job in jobs)), time.monotonic_ns()
@@ -221,6 +222,14 @@ class Scheduler(Generic[Kind]):
             if not job.is_over:  # an instance on this loop has computed meanwhile
                 job.request.moments.input_end = now
 
+    def _take_out(self, job: Job) -> None:
+        """Its turn has come."""
+        self._queue.take(job)
+
+    def _withdraw(self, job: Job) -> bool:
+        """Nobody asks for it any more; False if it did not wait."""
+        return self._queue.take(job)
+
     def _done(self, instance: Instance) -> None:
         for job in self._running.pop(instance, ()):
             if job.is_over:
@@ -236,7 +245,7 @@ class Scheduler(Generic[Kind]):
 
     def _leave(self, job: Job) -> None:
         job.leave()
-        if not self._queue.take(job):
+        if not self._withdraw(job):
             self._tell_left(job)
         if self._order is not None:
             self._order.ended()

@@ -11,8 +11,8 @@ from hanbit.common.errors import RepositoryError
 from hanbit.repository.known_backends import usual_file
 from hanbit.server.backends.find import Loaded, Surroundings
 from hanbit.server.batching.options import InstancePlace, batch_options, instance_places
-from hanbit.server.batching.scheduler import Scheduler
-from hanbit.server.python_models.ask import Server
+from hanbit.server.batching.sequence_scheduler import scheduler_of
+from hanbit.server.batching.sequence_tensors import added_names, with_sequence_tensors
 from hanbit.server.tensor_models.instance import Computing, TensorInstance
 from hanbit.server.tensor_models.joining import Joining
 from hanbit.server.tensor_models.signature import Signature, check_signature, completed
@@ -35,29 +35,18 @@ async def load_tensor_model(
         if shares and same:
             models.append(same[0])
             continue
-        model, signature = await asyncio.to_thread(load, config, path, place)
+        model, signature = await asyncio.to_thread(load, with_sequence_tensors(config), path, place)
         if signature is not None:
-            config = completed(config, signature) if around.completes else config
-            check_signature(config, signature)
+            config = completed(config, signature, added_names(config)) if around.completes else config
+            check_signature(with_sequence_tensors(config), signature)
         models.append(model)
     if not config.input or not config.output:
         raise RepositoryError(f"model {config.name!r}: config.pbtxt must say what its inputs and outputs are")
     batch_options(config)
-    joining = Joining(config)
-    return Loaded(config, TensorModel(config, [TensorInstance(model, joining) for model in models], around.server))
-
-
-class TensorModel(Scheduler[TensorInstance]):
-    """`server`: tells whether it is ending, when nobody waits for what still runs."""
-
-    def __init__(self, config: ModelConfig, instances: list[TensorInstance], server: Server) -> None:
-        super().__init__(config, instances)
-        self._server = server
-
-    async def _close(self) -> None:
-        if self._server.is_ending():
-            self.patience_seconds = 0
-        await super()._close()
+    joining = Joining(with_sequence_tensors(config))
+    scheduler = scheduler_of(config, [TensorInstance(model, joining) for model in models], around.folder)
+    scheduler.is_ending = around.server.is_ending
+    return Loaded(config, scheduler)
 
 
 def _is_same(place: InstancePlace, other: InstancePlace) -> bool:

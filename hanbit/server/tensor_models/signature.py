@@ -4,7 +4,7 @@ Triton's rules: a model whose inputs and outputs all begin with an open dim can 
 says otherwise; what the file says of tensors must be what the model says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
@@ -34,8 +34,9 @@ class Signature:
         return all(one.dims is not None and one.dims[:1] == (-1,) for one in (*self.inputs, *self.outputs))
 
 
-def completed(config: ModelConfig, signature: Signature) -> ModelConfig:
-    """With what it leaves open. Raises RepositoryError for what is still no configuration."""
+def completed(config: ModelConfig, signature: Signature, hidden: Collection[str] = ()) -> ModelConfig:
+    """With what it leaves open; `hidden` tensors are not for clients. Raises RepositoryError for what is still no
+    configuration."""
     found = ModelConfig()
     found.CopyFrom(config)
     is_silent = not found.input and not found.output
@@ -51,7 +52,8 @@ def completed(config: ModelConfig, signature: Signature) -> ModelConfig:
     for tensors, specs in ((found.input, signature.inputs), (found.output, signature.outputs)):
         if not tensors:
             for spec in specs:
-                _add(tensors, spec, found.max_batch_size > 0)
+                if spec.name not in hidden:
+                    _add(tensors, spec, found.max_batch_size > 0)
     check_config(found, f"model {config.name!r}, as its file has it")
     return found
 

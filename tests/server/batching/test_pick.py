@@ -173,7 +173,6 @@ def test_at_random_nobody_is_lost_nobody_overtakes_and_no_batch_is_too_large() -
         ("dynamic_batching { preferred_batch_size: [0] }", "each is from 1"),
         ("dynamic_batching { priority_levels: 2 }", "default_priority_level: 0 must be from 1 to priority_levels, 2"),
         ("dynamic_batching { priority_queue_policy { key: 3 value {} } }", "levels are from 1 to 1"),
-        ("sequence_batching {}", "sequence_batching is not offered"),
     ],
 )
 def test_a_file_that_cannot_be_kept_is_refused(text: str, words: str) -> None:
