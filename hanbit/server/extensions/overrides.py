@@ -19,6 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from hanbit.common.errors import RepositoryError
 from hanbit.repository.config import NAME, check_config, config_text
+from hanbit.repository.known_backends import same_in_triton
 from hanbit.repository.layout import RepositoryModel, with_config
 from hanbit.server.errors import RequestError, invalid
 from hanbit.server.strict_json import parse_object
@@ -84,6 +85,7 @@ def _config(name: str, text: Any) -> ModelConfig:
         config = json_format.ParseDict(value, ModelConfig())
         if config.name not in ("", name):
             raise invalid(f"config is of model {config.name!r:.80}, and the load of {name!r}")
+        same_in_triton(config, "config")
         check_config(config, "config")
     except (json_format.ParseError, RepositoryError) as problem:
         raise invalid(f"config is no configuration of a model: {problem}") from None

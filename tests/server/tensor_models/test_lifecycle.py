@@ -174,6 +174,15 @@ def test_any_order_of_loads_unloads_and_questions_gives_no_wrong_answer(seed: in
         assert next(answered) > 20
 
 
+def test_a_load_may_bring_a_configuration_in_tritons_older_words(tmp_path: Path) -> None:
+    put(tmp_path, "scale", 5)
+    with serving_explicitly(tmp_path) as served, clients(served) as (http, _):
+        http.load_model("scale", config='{"platform": "onnxruntime_onnx", "max_batch_size": 2}')
+        config = http.get_model_config("scale")
+        assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 2)
+        assert factor_of(http, "scale") == 5
+
+
 def test_unloading_waits_for_those_who_are_being_answered(tmp_path: Path) -> None:
     write(slow(), tmp_path, "slow", ONE_THREAD)
     found: list[float] = []
