@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.server.asking import Http
 from tests.server.python_models.test_answers import numbers, streamed, tensor
-from tests.server.python_models.written import DECOUPLED, PLACES, PLUS_ONE, write_model
+from tests.server.python_models.written import DECOUPLED, NUMBERS, PLACES, PLUS_ONE, write_model
 from tests.server.served import Served, serving
 
 # what X asks the model to do wrong
@@ -351,3 +351,61 @@ def test_memory_of_large_tensors_is_used_again(models: Path) -> None:
         worker = served.catalogue.find("plus_one").backend.instances[0]._worker  # type: ignore[attr-defined]
         assert worker.arena.region_size < 6 * value.nbytes
         assert worker.region.size < 6 * value.nbytes
+
+
+def test_with_processes_dying_every_request_is_answered_and_counted(models: Path) -> None:
+    """Right, or an error that says that its process died or is not there; none hangs, none is lost."""
+    methods = """
+    def execute(self, requests):
+        found = []
+        for request in requests:
+            x = request.inputs()[0].as_numpy()
+            if x[0] % 37 == 0: os._exit(1)
+            found.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x + 1)]))
+        return found
+    """
+    batching = "max_batch_size: 8 dynamic_batching {} instance_group { count: 2 kind: KIND_CPU }"
+    write_model(models, "dies", methods, f"{NUMBERS} {batching}")
+    told: list[tuple[int, Any]] = []
+
+    def ask_many(start: int) -> None:
+        with http_client.InferenceServerClient(served.http) as client:
+            for value in range(start, start + 40):
+                try:
+                    given = tensor(http_client, "X", numbers(value).reshape(1, 1))
+                    told.append((value, client.infer("dies", [given]).as_numpy("Y").tolist()))
+                except InferenceServerException as problem:
+                    told.append((value, problem.status()))
+                    time.sleep(0.2)
+
+    with serving(models) as served:
+        threads = [threading.Thread(target=ask_many, args=(100 * index + 1,)) for index in range(6)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(60)
+        wait_until(lambda: is_ready(served, "dies"), 30)
+        with http_client.InferenceServerClient(served.http) as client:
+            (counts,) = client.get_inference_statistics("dies")["model_stats"]
+    assert len(told) == 240
+    right = [value for value, answer in told if answer == [[value + 1]]]
+    assert all(answer in ([[value + 1]], "503") for value, answer in told), told
+    assert not [value for value in right if value % 37 == 0]
+    assert counts["inference_stats"]["success"]["count"] == len(right)
+    assert counts["inference_stats"]["fail"]["count"] == 240 - len(right)
+    assert len(right) > 20
+
+
+def test_dying_again_and_again_leaves_nothing_open(models: Path) -> None:
+    write_model(models, "dies", KILLS_ITSELF)
+    with serving(models) as served:
+        instance = served.catalogue.find("dies").backend.instances[0]  # type: ignore[attr-defined]
+        numbers_of_open: list[int] = []
+        for _ in range(4):
+            with pytest.raises(InferenceServerException):
+                ask(served.http, "dies", 2)
+            wait_until(lambda: is_ready(served, "dies"))
+            instance._delay = 0.0
+            ask(served.http, "dies", 0)
+            numbers_of_open.append(len(os.listdir("/proc/self/fd")))
+    assert numbers_of_open[-1] <= numbers_of_open[0] + 1
