@@ -27,7 +27,9 @@ def command(
     model_repository: Annotated[
         list[Path] | None, typer.Option(help="Folder of models as Triton has it; may be given again.")
     ] = None,
-    http_port: Annotated[int, typer.Option(help="Of KServe v2, OpenAI and the page; 0: a free one.")] = 8000,
+    http_port: Annotated[
+        int, typer.Option("--http-port", "--port", help="Of KServe v2, OpenAI and the page; 0: a free one.")
+    ] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Of KServe v2 over gRPC; 0: a free one.")] = 8001,
     metrics_port: Annotated[
         int | None, typer.Option(help="Of the metrics alone; 0: a free one.", show_default="8002, if nobody has it")
@@ -90,6 +92,9 @@ def command(
     ] = None,
     http_max_input_size: Annotated[int, typer.Option(help="Bytes of a body or a message, at most.")] = 64 * 2**20,
     exit_on_error: Annotated[bool, typer.Option(help="End if a model cannot be loaded.")] = True,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Tokens of a prompt and its answer, at most.", show_default="the model's context")
+    ] = None,
     max_sequences: Annotated[
         int, typer.Option("--max-sequences", "--max-num-seqs", help="Prompts answered at the same time, per engine.")
     ] = 8,
@@ -193,6 +198,7 @@ def command(
         engines=EngineOptions(
             dtype,
             device,
+            max_model_len,
             max_sequences,
             max_waiting,
             quantization=quantization,

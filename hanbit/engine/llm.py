@@ -53,7 +53,8 @@ _SESSIONS = itertools.count(1)
 class LLM:
     """`folder`: a model folder, a run folder with a `model/` in it, or a hub's `org/name[@revision]`.
 
-    `max_sequences`: how many prompts are answered at the same time; further ones wait.
+    `max_model_len`: tokens of prompt and answer together, where that is to be less than the model's context; the cache
+    is as much smaller. `max_sequences`: how many prompts are answered at the same time; further ones wait.
 
     The key-value cache has `num_blocks` of `block_size` tokens, or `kv_cache_gb` gigabytes (1e9 bytes), or what
     `max_sequences` of the model's context take, in 4 GiB and a quarter of the machine's memory at most, and one context
@@ -75,6 +76,7 @@ class LLM:
         *,
         dtype: str = "auto",
         device: str = "auto",
+        max_model_len: int | None = None,
         max_sequences: int = 16,
         block_size: int = BLOCK_SIZE,
         num_blocks: int | None = None,
@@ -88,6 +90,7 @@ class LLM:
         session_timeout_seconds: float = 600.0,
     ) -> None:
         for name, value in (
+            ("max_model_len", max_model_len),
             ("max_sequences", max_sequences),
             ("block_size", block_size),
             ("num_blocks", num_blocks),
@@ -109,6 +112,11 @@ class LLM:
         self.config = speaking_config(folder)
         if isinstance(self.config, T5Config):
             self._check_encoder()
+        if max_model_len is not None and max_model_len > self.config.context:
+            raise GenerationError(
+                f"max_model_len={max_model_len} is beyond the context of {folder}, {self.config.context}. Lower it"
+            )
+        self._context = max_model_len or self.config.context
         self.tokenizer = load_tokenizer(folder)
         check_vocabulary(folder, self.config, self.tokenizer)
         vocabulary = self.config.vocabulary
@@ -161,7 +169,7 @@ class LLM:
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together, at most; of each where it `reads_apart`."""
-        return self.config.context
+        return self._context
 
     @property
     def reads_apart(self) -> bool:

@@ -74,6 +74,7 @@ class Engines:
             dtype=options.dtype,
             device=options.device,
             quantization=options.quantization,
+            max_model_len=options.max_model_len,
             max_sequences=options.max_sequences,
             block_size=options.block_size,
             num_blocks=options.num_blocks,

@@ -24,6 +24,7 @@ class EngineOptions:
 
     dtype: str = "auto"
     device: str = "auto"
+    max_model_len: int | None = None
     max_sequences: int = 8
     max_waiting: int = 256
     block_size: int = 16

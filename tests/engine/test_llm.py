@@ -472,3 +472,17 @@ def test_whatever_is_asked_is_answered_or_refused_and_harms_nobody(folder_of: Fo
             assert not any("the engine failed" in str(event) for _, event in batch.step()), asked
         assert beside.output() == expected, asked
         assert batch.cache_counts.blocks_used == 0, asked
+
+
+def test_a_shorter_context_may_be_asked_for(folder_of: Folder) -> None:
+    folder, (prompt,) = folder_of("llama"), prompts_of(20)
+    llm = LLM(folder, device="cpu", max_model_len=24)
+    (output,) = llm.generate([prompt], SamplingParams(temperature=0, max_tokens=12, ignore_eos=True))
+    assert output.token_ids == greedy_of_theirs(folder, prompt, 4)
+    assert output.finish_reason == "length"
+    with pytest.raises(GenerationError, match="has 24 tokens and the model's context holds 24"):
+        llm.generate(prompts_of(24))
+    assert llm.cache_tokens < LLM(folder, device="cpu").cache_tokens
+    for wrong, said in ((65, "beyond the context of"), (0, "must be at least 1")):
+        with pytest.raises(GenerationError, match=f"max_model_len={wrong} .*{said}|max_model_len={wrong} is {said}"):
+            LLM(folder, device="cpu", max_model_len=wrong)
