@@ -371,14 +371,26 @@ def speculation(
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(help="Model folder: models/smollm2.")],
+    model: Annotated[Path | None, typer.Argument(help="Model folder: models/smollm2; none with a peer.")] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 32,
     rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 15,
+    peer: Annotated[
+        str | None, typer.Option(help="triton: the same ensemble of Python models, the same clients.")
+    ] = None,
+    peer_path: Annotated[Path | None, typer.Option(help="Environment that has nvidia-pytriton.")] = None,
+    clients: Annotated[list[int] | None, typer.Option(help="So many at a time; again.", show_default="1 4 16")] = None,
+    requests: Annotated[int, typer.Option(help="Of each client, a round.")] = 300,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Milliseconds to the first streamed token over HTTP beside the engine's own, taking turns."""
+    """Milliseconds to the first streamed token over HTTP beside the engine's own; or small models beside Triton."""
     from hanbit.bench.serve import measure, table
+    from hanbit.common.errors import ConfigError
 
+    if peer is not None:
+        _serve_beside_triton(peer, peer_path, tuple(clients or (1, 4, 16)), requests, rounds, as_json)
+        return
+    if model is None:
+        raise ConfigError("name a MODEL folder, or a peer: --peer triton --peer-path DIR")
     rows = table(measure(model, prompt_tokens, rounds))
     _show(
         rows,
@@ -386,6 +398,31 @@ def serve(
         lambda row: (
             f"{row['name']:10} {row['first_token_milliseconds']:9.2f} ms to the first token   "
             f"adds {row['added_milliseconds']:6.2f} ms ({row['lowest']:.2f} to {row['highest']:.2f})"
+        ),
+    )
+
+
+def _serve_beside_triton(
+    peer: str, peer_path: Path | None, clients: tuple[int, ...], requests: int, rounds: int, as_json: bool
+) -> None:
+    from hanbit.bench.conformance.triton import HOW, Triton
+    from hanbit.bench.serve_triton import Plan, measure
+    from hanbit.common.errors import ConfigError
+
+    if peer != "triton":
+        raise ConfigError(f"--peer {peer!r:.80} must be triton")
+    if peer_path is None:
+        raise ConfigError(f"--peer triton needs --peer-path, an environment with nvidia-pytriton. {HOW}")
+    for flag, value in (("--clients", min(clients)), ("--requests", requests), ("--rounds", rounds)):
+        if value < 1:
+            raise ConfigError(f"{flag} {value} must be at least 1")
+    found = measure(Plan(Triton(peer_path), clients, requests, rounds=rounds), _say)
+    _show(
+        [row for one in found for row in one.facts()],
+        as_json,
+        lambda row: (
+            f"{row['work']:46} {row['models']:14} {row['hanbit']:9.3f} {row['unit']}, triton {row['triton']:9.3f}: "
+            f"{row['ratio']:.2f} x ({row['lowest']:.2f} to {row['highest']:.2f})"
         ),
     )
 

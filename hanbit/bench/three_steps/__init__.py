@@ -1,5 +1,6 @@
 """A repository of three small Python models in an ensemble, for Triton and this server alike: what serving costs.
 
+    BLOCK (FP32 [-1]) -> three_same -> SAME, for tensors that are large
     TEXT (BYTES [1]) -> three_encode -> IDS (INT32 [-1]) -> three_reverse -> REVERSED -> three_decode -> TEXT
 
 The files beside this one are the models, as Triton runs them.
@@ -9,17 +10,19 @@ import shutil
 from pathlib import Path
 
 ENSEMBLE = "three_steps"
+SAME = "three_same"
 _STEPS = {
     "encode": ("TEXT", "TYPE_STRING", "[ 1 ]", "IDS", "TYPE_INT32", "[ -1 ]"),
     "reverse": ("IDS", "TYPE_INT32", "[ -1 ]", "REVERSED", "TYPE_INT32", "[ -1 ]"),
     "decode": ("REVERSED", "TYPE_INT32", "[ -1 ]", "BACK", "TYPE_STRING", "[ 1 ]"),
 }
+_ALONE = {"same": ("BLOCK", "TYPE_FP32", "[ -1 ]", "SAME", "TYPE_FP32", "[ -1 ]")}
 
 
 def write_three_steps(repository: Path, place: str = "") -> None:
     """`place`: of the models in this server ("process", "thread", "inline"); Triton knows no such parameter and does
     not mind it."""
-    for step, (name, kind, dims, to, to_kind, to_dims) in _STEPS.items():
+    for step, (name, kind, dims, to, to_kind, to_dims) in (_STEPS | _ALONE).items():
         folder = repository / f"three_{step}"
         (folder / "1").mkdir(parents=True)
         shutil.copyfile(Path(__file__).with_name(f"{step}.py"), folder / "1" / "model.py")
