@@ -62,6 +62,10 @@ def command(
     ] = "none",
     repository_poll_secs: Annotated[float, typer.Option(help="With poll: how often.")] = 15.0,
     model_load_thread_count: Annotated[int, typer.Option(help="Models that are loaded at once.")] = 4,
+    cache_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="local,size=BYTES", help="Keep answers of models that have a response_cache."),
+    ] = None,
     load_model: Annotated[
         list[str] | None, typer.Option(help="With explicit: load this at the start; * is all.")
     ] = None,
@@ -137,6 +141,7 @@ def command(
     from hanbit.server.extensions.trace_settings import parse_trace_config
     from hanbit.server.names import served_name
     from hanbit.server.options import EngineOptions, ServeOptions
+    from hanbit.server.response_cache import cache_of
     from hanbit.server.restrictions import parse_restrictions
     from hanbit.server.tls import Tls
 
@@ -174,6 +179,7 @@ def command(
         clients_change_models=model_control_mode == "explicit",
         poll_seconds=repository_poll_secs if model_control_mode == "poll" else None,
         load_threads=model_load_thread_count,
+        cache_bytes=cache_of(cache_config),
         completes_configs=not disable_auto_complete_config,
         fail_if_a_model_fails=exit_on_error,
         api_key=api_key,

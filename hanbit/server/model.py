@@ -14,6 +14,7 @@ from hanbit.repository.config import ENSEMBLE, is_decoupled, is_ensemble, wire_d
 from hanbit.server.check import RequestCheck, shape_of
 from hanbit.server.errors import invalid
 from hanbit.server.request import Backend, InferRequest, InferResponse, Run, Trace
+from hanbit.server.response_cache import ModelCache
 from hanbit.server.statistics import Statistics, Tally
 
 
@@ -29,6 +30,7 @@ class ServedModel:
     created: int = field(default_factory=lambda: int(time.time()))
     successor: "ServedModel | None" = None  # what is served instead since the model was loaded again
     num_running: int = 0
+    cache: "ModelCache | None" = None  # of answers, where the model and the server have one
 
     name: str = field(init=False)
     is_decoupled: bool = field(init=False)
@@ -45,7 +47,11 @@ class ServedModel:
 
     def start(self) -> "CountedRun":
         """For one request, whose input may come in pieces."""
-        return CountedRun(self, self.backend.start())
+        return CountedRun(self, self.begin_run())
+
+    def begin_run(self) -> Run:
+        run = self.backend.start()
+        return run if self.cache is None else self.cache.run(run)
 
     @property
     def newest(self) -> "ServedModel":
@@ -166,7 +172,7 @@ class CountedRun:
         """Whoever found a model that has been loaded again since, and has not begun yet, asks the new one."""
         if self._model.successor is not None and not self._has_begun:
             self._model = self._model.newest
-            self._run = self._model.backend.start()
+            self._run = self._model.begin_run()
 
 
 def _only(response: InferResponse, wanted: set[str]) -> InferResponse:

@@ -31,6 +31,7 @@ from hanbit.server.extensions.overrides import Override, new_scratch, override_o
 from hanbit.server.language_model import LanguageModel
 from hanbit.server.model import ServedModel
 from hanbit.server.python_models.ask import Server
+from hanbit.server.response_cache import ModelCache, ResponseCache, can_cache
 from hanbit.server.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,14 @@ class Catalogue:
         completes: bool = True,
         load_threads: int = 4,
         extensions: Extensions | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         self.extensions = extensions or Extensions()
         self.repositories = tuple(repositories)
         self.engines = engines
         self.can_change = can_change
         self._completes = completes
+        self._cache = cache
         self._load_threads = load_threads
         self._works: set[asyncio.Task[None]] = set()  # loading and closing go on if nobody waits for them any more
         self.admission = Admission()
@@ -318,9 +321,11 @@ class Catalogue:
         try:
             for version in versions:
                 loaded = await self._loaded(model, version)
-                made[version] = ServedModel(
+                one = made[version] = ServedModel(
                     loaded.config, version, versions, loaded.backend, labels=labels, scratch=scratch
                 )
+                if can_cache(loaded.config) and self._cache is not None:
+                    one.cache = ModelCache(self._cache, one.name, version, one.statistics)
                 await warm_up(loaded.config, version, loaded.backend, model.folder)
         except BaseException:
             await _close(made, 0)

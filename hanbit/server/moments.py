@@ -19,14 +19,15 @@ class Batch:
 
 
 class Moments:
-    """`batch`: that this request was computed in; None: alone."""
+    """`batch`: that this request was computed in; None: alone. `is_cached`: it was answered without computing."""
 
-    __slots__ = ("batch", "begin", "input_end", "output_start", "start")
+    __slots__ = ("batch", "begin", "input_end", "is_cached", "output_start", "start")
 
     def __init__(self) -> None:
         self.start = time.monotonic_ns()
         self.begin = self.input_end = self.output_start = 0
         self.batch: Batch | None = None
+        self.is_cached = False
 
     def parts(self, end: int) -> tuple[int, int, int, int]:
         """Nanoseconds in the queue, and of compute's input, computing and output, which make up the whole."""

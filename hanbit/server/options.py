@@ -52,6 +52,7 @@ class ServeOptions:
     clients_change_models: clients may load and unload (`--model-control-mode explicit`).
     poll_seconds: how often the repositories are looked at for changes (`--model-control-mode poll`), None is never.
     load_threads: models that are loaded at once.
+    cache_bytes: of answers of models that have a response_cache; None: there is none.
     completes_configs: what a config.pbtxt leaves open is completed from the model.
     fail_if_a_model_fails: else the server comes up with the models that could be loaded.
     api_key: what clients must send as `Authorization: Bearer KEY`; api_keys: a file of keys with roles (access.py);
@@ -78,6 +79,7 @@ class ServeOptions:
     clients_change_models: bool = False
     poll_seconds: float | None = None
     load_threads: int = 4
+    cache_bytes: int | None = None
     completes_configs: bool = True
     fail_if_a_model_fails: bool = True
     api_key: str | None = None

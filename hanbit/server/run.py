@@ -34,6 +34,7 @@ from hanbit.server.names import served_name
 from hanbit.server.options import ServeOptions
 from hanbit.server.polling import Watch, look_at, poll
 from hanbit.server.ports import check_free, listen
+from hanbit.server.response_cache import ResponseCache
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Server:
             options.completes_configs,
             options.load_threads,
             self._extensions,
+            None if options.cache_bytes is None else ResponseCache(options.cache_bytes),
         )
         self._watch = Watch()
         self._socket = http

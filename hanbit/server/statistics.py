@@ -76,6 +76,8 @@ class Statistics:
     fail: Duration = field(default_factory=Duration)
     cancel: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)  # looking up
+    cache_miss: Duration = field(default_factory=Duration)  # and keeping
     compute: Compute = field(default_factory=Compute)
     batches: dict[int, Compute] = field(default_factory=dict)
     responses: dict[int, Responses] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Statistics:
         self.last_inference_ms = time.time_ns() // 1_000_000
         queue, input, infer, output = moments.parts(end)
         self.success.add(end - moments.start)
+        if moments.is_cached:  # no inference, as Triton counts
+            return
         self.queue.add(queue)
         self.compute.add(input, infer, output)
         self.inferences += rows
@@ -101,7 +105,6 @@ class Statistics:
 
     def as_json(self, name: str, version: str, is_decoupled: bool) -> dict[str, Any]:
         """Field names of the extension, which are those of the message `ModelStatistics` too."""
-        nothing = Duration().as_json()
         told = sorted(self.responses.items()) if is_decoupled else ()
         return {
             "name": name,
@@ -114,8 +117,8 @@ class Statistics:
                 "fail": self.fail.as_json(),
                 "queue": self.queue.as_json(),
                 **self.compute.as_json(),
-                "cache_hit": nothing,
-                "cache_miss": nothing,
+                "cache_hit": self.cache_hit.as_json(),
+                "cache_miss": self.cache_miss.as_json(),
             },
             "response_stats": {str(index): one.as_json() for index, one in told},
             "batch_stats": [{"batch_size": size, **one.as_json()} for size, one in sorted(self.batches.items())],
