@@ -61,6 +61,10 @@ class EngineClosed(GenerationError):
     """The engine has ended, and no prompt is at fault."""
 
 
+class EngineFailed(GenerationError):
+    """The engine failed at an answer, and the prompt is not at fault as far as anybody knows."""
+
+
 class DeadlinePassed(GenerationError):
     """The time that an answer was given is up."""
 

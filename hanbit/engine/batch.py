@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hanbit.common.errors import DeadlinePassed, GenerationError
+from hanbit.common.errors import DeadlinePassed, EngineFailed, GenerationError
 from hanbit.engine.beams import Beams, check_width
 from hanbit.engine.blocks import Blocks
 from hanbit.engine.drafts import Drafts, SpeculationCounts
@@ -306,9 +306,9 @@ def _chosen(sequence: Sequence, logits: torch.Tensor) -> Piece | GenerationError
     return sequence.accept(token, logprobs)
 
 
-def _failure(problem: Exception) -> GenerationError:
+def _failure(problem: Exception) -> EngineFailed:
     log.error("an answer failed: %s", problem, exc_info=problem)
-    error = GenerationError(f"the engine failed in this answer's step: {type(problem).__name__}: {problem}")
+    error = EngineFailed(f"the engine failed in this answer's step: {type(problem).__name__}: {problem}")
     error.__cause__ = problem
     return error
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from hanbit.common.errors import EngineBusy, EngineClosed, GenerationError
+from hanbit.common.errors import EngineBusy, EngineClosed, EngineFailed, GenerationError
 from hanbit.engine.batch import CacheCounts, Event
 from hanbit.engine.drafts import SpeculationCounts
 from hanbit.engine.llm import LLM
@@ -221,7 +221,7 @@ class Service:
         with self._changed:
             sequences, self._arrived, self._left = list(self._callers), [], []
         failed = f"the engine failed between the answers of a step: {type(problem).__name__}: {problem}"
-        self._deliver([(sequence, GenerationError(failed)) for sequence in sequences])
+        self._deliver([(sequence, EngineFailed(failed)) for sequence in sequences])
         self._batch = self._batch.anew()
 
     def _has_work(self) -> bool:

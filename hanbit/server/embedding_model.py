@@ -38,8 +38,8 @@ class EmbeddingModel:
         tally = Tally(self.statistics)
         try:
             found = await self._embedded(texts, normalize, truncate_prompt_tokens)
-        except Exception:
-            tally.failed()
+        except Exception as problem:
+            tally.failed(problem)
             raise
         except BaseException:  # cancelled: nobody waits any more
             tally.left()

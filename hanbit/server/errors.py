@@ -9,7 +9,7 @@ from typing import Literal
 
 import grpc
 
-from hanbit.common.errors import DeadlinePassed, EngineBusy, EngineClosed, HanbitError
+from hanbit.common.errors import DeadlinePassed, EngineBusy, EngineClosed, EngineFailed, HanbitError
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +82,20 @@ def invalid(message: str) -> RequestError:
     return RequestError("invalid", message)
 
 
-def as_request_error(problem: Exception) -> RequestError:
-    """Any exception as the client may see it. What nobody foresaw is logged here and told to no stranger."""
+def as_request_error(problem: Exception, is_logged: bool = True) -> RequestError:
+    """Any exception as the client may see it. What nobody foresaw is logged here, once, and told to no stranger."""
     if isinstance(problem, RequestError):
         return problem
     if isinstance(problem, EngineBusy):
         return RequestError("busy", str(problem))
     if isinstance(problem, EngineClosed):
         return RequestError("unavailable", str(problem))
+    if isinstance(problem, EngineFailed):
+        return RequestError("internal", str(problem))
     if isinstance(problem, DeadlinePassed):
         return RequestError("late", str(problem))
     if isinstance(problem, HanbitError):
         return invalid(str(problem))
-    log.error("a request failed: %s", problem, exc_info=problem)
+    if is_logged:
+        log.error("a request failed: %s", problem, exc_info=problem)
     return RequestError("internal", "the server failed at this request; its log says why")

@@ -28,8 +28,8 @@ class LanguageModel:
         try:
             answer = self.service.stream(prompt, params, adapter=self.adapter, priority=priority, turn=turn)
             return CountedAnswer(answer, tally)
-        except Exception:
-            tally.failed()
+        except Exception as problem:
+            tally.failed(problem)
             raise
 
 
@@ -44,8 +44,8 @@ class CountedAnswer(AsyncIterator[Piece]):
             piece = await anext(self._answer)
         except StopAsyncIteration:
             raise
-        except Exception:
-            self._tally.failed()
+        except Exception as problem:
+            self._tally.failed(problem)
             raise
         self._tally.responded(piece.finish_reason is not None)
         return piece

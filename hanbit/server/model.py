@@ -123,8 +123,8 @@ class CountedRun:
                     if request.trace is not None:
                         request.trace.outputs(response.outputs.values())
                     yield _only(response, wanted) if wanted else response
-        except Exception:
-            tally.failed()
+        except Exception as problem:
+            tally.failed(problem)
             raise
         except BaseException:  # cancelled, or nobody reads on
             tally.left()
@@ -147,8 +147,8 @@ class CountedRun:
             if request.trace is not None:
                 model.begin_trace(request.trace, request)
             response: InferResponse = await one(request)
-        except Exception:
-            tally.failed()
+        except Exception as problem:
+            tally.failed(problem)
             raise
         except BaseException:
             tally.left()

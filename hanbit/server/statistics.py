@@ -3,10 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
+from hanbit.server.errors import Kind, as_request_error
 from hanbit.server.moments import Batch, Moments
 
+# Triton's words for why a request failed: it found no room or no time, its client left, the model failed; all else
+Reason = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
+_REASONS: dict[Kind, Reason] = {"busy": "REJECTED", "late": "REJECTED", "internal": "BACKEND"}
 _MOST_INDICES = 63
 _MOST_BATCHES = 1024  # sizes that are told apart
 
@@ -75,6 +79,7 @@ class Statistics:
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     cancel: Duration = field(default_factory=Duration)
+    reasons: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(get_args(Reason), 0))
     queue: Duration = field(default_factory=Duration)
     cache_hit: Duration = field(default_factory=Duration)  # looking up
     cache_miss: Duration = field(default_factory=Duration)  # and keeping
@@ -151,17 +156,18 @@ class Tally:
         self._before, self._responses = now, self._responses + 1
         self._has_ended = is_last
 
-    def failed(self) -> None:
-        self._end("fail")
+    def failed(self, problem: Exception) -> None:
+        self._end("fail", _REASONS.get(as_request_error(problem, is_logged=False).kind, "OTHER"))
 
     def left(self) -> None:
         """Nothing if it has ended."""
         if not self._has_ended:
-            self._end("cancel")
+            self._end("cancel", "CANCELED")
 
-    def _end(self, how: str) -> None:
+    def _end(self, how: str, reason: Reason) -> None:
         self._has_ended = True
         now = time.monotonic_ns()
         for one in self._statistics:
+            one.reasons[reason] += 1
             getattr(one, how).add(now - self._moments.start)
             getattr(one.responses_at(self._responses), how).add(now - self._before)

@@ -30,13 +30,13 @@ def read(served: Served) -> dict[tuple[str, str | None], float]:
     for line in answer.content.decode().splitlines():
         if line.startswith("# TYPE "):
             kinds[line.split()[2]] = line.split()[3]
-        elif not line.startswith("# HELP "):
+        elif not line.startswith(("# HELP ", "nv_")):
             match = LINE.match(line)
             assert match, line
             assert match[1] in kinds
             assert (kinds[match[1]] == "counter") == match[1].endswith("_total")
             found[match[1].removeprefix("vllm:"), match[3]] = float(match[4])
-    assert len({name for name, _ in found}) == len(kinds)
+    assert len({name for name, _ in found}) == len([name for name in kinds if not name.startswith("nv_")])
     return found
 
 
@@ -63,3 +63,38 @@ def test_a_server_that_does_not_guess_says_so_by_zeros(served: Served) -> None:
     found = read(served)
     assert found["spec_decode_num_drafts_total", None] == 0
     assert not any(position for _, position in found)
+
+
+TRITON = re.compile(r'^(nv_[a-z_]+)\{model="([^"]+)",version="(\d+)"(?:,reason="([A-Z]+)")?\} (\d+)$')
+
+
+def of_triton(served: Served) -> dict[tuple[str, str, str | None], int]:
+    """Name, model, reason -> number."""
+    text = Http(served.http).ask("/metrics", method="GET").content.decode()
+    found = [TRITON.match(line) for line in text.splitlines() if line.startswith("nv_")]
+    assert all(found)
+    return {(one[1], one[2], one[4]): int(one[5]) for one in found if one is not None}
+
+
+def test_tritons_names_count_what_was_sent(guessing: Served) -> None:
+    """All that was sent is success or failure, by reason; the numbers are those of the statistics extension."""
+    before, http, path = of_triton(guessing), Http(guessing.http), "/v2/models/small/generate"
+    assert http.ask(path, {"text_input": "The", "max_tokens": 3}).status == 200
+    assert http.ask(path, {"text_input": "The", "max_tokens": 2}).status == 200
+    assert http.ask(path, {"text_input": "The", "max_tokens": "many"}).status == 400
+    late = {"text_input": "The", "max_tokens": 4000, "ignore_eos": True, "timeout": 1}
+    assert http.ask(path, {**late, "parameters": {}}).status in (400, 504)
+    guessing.wait_until_idle()
+    after = of_triton(guessing)
+    grown = {key: after[key] - before[key] for key in after}
+    sent = grown["nv_inference_request_success", "small", None]
+    reasons = {key[2]: n for key, n in grown.items() if key[:2] == ("nv_inference_request_failure", "small")}
+    assert set(reasons) == {"REJECTED", "CANCELED", "BACKEND", "OTHER"}
+    assert sent == 2
+    assert reasons["BACKEND"] == reasons["CANCELED"] == 0
+    assert grown["nv_inference_count", "small", None] == 2
+    stats = http.ask("/v2/models/small/stats", method="GET").json()["model_stats"][0]["inference_stats"]
+    for name, key in (("request", "success"), ("queue", "queue"), ("compute_infer", "compute_infer")):
+        assert after[f"nv_inference_{name}_duration_us", "small", None] == stats[key]["ns"] // 1000
+    assert after["nv_inference_pending_request_count", "small_model", None] == 0
+    assert {"small", "small_tokenize", "small_model", "small_detokenize"} <= {key[1] for key in after}

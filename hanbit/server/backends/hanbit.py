@@ -102,6 +102,11 @@ class Backend:
     def is_ready(self) -> bool:
         return not self.service.is_closed
 
+    @property
+    def num_waiting(self) -> int:
+        """Of all models that share the engine."""
+        return self.service.waiting
+
     def close(self) -> None:
         self._engines.give_back(self.service)
 

@@ -1,9 +1,10 @@
-"""`/metrics`: what the engines have done, as Prometheus reads it, under the names that vLLM's dashboards know.
+"""`/metrics`: what the engines have done, as Prometheus reads it, under the names that vLLM's dashboards know, and what
+the models have, under Triton's (triton_metrics.py).
 
 An engine is named by the first of the models that share it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,9 @@ from starlette.routing import Route
 from hanbit.engine.embedding_service import EmbeddingService
 from hanbit.engine.service import Service
 from hanbit.server.embedding_model import EmbeddingModel
+from hanbit.server.frontends import triton_metrics
 from hanbit.server.language_model import LanguageModel
+from hanbit.server.model import ServedModel
 
 _MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,6 +28,8 @@ class Models(Protocol):
     def language_models(self) -> Mapping[str, LanguageModel]: ...
 
     def embedding_models(self) -> Mapping[str, EmbeddingModel]: ...
+
+    def served(self) -> Sequence[ServedModel]: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ def text_of(models: Models) -> str:
             head = [f"# HELP {metric.name} {metric.means}", f"# TYPE {metric.name} {metric.kind}"]
             lines = families.setdefault(metric.name, head)
             lines += [f"{metric.name}{_labels(name, more)} {value:.17g}" for more, value in metric.values]
-    return "".join(f"{line}\n" for lines in families.values() for line in lines)
+    engines = (line for lines in families.values() for line in lines)
+    return "".join(f"{line}\n" for line in (*engines, *triton_metrics.lines_of(models.served())))
 
 
 def _metrics(service: Service | EmbeddingService) -> Iterator[_Metric]:
