@@ -23,17 +23,21 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
     """
     task = asyncio.current_task()
     assert task is not None
-    is_gone = False
+    is_over = is_gone = False
+    gone: asyncio.Task[None] | None = None
 
-    def left(gone: asyncio.Task[None]) -> None:
+    def left(watcher: asyncio.Task[None]) -> None:
         nonlocal is_gone
-        if not gone.cancelled() and not is_over:
+        if not watcher.cancelled() and not is_over:
             is_gone = True
             task.cancel()
 
-    is_over = False
-    gone = asyncio.create_task(_disconnect(receive))
-    gone.add_done_callback(left)
+    def watch() -> None:
+        nonlocal gone
+        gone = asyncio.create_task(_disconnect(receive))
+        gone.add_done_callback(left)
+
+    watching = asyncio.get_running_loop().call_soon(watch)  # never, if the work does not wait for anything
     try:
         return await work
     except asyncio.CancelledError:
@@ -42,7 +46,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         raise
     finally:
         is_over = True
-        gone.cancel()
+        watching.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
