@@ -6,6 +6,7 @@ A sample is sent to each instance, `count` times. A model that fails at one is n
 import asyncio
 import stat
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hanbit.common.errors import RepositoryError
 from hanbit.repository.config import wire_datatype
 from hanbit.server.check import RequestCheck
 from hanbit.server.errors import RequestError
+from hanbit.server.moments import Moments
 from hanbit.server.request import Backend, InferRequest
 from hanbit.server.tensors import Tensor, dtype_of, from_raw, num_elements
 
@@ -31,7 +33,7 @@ async def warm_up(config: ModelConfig, version: str, backend: Backend, folder: P
         num_instances = len(getattr(backend, "instances", ())) or 1
         for _ in range(max(1, sample.count)):
             try:
-                await asyncio.gather(*(_answered(backend, request) for _ in range(num_instances)))
+                await asyncio.gather(*(_answered(backend, _whole(config, request, n)) for n in range(num_instances)))
             except RequestError as problem:
                 raise _wrong(config, sample, f"the model fails at it: {problem}") from None
 
@@ -98,6 +100,14 @@ def _content(config: ModelConfig, sample: ModelWarmup, name: str, folder: Path) 
         return (folder / name).read_bytes()
     except OSError as problem:
         raise _wrong(config, sample, f"{folder / name} cannot be read: {problem.strerror}") from None
+
+
+def _whole(config: ModelConfig, request: InferRequest, number: int) -> InferRequest:
+    """A sequence of its own for each, where the model wants one."""
+    if not config.HasField("sequence_batching"):
+        return replace(request, moments=Moments())
+    flags = {"sequence_id": number + 1, "sequence_start": True, "sequence_end": True}
+    return replace(request, parameters=flags, moments=Moments())
 
 
 async def _answered(backend: Backend, request: InferRequest) -> None:

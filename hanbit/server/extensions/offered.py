@@ -12,6 +12,8 @@ _ALWAYS = (
     "model_repository",
     "model_repository(unload_dependents)",
     "schedule_policy",
+    "sequence",
+    "sequence(string_id)",
     "model_configuration",
     "cuda_shared_memory",
     "binary_tensor_data",

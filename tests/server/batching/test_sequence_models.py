@@ -199,6 +199,18 @@ def test_a_request_that_is_withdrawn_takes_what_follows_it_along(served: Served)
         assert ask(client, "brief", 4, 22, start=True, end=True) == 4
 
 
+def test_models_of_sequences_are_warmed_up_too(tmp_path: Path) -> None:
+    warm = 'model_warmup { name: "w" inputs { key: "X" value { data_type: TYPE_FP32 dims: [ 1 ] random_data: true } } }'
+    two = "instance_group { count: 2 kind: KIND_CPU }"
+    state = STATE.replace("INITIAL", "")
+    write(sums(), tmp_path, "warm", f"{X_Y} {ONE_THREAD} {two} sequence_batching {{ {DIRECT} {state} }} {warm}")
+    with serving(tmp_path) as found, http_client.InferenceServerClient(found.http) as client:
+        instances = found.catalogue.find("warm").backend.instances  # type: ignore[attr-defined]
+        assert [one.num_batches for one in instances] == [1, 1]
+        assert ask(client, "warm", 3, 1, start=True) == 3
+        assert "sequence(string_id)" in client.get_server_metadata()["extensions"]
+
+
 def test_bad_sequence_models_are_refused_by_name(tmp_path: Path) -> None:
     state = STATE.replace("INITIAL", "")
     bad = {
