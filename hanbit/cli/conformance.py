@@ -70,7 +70,6 @@ def _server(name: str, http: str | None, grpc: str | None, peer_path: Path | Non
     """The one that was named, or one that lives as long as the block."""
     from hanbit.bench.conformance import own
     from hanbit.bench.conformance.processes import Addresses
-    from hanbit.bench.conformance.repository import SEQUENCES
     from hanbit.bench.conformance.repository import write_repository as write
     from hanbit.bench.conformance.triton import Triton
 
@@ -79,7 +78,7 @@ def _server(name: str, http: str | None, grpc: str | None, peer_path: Path | Non
         return
     with tempfile.TemporaryDirectory(prefix="hanbit-conformance-") as folder:
         repository = Path(folder) / "models"
-        write(repository, SEQUENCES if name == "hanbit" else ())  # ours has no sequence batcher
+        write(repository)
         serving = own.serving if name == "hanbit" else Triton(peer_path or Path()).serving
         with serving(repository) as addresses:
             yield addresses

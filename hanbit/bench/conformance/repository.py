@@ -1,7 +1,6 @@
 """The model repository that the suite asks: small Python models, the same files for every server."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from hanbit.common.errors import ConfigError
@@ -16,15 +15,11 @@ _LABELS = {
 }
 
 
-SEQUENCES = ("sequence", "sequence_by_text")
-"""Models that need a sequence batcher."""
-
-
-def write_repository(folder: Path, without: Sequence[str] = ()) -> list[str]:
-    """The names of the models written into `folder`, which is made, or empty: all but `without`. Raises ConfigError."""
+def write_repository(folder: Path) -> list[str]:
+    """The names of the models written into `folder`, which is made, or empty. Raises ConfigError."""
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty. Name a folder that is, or a new one")
-    return [_write(folder, config) for config in sorted(_SOURCES.glob("*.pbtxt")) if config.stem not in without]
+    return [_write(folder, config) for config in sorted(_SOURCES.glob("*.pbtxt"))]
 
 
 def model_source(name: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from hanbit.bench.conformance import own
 from hanbit.bench.conformance.known import outdated, unknown
-from hanbit.bench.conformance.repository import SEQUENCES, write_repository
+from hanbit.bench.conformance.repository import write_repository
 from hanbit.bench.conformance.run import GROUPS, Row, run
 from hanbit.bench.conformance.server import Server
 
@@ -17,7 +17,7 @@ SLOW = ("repository", "client", "large", "schedule")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("conformance") / "models"
-    write_repository(models, without=SEQUENCES)
+    write_repository(models)
     with own.serving(models) as addresses:
         yield Server(addresses.http, addresses.grpc)
 
@@ -25,8 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def held(rows: list[Row]) -> None:
     assert [f"{one.id}: {one.seen}" for one in unknown("hanbit", rows)] == []
     assert outdated("hanbit", rows) == []
-    missing = {one.seen for one in rows if one.outcome == "not offered"}
-    assert missing <= {"the server does not list sequence", "the server does not list sequence(string_id)"}
+    assert [one.id for one in rows if one.outcome == "not offered"] == []
 
 
 def test_the_wire_is_as_the_protocol_has_it(server: Server) -> None:
