@@ -4,6 +4,7 @@ texts ─ tokens ─ batches of like lengths ─ the model's hidden states ─ o
 """
 
 import logging
+from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Embedder:
         A text longer than `truncate_prompt_tokens` is cut there; without it, one longer than `context` is refused.
         Every text is checked before the first is computed. Raises GenerationError.
         """
-        if isinstance(texts, str) or any(not isinstance(text, str | Items) for text in texts):
+        if isinstance(texts, str) or not all(isinstance(text, Iterable) for text in texts):
             raise GenerationError("embed takes a list of texts, or of lists of token ids. Write embed([text])")
         names = ["the text"] if len(texts) == 1 else [f"text {index}" for index in range(len(texts))]
         tokens = [self.encode(text, name, truncate_prompt_tokens) for name, text in zip(names, texts, strict=True)]

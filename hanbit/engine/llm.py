@@ -6,7 +6,7 @@ The face that the command line, the server and notebooks use; how a batch is wor
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ class LLM:
         """
         if isinstance(prompts, str) or any(isinstance(prompt, int) for prompt in prompts):
             raise GenerationError("generate takes a list of prompts. Write generate([prompt]), or stream(prompt)")
-        if any(not isinstance(prompt, str | Items) for prompt in prompts):
+        if not all(isinstance(prompt, Iterable) for prompt in prompts):
             raise GenerationError("each prompt must be a text or a list of token ids")
         params = self._prompts.params(sampling, len(prompts), self.defaults.num_answers)
         names = ["the prompt"] if len(prompts) == 1 else [f"prompt {index}" for index in range(len(prompts))]

@@ -66,7 +66,9 @@ def read_blocks(folder: Path) -> dict[str, Blocks]:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})[_KEY])
             if extra := sorted(set(file.keys()) - set(described)):
-                raise FormatError(f"{path} has {extra[0][:200]!r}, of which its metadata say nothing. Convert it again")
+                raise FormatError(
+                    f"{path} is damaged (its metadata say nothing of {extra[0][:200]!r}). Convert the model again"
+                )
             return {name: _checked(path, name, one, file.get_slice(name)) for name, one in described.items()}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise FormatError(f"{path} is damaged ({str(problem)[:200]}). Convert the model again") from None
