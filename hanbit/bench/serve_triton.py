@@ -6,7 +6,6 @@ An ensemble of three small Python models, each client a process of its own that 
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from hanbit.bench.conformance.processes import Addresses, free_ports, running
-from hanbit.bench.conformance.triton import Triton
+from hanbit.bench.servers import Addresses, hanbit_serving
 from hanbit.bench.three_steps import ENSEMBLE, SAME, write_three_steps
+from hanbit.bench.triton import Triton
 from hanbit.common.errors import LaunchError
 
 Say = Callable[[str], None]
@@ -98,18 +97,9 @@ def _started(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> dict[str,
         write_three_steps(repository, place)
     return {
         TRITON: stack.enter_context(plan.peer.serving(repositories["process"])),
-        OWN: stack.enter_context(_hanbit(repositories["process"], folder / "own.log")),
-        INSIDE: stack.enter_context(_hanbit(repositories["inline"], folder / "inside.log")),
+        OWN: stack.enter_context(hanbit_serving(repositories["process"], folder / "own.log")),
+        INSIDE: stack.enter_context(hanbit_serving(repositories["inline"], folder / "inside.log")),
     }
-
-
-@contextlib.contextmanager
-def _hanbit(repository: Path, log: Path) -> Iterator[Addresses]:
-    http, grpc = free_ports(2)
-    command = [sys.executable, "-m", "hanbit", "serve", f"--model-repository={repository}"]
-    command += [f"--http-port={http}", f"--grpc-port={grpc}", "--no-allow-metrics"]
-    with running(command, os.environ, log, http, grpc) as addresses:
-        yield addresses
 
 
 @contextlib.contextmanager

@@ -405,8 +405,8 @@ def serve(
 def _serve_beside_triton(
     peer: str, peer_path: Path | None, clients: tuple[int, ...], requests: int, rounds: int, as_json: bool
 ) -> None:
-    from hanbit.bench.conformance.triton import HOW, Triton
     from hanbit.bench.serve_triton import Plan, measure
+    from hanbit.bench.triton import HOW, Triton
     from hanbit.common.errors import ConfigError
 
     if peer != "triton":

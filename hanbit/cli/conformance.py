@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # loaded inside the functions: `hanbit --help` must stay fast
-    from hanbit.bench.conformance.processes import Addresses
+    from hanbit.bench.servers import Addresses
 
 
 def command(
@@ -69,9 +69,9 @@ def _check(http: str | None, grpc: str | None, peer: str | None, peer_path: Path
 def _server(name: str, http: str | None, grpc: str | None, peer_path: Path | None) -> "Iterator[Addresses]":
     """The one that was named, or one that lives as long as the block."""
     from hanbit.bench.conformance import own
-    from hanbit.bench.conformance.processes import Addresses
     from hanbit.bench.conformance.repository import write_repository as write
-    from hanbit.bench.conformance.triton import Triton
+    from hanbit.bench.servers import Addresses
+    from hanbit.bench.triton import Triton
 
     if http is not None and grpc is not None:
         yield Addresses(http, grpc)

@@ -60,6 +60,9 @@ class EngineBusy(GenerationError):
 class EngineClosed(GenerationError):
     """The engine has ended, and no prompt is at fault."""
 
+    def __init__(self) -> None:
+        super().__init__("the engine has been closed")
+
 
 class EngineFailed(GenerationError):
     """The engine failed at an answer, and the prompt is not at fault as far as anybody knows."""

@@ -17,7 +17,6 @@ from hanbit.engine.embedder import Embedder
 from hanbit.engine.service import Counts
 
 _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
-_CLOSED = "the engine has been closed"
 
 
 class EmbeddingService:
@@ -55,7 +54,7 @@ class EmbeddingService:
         request = _Request(texts, asyncio.get_running_loop())
         with self._changed:
             if self._is_closed:
-                raise EngineClosed(_CLOSED)
+                raise EngineClosed()
             if self._open > self.max_waiting:
                 raise EngineBusy(f"{self._open} requests wait for the engine already. Come again later")
             self._open += 1
@@ -98,7 +97,7 @@ class EmbeddingService:
         with self._changed:
             left = list(self._requests)
         for request in left:
-            request.fail(EngineClosed(_CLOSED))
+            request.fail(EngineClosed())
 
     def _compute(self, taken: "_Taken") -> None:
         """All at once; if that fails, each alone, for the others are not at fault."""

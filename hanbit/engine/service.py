@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 # matrices are still read for enough tokens to be worth it.
 _PATIENCE = 128
 _MOST_COMPILING = 16  # forms of answers, the one that is being compiled included
-_CLOSED = "the engine has been closed"
 _SECONDS_FOR_A_STEP = 60.0  # what the end of the process waits for, at most
 
 
@@ -121,7 +120,7 @@ class Service:
     def _let_in(self, sequence: Sequence, caller: "_Caller") -> None:
         with self._changed:
             if self._is_closed:
-                raise EngineClosed(_CLOSED)
+                raise EngineClosed()
             if len(self._callers) >= self.max_sequences + self.max_waiting:
                 raise EngineBusy(f"{self.waiting} prompts wait for the engine already. Come again later")
             self._callers[sequence] = caller
@@ -212,7 +211,7 @@ class Service:
             with self._changed:
                 self._is_closed = True
                 sequences = list(self._callers)
-            self._deliver([(sequence, EngineClosed(_CLOSED)) for sequence in sequences])
+            self._deliver([(sequence, EngineClosed()) for sequence in sequences])
 
     def _begin_anew(self, problem: Exception) -> None:
         """What nobody foresaw, between the answers of a step: nobody knows where they are now, so all of them fail and

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hanbit.bench.conformance.triton import Triton
 from hanbit.bench.serve_triton import INSIDE, OWN, TRITON, Plan, Row, measure
+from hanbit.bench.triton import Triton
 from hanbit.cli.bench import app
 from hanbit.common.errors import ConfigError
 

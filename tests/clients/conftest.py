@@ -1,7 +1,6 @@
 """SmolLM2 behind `hanbit serve`, for other people's programs. `make test-clients` installs them and says where."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from hanbit.bench.servers import free_ports
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,3 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert server.stdout.readline().startswith("ready")
         yield Served(folder, f"http://127.0.0.1:{ports[0]}/v1")
         server.terminate()
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports

@@ -15,7 +15,6 @@ from hanbit.server.python_models.frames import Frame, Incoming, Outgoing, Raw
 from hanbit.server.python_models.shared import Arena, Region, new_region
 
 _WORKER = Path(__file__).with_name("worker.py")
-_PACKAGES = Path(__file__).resolve().parents[3]
 _BUFFER_BYTES = 1 << 20
 _STANDARD_ERROR = 2
 

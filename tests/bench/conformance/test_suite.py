@@ -15,7 +15,7 @@ from hanbit.bench.conformance.report import is_good, table
 from hanbit.bench.conformance.repository import write_repository
 from hanbit.bench.conformance.run import GROUPS, Row, run, summary
 from hanbit.bench.conformance.server import Server
-from hanbit.bench.conformance.triton import Triton
+from hanbit.bench.triton import Triton
 from hanbit.cli.bench import app
 from hanbit.common.errors import ConfigError, LaunchError
 from hanbit.repository.layout import model_names, read_model

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,16 @@ def running(
             process.wait()
         with contextlib.suppress(ProcessLookupError):  # a server that was ended by a check leaves its models' processes
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def hanbit_serving(repository: Path, log: Path, *flags: str) -> Iterator[Addresses]:
+    """This project's own server over `repository`, as users start it, until the block ends. Raises LaunchError."""
+    http, grpc = free_ports(2)
+    command = [sys.executable, "-m", "hanbit", "serve", f"--model-repository={repository}"]
+    command += [f"--http-port={http}", f"--grpc-port={grpc}", "--no-allow-metrics", *flags]
+    with running(command, os.environ, log, http, grpc) as addresses:
+        yield addresses
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

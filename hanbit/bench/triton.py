@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanbit.bench.conformance.processes import Addresses, free_ports, running
+from hanbit.bench.servers import Addresses, free_ports, running
 from hanbit.common.errors import ConfigError
 
 HOW = (
